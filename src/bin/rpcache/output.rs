@@ -1,0 +1,202 @@
+//! What a person or a program reads: answers on stdout, failures and the log on stderr, exit codes.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ErrorKind};
+use rpcache::{Error, ErrorCode};
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Why the command ends otherwise than well: one line for a person, a code for a program.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    /// Empty: end without a word.
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn interrupted() -> Self {
+        Self::new(130, "interrupted")
+    }
+
+    pub(crate) fn no_runtime(error: &io::Error) -> Self {
+        Self::new(1, format!("cannot start: {error}"))
+    }
+
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// The same failure, of one of several arguments.
+    pub(crate) fn of(self, argument: impl fmt::Display) -> Self {
+        Self {
+            message: format!("{argument}: {}", self.message),
+            ..self
+        }
+    }
+
+    /// The same exit code, when everything has been said already.
+    pub(crate) fn told(self) -> Self {
+        Self {
+            message: String::new(),
+            ..self
+        }
+    }
+
+    /// Says it now; the exit code is for later.
+    pub(crate) fn say(self) -> Self {
+        if !self.message.is_empty() {
+            // Nobody reads it: there is no other place to say so.
+            let _ = writeln!(io::stderr(), "rpcache: {}", self.message);
+        }
+        self.told()
+    }
+
+    /// Says it, and becomes the exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        ExitCode::from(self.say().code)
+    }
+}
+
+/// A reader that has gone (`| head`) ends the command quietly.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::new(0, "")
+        } else {
+            Self::new(1, format!("cannot write to stdout: {error}"))
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::Deadline { .. } => 124,
+            Error::Failed { .. } | Error::WrongAnswer { .. } => 1,
+            _ => 3,
+        };
+        let mut message = error.to_string();
+        if let Some(remedy) = remedy(&error) {
+            // Writing to a String cannot fail.
+            let _ = write!(message, "; {remedy}");
+        }
+        Self { code, message }
+    }
+}
+
+/// What to do about it.
+fn remedy(error: &Error) -> Option<&'static str> {
+    Some(match error {
+        Error::Unreachable { server, .. } if is_local(server) => {
+            "`scripts/services up` or `docker compose up -d` starts the servers"
+        }
+        Error::Unreachable { server, .. } | Error::Refused { server, .. } => {
+            if server.starts_with("redis") {
+                "check --redis-url (REDIS_URL)"
+            } else {
+                "check --amqp-url (AMQP_URL): host, user, password and vhost"
+            }
+        }
+        Error::NobodyServing { .. } => "start a worker: rpcache worker",
+        Error::Deadline { .. } => "--timeout gives it longer",
+        Error::Overloaded { .. } => "try again later",
+        Error::WrongAnswer { .. } => "does another program serve this queue?",
+        Error::Failed {
+            code: ErrorCode::TooLarge,
+            ..
+        } => "a worker started with a larger --max-n would compute it",
+        _ => return None,
+    })
+}
+
+fn is_local(server: &str) -> bool {
+    let host = server.split_once("://").map_or(server, |(_, rest)| rest);
+    let host = host.split_once('@').map_or(host, |(_, host)| host);
+    ["localhost:", "127.", "[::1]:"]
+        .iter()
+        .any(|local| host.starts_with(local))
+}
+
+/// What clap has to say: help as it is, errors in one line, without values that may be secret.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        // A closed pipe: `rpcache --help | head -1`.
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+    }
+    let message = invalid_value(error).unwrap_or_else(|| in_one_line(&error.to_string()));
+    Failure::new(2, format!("{message}; see rpcache --help")).report()
+}
+
+/// What is wrong with a value, in its own words; the value may be a URL with a password.
+fn invalid_value(error: &clap::Error) -> Option<String> {
+    let reason = std::error::Error::source(error)?;
+    let argument = error.get(ContextKind::InvalidArg)?.to_string();
+    Some(match argument.as_str() {
+        "<N>..." => reason.to_string(),
+        "--amqp-url <URL>" => format!("--amqp-url or AMQP_URL: {reason}"),
+        "--redis-url <URL>" => format!("--redis-url or REDIS_URL: {reason}"),
+        argument => format!("{argument}: {reason}"),
+    })
+}
+
+fn in_one_line(text: &str) -> String {
+    let end = ["\n\nUsage:", "\n\nFor more information"]
+        .iter()
+        .find_map(|end| text.find(end));
+    let words = text[..end.unwrap_or(text.len())].split_whitespace();
+    let line = words.map(without_secret).collect::<Vec<_>>().join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
+/// A URL that was typed in the wrong place is not repeated.
+fn without_secret(word: &str) -> &str {
+    if word.contains("://") {
+        "(a URL)"
+    } else {
+        word
+    }
+}
+
+/// The log: for a worker what happens, for the others only what a person should know.
+/// `RUST_LOG` overrides it all.
+pub(crate) fn log_to_stderr(verbose: u8, usual: Level) {
+    let level = match verbose {
+        0 => LevelFilter::from_level(usual),
+        1 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    // lapin logs whole messages of peers as warnings.
+    let ours = Targets::new()
+        .with_target("rpcache", level)
+        .with_default(if verbose > 2 { level } else { LevelFilter::OFF });
+    let filter = std::env::var("RUST_LOG")
+        .ok()
+        .and_then(|directives| directives.parse().ok())
+        .unwrap_or(ours);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    if usual == Level::INFO {
+        registry.with(lines).init();
+    } else {
+        registry.with(lines.without_time()).init();
+    }
+}

@@ -1,0 +1,241 @@
+//! Connections to RabbitMQ and what is declared there.
+//!
+//! Every call to the broker that could hang has a deadline here, and every error of lapin's becomes
+//! one of ours. Nothing recovers by itself: whoever uses a connection learns that it is lost, and
+//! opens another one with fresh names (lapin's own recovery redeclares a server-named queue by name,
+//! which the broker refuses).
+
+use std::io;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use lapin::options::QueueDeclareOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use lapin::{Connection, ConnectionProperties, ErrorKind, Event, Queue};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::error::{Error, quote};
+use crate::server_url::AmqpUrl;
+
+/// To connect, log in and open a channel; and for each declaration.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// To say goodbye. A connection that the broker has blocked never hears back.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How a worker creates its request queue where it is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Declare {
+    /// A durable quorum queue, as the tutorials declare it since 2026.
+    #[default]
+    Quorum,
+    /// A classic queue that is not durable, as older tutorials do.
+    Classic,
+    /// Not at all: the worker waits until somebody else has created it.
+    Never,
+}
+
+/// Whether anybody consumes from a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    Serving,
+    Nobody,
+    /// This login may not look.
+    Unknown,
+}
+
+/// Connects and logs in. `role` names the connection in the broker's lists.
+pub(crate) async fn connect(url: &AmqpUrl, role: &str) -> Result<Connection, Error> {
+    let name = format!("rpcache {role} (pid {})", std::process::id());
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    bounded(url, Connection::connect_uri(url.uri(), properties)).await
+}
+
+/// Waits for a call to the broker, but not for ever.
+pub(crate) async fn bounded<T>(
+    url: &AmqpUrl,
+    call: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, Error> {
+    match timeout(DEADLINE, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(translate(url, &error)),
+        Err(_) => Err(Error::Unreachable {
+            server: url.to_string(),
+            reason: format!("no answer within {} s", DEADLINE.as_secs()),
+        }),
+    }
+}
+
+/// Closes a connection politely if it is still there.
+pub(crate) async fn close(connection: &Connection) {
+    // Whatever comes of it, the socket goes when the connection is dropped.
+    let _ = timeout(CLOSE_DEADLINE, connection.close(200, "bye".into())).await;
+}
+
+/// Ends when the connection is lost, with the reason; for a connection on which nobody reads.
+pub(crate) async fn lost(events: &mut (impl Stream<Item = Event> + Unpin)) -> String {
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Error(error) => return describe(&error),
+            Event::ConnectionBlocked(reason) => {
+                let reason = quote(reason.as_bytes());
+                warn!(reason, "RabbitMQ has raised an alarm and takes no messages");
+            }
+            Event::ConnectionUnblocked => info!("RabbitMQ takes messages again"),
+            _ => {}
+        }
+    }
+    "the connection was closed".to_owned()
+}
+
+/// How long to wait before the next attempt to connect: up to 1 s, spread so that a fleet does not
+/// come back as one.
+pub(crate) fn redial_pause(attempt: u32) -> Duration {
+    let ceiling = 50_u64.saturating_mul(1 << attempt.min(10)).min(1000);
+    Duration::from_millis(fastrand::u64(ceiling / 2..=ceiling))
+}
+
+/// Whether anybody serves `queue`. Looks on a channel of its own: the answer "there is no such
+/// queue" closes the channel.
+pub(crate) async fn audience(connection: &Connection, queue: &ShortString) -> Audience {
+    match timeout(DEADLINE, declare_passively(connection, queue)).await {
+        Ok(Ok(queue)) if queue.consumer_count() > 0 => Audience::Serving,
+        Ok(Ok(_)) => Audience::Nobody,
+        Ok(Err(error)) if soft_error(&error) == Some(AMQPSoftError::NOTFOUND) => Audience::Nobody,
+        Ok(Err(_)) | Err(_) => Audience::Unknown,
+    }
+}
+
+/// Makes sure that the request queue exists. One that exists is used as it is, with a warning where
+/// it is not what `declare` says.
+pub(crate) async fn ensure_queue(
+    url: &AmqpUrl,
+    connection: &Connection,
+    queue: &ShortString,
+    declare: Declare,
+) -> Result<(), Error> {
+    let exists = match bounded_lapin(declare_passively(connection, queue)).await {
+        Ok(_) => true,
+        Err(error) if soft_error(&error) == Some(AMQPSoftError::NOTFOUND) => false,
+        // Newer brokers want rights for a look, too; consuming will tell.
+        Err(error) if soft_error(&error) == Some(AMQPSoftError::ACCESSREFUSED) => true,
+        Err(error) => return Err(translate(url, &error)),
+    };
+    if declare == Declare::Never {
+        return if exists {
+            Ok(())
+        } else {
+            Err(Error::NobodyServing {
+                queue: queue.to_string(),
+            })
+        };
+    }
+    match bounded_lapin(declare_as(connection, queue, declare)).await {
+        Ok(_) => Ok(()),
+        Err(error) if !exists => Err(translate(url, &error)),
+        Err(error) => match soft_error(&error) {
+            // Another declaration than ours is somebody's decision.
+            Some(AMQPSoftError::PRECONDITIONFAILED) => {
+                let reason = describe(&error);
+                warn!(%queue, reason, "the queue exists and is declared otherwise; using it as it is");
+                Ok(())
+            }
+            // Nor does a worker need the right to create what is there.
+            Some(AMQPSoftError::ACCESSREFUSED) => Ok(()),
+            _ => Err(translate(url, &error)),
+        },
+    }
+}
+
+async fn bounded_lapin<T>(call: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+    timeout(DEADLINE, call)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+}
+
+async fn declare_passively(connection: &Connection, queue: &ShortString) -> lapin::Result<Queue> {
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let channel = connection.create_channel().await?;
+    let found = channel
+        .queue_declare(queue.clone(), passive, FieldTable::default())
+        .await?;
+    // Dropping the channel closes it.
+    Ok(found)
+}
+
+async fn declare_as(
+    connection: &Connection,
+    queue: &ShortString,
+    declare: Declare,
+) -> lapin::Result<Queue> {
+    let mut options = QueueDeclareOptions::default();
+    let mut arguments = FieldTable::default();
+    if declare == Declare::Quorum {
+        options.durable = true;
+        arguments.insert(
+            "x-queue-type".into(),
+            AMQPValue::LongString(LongString::from("quorum")),
+        );
+    }
+    let channel = connection.create_channel().await?;
+    channel
+        .queue_declare(queue.clone(), options, arguments)
+        .await
+}
+
+/// What an error of lapin's means for whoever called.
+pub(crate) fn translate(url: &AmqpUrl, error: &lapin::Error) -> Error {
+    let server = url.to_string();
+    let reason = describe(error);
+    // 530 is how RabbitMQ says that there is no such vhost, or that this user may not use it.
+    let refused = hard_error(error) == Some(AMQPHardError::NOTALLOWED)
+        || soft_error(error) == Some(AMQPSoftError::ACCESSREFUSED)
+        || matches!(error.kind(), ErrorKind::AuthProviderError(_));
+    if refused {
+        Error::Refused { server, reason }
+    } else {
+        Error::Unreachable { server, reason }
+    }
+}
+
+fn soft_error(error: &lapin::Error) -> Option<AMQPSoftError> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Soft(error) => Some(error.clone()),
+            AMQPErrorKind::Hard(_) => None,
+        },
+        _ => None,
+    }
+}
+
+fn hard_error(error: &lapin::Error) -> Option<AMQPHardError> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) => match error.kind() {
+            AMQPErrorKind::Hard(error) => Some(error.clone()),
+            AMQPErrorKind::Soft(_) => None,
+        },
+        _ => None,
+    }
+}
+
+/// What happened, for a log line or a message.
+pub(crate) fn describe(error: &lapin::Error) -> String {
+    match error.kind() {
+        ErrorKind::IOError(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused => "nothing is listening there".to_owned(),
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe => "the connection was closed by the other side".to_owned(),
+            _ => quote(error.to_string().as_bytes()),
+        },
+        ErrorKind::ProtocolError(error) => quote(error.get_message().as_str().as_bytes()),
+        ErrorKind::MissingHeartbeatError => "it has stopped answering".to_owned(),
+        _ => quote(error.to_string().as_bytes()),
+    }
+}

@@ -1,0 +1,286 @@
+//! The connection to Redis: created, checked and replaced by bb8, shared by all calls.
+//!
+//! One multiplexed connection serves the whole process. A keeper task takes it out of the pool and
+//! leaves a clone in a slot that lookups read without a lock; when the connection is lost or its
+//! [`Breaker`] trips, the keeper empties the slot, returns the broken connection to the pool (which
+//! drops it) and asks for another at most once a second. While the slot is empty, a lookup costs
+//! nothing: it misses at once. Nothing here knows about keys or answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bb8::{ErrorSink, ManageConnection, Pool, PooledConnection};
+use bb8_redis::RedisConnectionManager;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisError};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use super::breaker::Breaker;
+use crate::server_url::RedisUrl;
+
+/// To connect and log in. Longer than a cache budget, since it happens in the background.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Between two attempts to connect, less up to a half of it at random.
+const REDIAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// The process's connection to one Redis. Dropping it ends the keeper and the connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    slot: Arc<ArcSwapOption<Link>>,
+    state: watch::Receiver<State>,
+    _keeper: AbortOnDropHandle<()>,
+}
+
+/// What the keeper knows. Lookups look at the slot instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The first attempt is under way.
+    Connecting,
+    Up,
+    /// Why not.
+    Down(String),
+}
+
+/// One established connection.
+#[derive(Debug)]
+struct Link {
+    connection: MultiplexedConnection,
+    breaker: Breaker,
+    /// Cancelled when the connection is of no more use; the reason is left in `why`.
+    down: CancellationToken,
+    why: std::sync::OnceLock<String>,
+}
+
+/// Why a command has no result.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// There is no connection, or it was lost, or the time ran out.
+    Unavailable,
+    /// Redis answered, with an error.
+    Refused(RedisError),
+}
+
+impl Connection {
+    /// Connects in the background. `patience` bounds the wait for a command's answer, for the
+    /// check of a fresh connection as for the calls themselves.
+    pub(crate) fn open(url: RedisUrl, patience: Duration) -> Self {
+        let slot = Arc::new(ArcSwapOption::empty());
+        let (sender, state) = watch::channel(State::Connecting);
+        let keeper = tokio::spawn(keep(url, patience, Arc::clone(&slot), sender));
+        Self {
+            slot,
+            state,
+            _keeper: AbortOnDropHandle::new(keeper),
+        }
+    }
+
+    /// Waits until the first attempt to connect has ended, well or not, at most `limit`.
+    pub(crate) async fn settled(&self, limit: Duration) {
+        let mut state = self.state.clone();
+        // Elapsed, or the keeper is gone: the state as it is tells enough.
+        let _ = timeout(limit, state.wait_for(|state| *state != State::Connecting)).await;
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Runs one command, waiting for Redis no longer than `limit`. Cancel safe: a command that
+    /// was sent is carried out all the same.
+    pub(crate) async fn run<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        limit: Duration,
+    ) -> Result<T, Unanswered> {
+        let Some(link) = self.slot.load_full() else {
+            return Err(Unanswered::Unavailable);
+        };
+        let mut connection = link.connection.clone();
+        match timeout(limit, command.query_async(&mut connection)).await {
+            Ok(Ok(value)) => {
+                link.breaker.answered();
+                Ok(value)
+            }
+            Ok(Err(error)) if error.is_unrecoverable_error() => {
+                link.give_up(|| describe(&error));
+                Err(Unanswered::Unavailable)
+            }
+            Ok(Err(error)) => {
+                link.breaker.answered();
+                Err(Unanswered::Refused(error))
+            }
+            Err(_elapsed) => {
+                if link.breaker.timed_out() {
+                    link.give_up(|| format!("no answer within {} ms", limit.as_millis()));
+                }
+                Err(Unanswered::Unavailable)
+            }
+        }
+    }
+}
+
+impl Link {
+    fn give_up(&self, reason: impl FnOnce() -> String) {
+        self.why.get_or_init(reason);
+        self.down.cancel();
+    }
+}
+
+/// The keeper: fills the slot while Redis is there, empties it while not. One log line a change.
+async fn keep(
+    url: RedisUrl,
+    patience: Duration,
+    slot: Arc<ArcSwapOption<Link>>,
+    state: watch::Sender<State>,
+) {
+    let (failed, mut failures) = mpsc::unbounded_channel();
+    let pool = match Manager::new(&url, patience) {
+        Ok(manager) => Pool::builder()
+            .max_size(1)
+            .connection_timeout(CONNECT_DEADLINE * 2)
+            .retry_connection(false)
+            .test_on_check_out(false)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .error_sink(Box::new(Failures(failed)))
+            .build_unchecked(manager),
+        Err(error) => {
+            state.send_replace(State::Down(describe(&error)));
+            return;
+        }
+    };
+    loop {
+        let next = Instant::now() + REDIAL_PAUSE.mul_f32(0.5 + 0.5 * fastrand::f32());
+        let reason = match check_out(&pool, &mut failures).await {
+            Ok(link) => {
+                slot.store(Some(Arc::clone(&*link)));
+                if matches!(state.send_replace(State::Up), State::Down(_)) {
+                    info!("Redis at {url} is back");
+                }
+                link.down.cancelled().await;
+                slot.store(None);
+                link.why.get().cloned().unwrap_or_default()
+            }
+            Err(reason) => reason,
+        };
+        if !matches!(*state.borrow(), State::Down(_)) {
+            warn!("Redis at {url} cannot be used: {reason}; calls go on without the cache");
+        }
+        state.send_replace(State::Down(reason));
+        sleep_until(next).await;
+    }
+}
+
+/// A fresh connection out of the pool. It stays checked out for as long as it is of use, and is
+/// returned as broken: bb8 drops it then.
+async fn check_out(
+    pool: &Pool<Manager>,
+    failures: &mut mpsc::UnboundedReceiver<String>,
+) -> Result<PooledConnection<'static, Manager>, String> {
+    tokio::select! {
+        link = pool.get_owned() => link.map_err(|_| "connecting takes too long".to_owned()),
+        // Without this, an attempt that failed at once would be noticed only when the pool's own
+        // patience ends.
+        Some(reason) = failures.recv() => Err(reason),
+    }
+}
+
+/// bb8's view: bb8-redis's manager, except that a connection can be known to be broken, and that
+/// the deadlines are ours.
+struct Manager {
+    client: redis::Client,
+    config: AsyncConnectionConfig,
+    inner: RedisConnectionManager,
+    patience: Duration,
+}
+
+impl Manager {
+    fn new(url: &RedisUrl, patience: Duration) -> Result<Self, RedisError> {
+        let info = url.info();
+        Ok(Self {
+            client: redis::Client::open(info.clone())?,
+            // Deadlines are set around each command, once: the connection's own would cost a
+            // second timer for each.
+            config: AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(CONNECT_DEADLINE))
+                .set_response_timeout(None),
+            inner: RedisConnectionManager::new(info)?,
+            patience,
+        })
+    }
+}
+
+impl ManageConnection for Manager {
+    type Connection = Arc<Link>;
+    type Error = String;
+
+    async fn connect(&self) -> Result<Arc<Link>, String> {
+        let mut connection = timeout(
+            CONNECT_DEADLINE,
+            self.client
+                .get_multiplexed_async_connection_with_config(&self.config),
+        )
+        .await
+        .map_err(|_| format!("no connection within {} s", CONNECT_DEADLINE.as_secs()))?
+        .map_err(|error| describe(&error))?;
+        // A server that accepts and is too slow to be of use, or that refuses everything, is
+        // found out here instead of by calls.
+        match timeout(self.patience, self.inner.is_valid(&mut connection)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.code() == Some("NOPERM") => {}
+            Ok(Err(error)) => return Err(describe(&error)),
+            Err(_) => return Err(format!("no answer within {} ms", self.patience.as_millis())),
+        }
+        Ok(Arc::new(Link {
+            connection,
+            breaker: Breaker::default(),
+            down: CancellationToken::new(),
+            why: std::sync::OnceLock::new(),
+        }))
+    }
+
+    /// Never called: the pool hands out fresh connections only.
+    async fn is_valid(&self, link: &mut Arc<Link>) -> Result<(), String> {
+        match link.why.get() {
+            None => Ok(()),
+            Some(reason) => Err(reason.clone()),
+        }
+    }
+
+    fn has_broken(&self, link: &mut Arc<Link>) -> bool {
+        link.down.is_cancelled()
+    }
+}
+
+/// Where bb8 tells why it could not connect.
+#[derive(Debug, Clone)]
+struct Failures(mpsc::UnboundedSender<String>);
+
+impl ErrorSink<String> for Failures {
+    fn sink(&self, reason: String) {
+        // The keeper is gone: nobody wants to know.
+        let _ = self.0.send(reason);
+    }
+
+    fn boxed_clone(&self) -> Box<dyn ErrorSink<String>> {
+        Box::new(self.clone())
+    }
+}
+
+/// What Redis said, or what happened to the connection, for a log line.
+pub(crate) fn describe(error: &RedisError) -> String {
+    if error.is_connection_refusal() {
+        return "nothing is listening there".to_owned();
+    }
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => crate::error::quote(format!("{code} {detail}").as_bytes()),
+        (Some(code), None) => crate::error::quote(code.as_bytes()),
+        (None, _) => crate::error::quote(error.to_string().as_bytes()),
+    }
+}

@@ -1,0 +1,146 @@
+//! Names in Redis: one answer, one key that a person can type.
+//!
+//! `fib:30`, or `prod:fib:30` with a namespace. The argument's text comes from an argument that was
+//! parsed, never from the wire; what would be awkward in redis-cli, in a SCAN pattern or in a
+//! cluster's hash tag is percent-escaped, and what is very long stands as its hash.
+
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+
+/// Escaped arguments longer than this many bytes are hashed.
+const LONGEST_ARGUMENT: usize = 200;
+
+/// A prefix of all keys: a deployment's name or a function's version, `prod` in `prod:fib:30`.
+/// 1 to 100 of letters, digits, `.`, `_`, `-` and `:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Namespace(String);
+
+impl FromStr for Namespace {
+    type Err = NamespaceError;
+
+    fn from_str(text: &str) -> Result<Self, NamespaceError> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);
+        if (1..=100).contains(&text.len()) && text.chars().all(fits) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NamespaceError)
+        }
+    }
+}
+
+/// Why a text is no [`Namespace`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a namespace is 1 to 100 letters, digits, '.', '_', '-' or ':'")]
+pub struct NamespaceError;
+
+/// The key of one answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key(String);
+
+impl Key {
+    pub(crate) fn new(namespace: Option<&Namespace>, procedure: &str, argument: &str) -> Self {
+        let mut key = prefix(namespace, procedure);
+        let start = key.len();
+        for c in argument.chars() {
+            if c.is_control() || " {}*?[]\\%".contains(c) {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    // Writing to a String cannot fail.
+                    let _ = write!(key, "%{byte:02X}");
+                }
+            } else {
+                key.push(c);
+            }
+        }
+        if key.len() - start > LONGEST_ARGUMENT {
+            key.truncate(start);
+            // No escaped argument holds a `%` without two hexadecimal digits behind it, so that no
+            // argument can be made to look like another's hash.
+            key.push_str("%sha256:");
+            for byte in Sha256::digest(argument) {
+                let _ = write!(key, "{byte:02x}");
+            }
+        }
+        Self(key)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What all of a procedure's keys start with. Neither part holds a character that is special in a
+/// SCAN pattern.
+pub(crate) fn prefix(namespace: Option<&Namespace>, procedure: &str) -> String {
+    match namespace {
+        Some(Namespace(namespace)) => format!("{namespace}:{procedure}:"),
+        None => format!("{procedure}:"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(argument: &str) -> String {
+        Key::new(None, "p", argument).0
+    }
+
+    #[test]
+    fn a_key_is_what_a_person_would_type() {
+        assert_eq!(Key::new(None, "fib", "30").as_str(), "fib:30");
+        let prod = "prod".parse().unwrap();
+        assert_eq!(Key::new(Some(&prod), "fib", "30").as_str(), "prod:fib:30");
+    }
+
+    #[test]
+    fn awkward_characters_are_escaped() {
+        assert_eq!(
+            key("a b\n{x}*?[y]\\%"),
+            "p:a%20b%0A%7Bx%7D%2A%3F%5By%5D%5C%25"
+        );
+        assert_eq!(key("größe"), "p:größe");
+        assert_eq!(key("\u{85}"), "p:%C2%85");
+    }
+
+    #[test]
+    fn a_long_argument_stands_as_its_hash() {
+        assert_eq!(key(&"x".repeat(200)), format!("p:{}", "x".repeat(200)));
+        let hashed = key(&"x".repeat(201));
+        // printf 'x%.0s' {1..201} | sha256sum
+        assert_eq!(hashed.len(), "p:%sha256:".len() + 64);
+        assert!(hashed.starts_with("p:%sha256:"));
+        assert_ne!(hashed, key(&"x".repeat(202)));
+    }
+
+    #[test]
+    fn a_namespace_is_plain() {
+        for bad in ["", "a b", "a*", "ä", &"x".repeat(101)] {
+            assert!(bad.parse::<Namespace>().is_err(), "{bad:?}");
+        }
+        assert!("prod:v2.1_x-y".parse::<Namespace>().is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn different_arguments_have_different_keys(a in ".{0,80}", b in ".{0,80}") {
+            prop_assert_eq!(a == b, key(&a) == key(&b));
+        }
+
+        #[test]
+        fn no_key_is_long_or_awkward(argument in any::<String>()) {
+            let key = key(&argument);
+            prop_assert!(key.len() <= 2 + LONGEST_ARGUMENT);
+            let awkward = |c: char| c.is_control() || " {}*?[]\\".contains(c);
+            prop_assert!(!key.contains(awkward));
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The caller's half: look in Redis, share a flight, ask a worker. Read [`Client::call_with`] first.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::cache::{Cache, CacheOptions, Key, Lookup, Vacancy};
+use crate::error::{Error, ErrorCode, quote};
+use crate::message::{CacheUse, Source};
+use crate::procedure::{Procedure, check};
+use crate::queue::QueueName;
+use crate::requester::{Requester, RequesterOptions};
+use crate::server_url::AmqpUrl;
+use crate::single_flight::{Deadline, Landed, SingleFlight};
+
+/// A request whose reply was refused is published once more.
+const ATTEMPTS: u32 = 2;
+
+/// Where a client finds cache and workers.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// The broker; connected to at the first miss.
+    pub amqp: AmqpUrl,
+    /// The request queue; by default the procedure's, see [`QueueName::of`].
+    pub queue: Option<QueueName>,
+    /// The cache in front of the workers.
+    pub cache: CacheOptions,
+    /// For a process that makes one call and ends: one connection to the broker instead of two, and
+    /// direct reply-to instead of a callback queue. Off by default.
+    pub one_shot: bool,
+}
+
+impl ClientOptions {
+    /// The defaults, with this broker and this cache.
+    #[must_use]
+    pub fn new(amqp: AmqpUrl, cache: CacheOptions) -> Self {
+        Self {
+            amqp,
+            queue: None,
+            cache,
+            one_shot: false,
+        }
+    }
+}
+
+/// How one call is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallOptions {
+    /// From the start of the call to its end, whatever happens. 10 s by default.
+    pub timeout: Duration,
+    /// Whether to look in the cache and fill it.
+    pub cache: CacheUse,
+}
+
+impl Default for CallOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            cache: CacheUse::Normal,
+        }
+    }
+}
+
+/// An answer, and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Answered<A> {
+    /// The answer; it has passed [`Procedure::verify`].
+    pub answer: A,
+    /// Where it came from.
+    pub source: Source,
+    /// How long the call took.
+    pub elapsed: Duration,
+}
+
+/// Calls a procedure: from the cache where it can, from a worker where it must.
+///
+/// One for a whole process; clones share everything, also the flights of calls for the same
+/// argument.
+pub struct Client<P: Procedure> {
+    inner: Arc<Inner<P>>,
+}
+
+struct Inner<P: Procedure> {
+    procedure: Arc<P>,
+    cache: Cache,
+    requester: Requester,
+    flights: SingleFlight<Key, Result<Found<P::Answer>, Error>>,
+}
+
+/// What a flight brings home: an answer and whether a worker computed it or found it.
+#[derive(Debug, Clone)]
+struct Found<A> {
+    answer: A,
+    source: Source,
+}
+
+impl<P: Procedure> Clone for Client<P> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<P: Procedure> fmt::Debug for Client<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner {
+            cache, requester, ..
+        } = &*self.inner;
+        f.debug_struct("Client")
+            .field("procedure", &P::NAME)
+            .field("cache", cache)
+            .field("requester", requester)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Procedure> Client<P> {
+    /// A client that connects to Redis in the background, and to RabbitMQ at the first miss. Must
+    /// be called within a Tokio runtime.
+    pub fn new(procedure: P, options: ClientOptions) -> Self {
+        let queue = options.queue.unwrap_or_else(QueueName::of::<P>);
+        let requester = Requester::new(RequesterOptions {
+            url: options.amqp,
+            queue: queue.as_short(),
+            one_shot: options.one_shot,
+        });
+        Self {
+            inner: Arc::new(Inner {
+                procedure: Arc::new(procedure),
+                cache: Cache::open(options.cache),
+                requester,
+                flights: SingleFlight::new(),
+            }),
+        }
+    }
+
+    /// Calls with the default options: see [`call_with`](Self::call_with).
+    pub async fn call(&self, argument: P::Argument) -> Result<Answered<P::Answer>, Error> {
+        self.call_with(argument, CallOptions::default()).await
+    }
+
+    /// The caller's whole path: an answer, or one typed error, by the time-out.
+    ///
+    /// Cancel safe: a call that is dropped leaves nothing behind here; a worker that has begun
+    /// computes on, and the answer is in the cache for the next one.
+    pub async fn call_with(
+        &self,
+        argument: P::Argument,
+        options: CallOptions,
+    ) -> Result<Answered<P::Answer>, Error> {
+        let started = Instant::now();
+        let deadline = tokio::time::Instant::from_std(started + options.timeout);
+        let answered = |found: Found<P::Answer>| Answered {
+            answer: found.answer,
+            source: found.source,
+            elapsed: started.elapsed(),
+        };
+        let Inner {
+            procedure,
+            cache,
+            requester,
+            flights,
+        } = &*self.inner;
+        let argument = Arc::new(argument);
+        let key = cache.key::<P>(&argument);
+
+        // Look in Redis. A hit is all that most calls are.
+        let vacancy = match options.cache {
+            CacheUse::Bypass => None,
+            CacheUse::Refresh => Some(cache.vacancy(key.clone())),
+            CacheUse::Normal => match cache.lookup(key.clone(), procedure, &argument).await {
+                Lookup::Hit(answer) => {
+                    let source = Source::Cache;
+                    return Ok(answered(Found { answer, source }));
+                }
+                Lookup::Miss(vacancy) => Some(vacancy),
+            },
+        };
+
+        // Fly: together with whoever asks for the same, or alone when the cache is not used as
+        // others use it.
+        let fly = |deadline| {
+            let inner = Arc::clone(&self.inner);
+            async move {
+                inner
+                    .fly(&argument, vacancy, options.cache, &deadline)
+                    .await
+            }
+        };
+        let landed = async {
+            match options.cache {
+                CacheUse::Normal => flights.join(key, deadline, fly).await,
+                CacheUse::Bypass | CacheUse::Refresh => {
+                    Landed::Own(fly(Deadline::new(deadline)).await)
+                }
+            }
+        };
+        let found = match tokio::time::timeout_at(deadline, landed).await {
+            Ok(Landed::Own(found)) => found,
+            Ok(Landed::Shared(found)) => found.map(|found| Found {
+                source: Source::Shared,
+                ..found
+            }),
+            Ok(Landed::Lost) => Err(Error::Failed {
+                code: ErrorCode::Failed,
+                message: "the call ended unexpectedly in this process".to_owned(),
+            }),
+            Err(_elapsed) => Err(requester.timed_out()),
+        };
+        found.map(answered).map_err(|error| match error {
+            // The flight may have had another caller's deadline.
+            Error::Deadline { .. } => Error::Deadline {
+                timeout: options.timeout,
+            },
+            error => error,
+        })
+    }
+
+    /// Closes the connection to the broker politely, as far as it is open; calls that are under way
+    /// fail. Dropping the last clone closes it, too, without saying goodbye.
+    pub async fn close(self) {
+        self.inner.requester.close().await;
+    }
+}
+
+impl<P: Procedure> Inner<P> {
+    /// One flight: ask, check what is answered, fill what the worker did not.
+    async fn fly(
+        &self,
+        argument: &Arc<P::Argument>,
+        vacancy: Option<Vacancy>,
+        cache: CacheUse,
+        deadline: &Deadline,
+    ) -> Result<Found<P::Answer>, Error> {
+        let id = Uuid::new_v4();
+        let text = argument.to_string();
+        let mut attempt = 1;
+        loop {
+            let reply = self.requester.request(id, &text, cache, deadline).await?;
+            let body = reply.outcome.map_err(|failure| match failure.code {
+                ErrorCode::Overloaded => Error::Overloaded {
+                    reason: failure.message,
+                },
+                code => Error::Failed {
+                    code,
+                    message: failure.message,
+                },
+            })?;
+            match check(&self.procedure, argument, body).await {
+                Ok(answer) => {
+                    // Workers of ours have filled, or know why not; others know nothing of it.
+                    if let (Some(vacancy), None) = (vacancy, reply.filled) {
+                        self.cache.fill(vacancy, &answer.to_string()).await;
+                    }
+                    let source = reply.source.unwrap_or(Source::Computed);
+                    return Ok(Found { answer, source });
+                }
+                Err(refused) => {
+                    let quoted = quote(&refused);
+                    warn!(
+                        argument = quote(text.as_bytes()),
+                        answer = quoted,
+                        "refused a worker's answer"
+                    );
+                    if attempt == ATTEMPTS {
+                        return Err(Error::WrongAnswer { quoted });
+                    }
+                    attempt += 1;
+                }
+            }
+        }
+    }
+}

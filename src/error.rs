@@ -1,0 +1,200 @@
+//! What a call, a worker or a look into the cache can end in, by what the caller does about it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Everything that can go wrong, one variant per decision that a caller can take.
+///
+/// Messages name the server without its password and quote what a peer sent escaped and shortened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A worker answered that there is no answer. Asking again for the same gives the same, except
+    /// after [`ErrorCode::Expired`].
+    #[error("{message}")]
+    Failed {
+        /// What kind of failure.
+        code: ErrorCode,
+        /// The worker's words: peer text, escaped and shortened.
+        message: String,
+    },
+
+    /// What came back as the answer did not pass [`crate::Procedure::verify`], twice. The worker
+    /// that serves the queue is wrong, or is not the procedure that the caller means.
+    #[error("a worker answered {quoted}, which is not the answer")]
+    WrongAnswer {
+        /// What it answered: peer text, escaped and shortened.
+        quoted: String,
+    },
+
+    /// No answer within the time-out. It may still be computed, and be in the cache later.
+    #[error("no answer within {}", human(*.timeout))]
+    Deadline {
+        /// The call's time-out.
+        timeout: Duration,
+    },
+
+    /// The request queue is missing or has no consumer: start a worker.
+    #[error("nobody is serving {queue}")]
+    NobodyServing {
+        /// The request queue.
+        queue: String,
+    },
+
+    /// The broker or the calling process cannot take more requests now. Try later, or less at once.
+    #[error("overloaded: {reason}")]
+    Overloaded {
+        /// Who cannot, and why.
+        reason: String,
+    },
+
+    /// The server cannot be reached or is gone. Try later, or correct the address.
+    #[error("cannot reach {server}: {reason}")]
+    Unreachable {
+        /// Its address, without the password.
+        server: String,
+        /// What happened.
+        reason: String,
+    },
+
+    /// The server answers, and refuses this login, vhost or right: correct the configuration.
+    #[error("{server} refuses: {reason}")]
+    Refused {
+        /// Its address, without the password.
+        server: String,
+        /// What it said: peer text, escaped and shortened.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// A short stable name for programs: an [`ErrorCode`]'s, or `wrong-answer`, `deadline`,
+    /// `nobody-serving`, `overloaded`, `unreachable`, `refused`.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Failed { code, .. } => code.as_str(),
+            Self::WrongAnswer { .. } => "wrong-answer",
+            Self::Deadline { .. } => "deadline",
+            Self::NobodyServing { .. } => "nobody-serving",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
+/// What kind of failure a worker reports, in the reply's header `x-rpcache-error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// The request's body is no argument of the procedure.
+    BadArgument,
+    /// The argument or its answer is above the worker's limit.
+    TooLarge,
+    /// Computing was tried and failed, or panicked.
+    Failed,
+    /// The request's time ran out before computing began.
+    Expired,
+    /// The request has ended the workers that tried it.
+    Poison,
+    /// There is no room for the request.
+    Overloaded,
+}
+
+impl ErrorCode {
+    const ALL: [Self; 6] = [
+        Self::BadArgument,
+        Self::TooLarge,
+        Self::Failed,
+        Self::Expired,
+        Self::Poison,
+        Self::Overloaded,
+    ];
+
+    /// The code on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadArgument => "bad-argument",
+            Self::TooLarge => "too-large",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::Poison => "poison",
+            Self::Overloaded => "overloaded",
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ErrorCode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL
+            .into_iter()
+            .find(|code| code.as_str() == text)
+            .ok_or(())
+    }
+}
+
+/// Text from a peer as it may stand in a log line or message: control characters escaped, at most
+/// `LIMIT` characters of it.
+pub(crate) fn quote(text: &[u8]) -> String {
+    const LIMIT: usize = 120;
+    // Four bytes at most make a character: what lies behind is not even decoded.
+    let head = String::from_utf8_lossy(&text[..text.len().min(LIMIT * 4)]);
+    let mut quoted: String = head
+        .chars()
+        .take(LIMIT)
+        .flat_map(char::escape_debug)
+        .collect();
+    if head.chars().nth(LIMIT).is_some() || text.len() > LIMIT * 4 {
+        quoted.push_str("...");
+    }
+    quoted
+}
+
+/// `10 s`, `500 ms`, `1.5 s`: a duration in a message.
+fn human(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        format!("{} ms", duration.as_millis())
+    } else {
+        format!("{} s", duration.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_read_back_what_they_write() {
+        for code in ErrorCode::ALL {
+            assert_eq!(code.as_str().parse(), Ok(code));
+        }
+        assert_eq!("".parse::<ErrorCode>(), Err(()));
+    }
+
+    #[test]
+    fn peer_text_is_quoted_escaped_and_bounded() {
+        assert_eq!(quote(b"8320\n40\x1b[2J\0"), "8320\\n40\\u{1b}[2J\\0");
+        assert_eq!(quote(b"\xff"), "\u{fffd}");
+        assert_eq!(quote(&[b'7'; 120]), "7".repeat(120));
+        assert_eq!(quote(&[b'7'; 121]), "7".repeat(120) + "...");
+        assert!(quote(&vec![0; 1 << 20]).len() < 400);
+    }
+
+    #[test]
+    fn durations_read_as_a_person_writes_them() {
+        assert_eq!(human(Duration::from_millis(500)), "500 ms");
+        assert_eq!(human(Duration::from_millis(1500)), "1.5 s");
+        assert_eq!(human(Duration::from_secs(10)), "10 s");
+    }
+}

@@ -1,0 +1,291 @@
+//! The wire format, both directions: the properties and bounds of request, reply and failure.
+//!
+//! Everything is as in RabbitMQ's tutorial six; what rpcache adds are headers that others ignore.
+//! What a peer sent is read here, once, into types that cannot be wrong; nothing here does I/O.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use uuid::Uuid;
+
+use crate::error::{ErrorCode, quote};
+
+const CACHE_HEADER: &str = "x-rpcache-cache";
+const SOURCE_HEADER: &str = "x-rpcache-source";
+const FILLED_HEADER: &str = "x-rpcache-filled";
+const ERROR_HEADER: &str = "x-rpcache-error";
+
+/// What the body of a failure starts with: no answer to a program that knows no headers.
+const FAILURE_PREFIX: &str = "error: ";
+
+/// A longer body is no argument. Keys hold 200 bytes of one; this leaves room for large structured
+/// ones, and keeps what a worker's prefetched requests can occupy small.
+const LONGEST_ARGUMENT: usize = 64 * 1024;
+
+/// How a call uses the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheUse {
+    /// Look, and fill what is missing.
+    #[default]
+    Normal,
+    /// Neither look nor fill: the answer is computed, and Redis stays as it is.
+    Bypass,
+    /// Do not look, but fill: the answer is computed, and replaces what Redis has.
+    Refresh,
+}
+
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Source {
+    /// Redis, found there by the caller or by the worker.
+    Cache,
+    /// Another caller's flight in the same process.
+    Shared,
+    /// A worker computed it for this call.
+    Computed,
+}
+
+impl Source {
+    /// A short stable name: `cache`, `shared` or `computed`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Shared => "shared",
+            Self::Computed => "computed",
+        }
+    }
+}
+
+/// The properties of a request; its body is the argument's text.
+pub(crate) fn request_properties(
+    id: Uuid,
+    reply_to: &ShortString,
+    expires_in: Duration,
+    cache: CacheUse,
+) -> BasicProperties {
+    let properties = BasicProperties::default()
+        .with_reply_to(reply_to.clone())
+        .with_correlation_id(short(&id.to_string()))
+        // Zero would mean: only if a consumer is ready at this moment.
+        .with_expiration(short(&expires_in.as_millis().max(1).to_string()));
+    match cache {
+        CacheUse::Normal => properties,
+        CacheUse::Bypass => properties.with_headers(headers([(CACHE_HEADER, "bypass")])),
+        CacheUse::Refresh => properties.with_headers(headers([(CACHE_HEADER, "refresh")])),
+    }
+}
+
+/// A request as a worker reads it.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) body: Vec<u8>,
+    pub(crate) reply_to: Option<ShortString>,
+    pub(crate) correlation_id: Option<ShortString>,
+    /// The time it had left when it was published; the broker takes none off.
+    pub(crate) expiration: Option<Duration>,
+    pub(crate) cache: CacheUse,
+}
+
+impl Request {
+    pub(crate) fn read(body: Vec<u8>, properties: &BasicProperties) -> Self {
+        let cache = match header(properties, CACHE_HEADER) {
+            Some(b"bypass") => CacheUse::Bypass,
+            Some(b"refresh") => CacheUse::Refresh,
+            _ => CacheUse::Normal,
+        };
+        let expiration = properties.expiration().as_ref();
+        Self {
+            body,
+            reply_to: properties
+                .reply_to()
+                .clone()
+                .filter(|name| !name.as_str().is_empty()),
+            correlation_id: properties.correlation_id().clone(),
+            expiration: expiration
+                .and_then(|millis| millis.as_str().parse().ok())
+                .map(Duration::from_millis),
+            cache,
+        }
+    }
+
+    /// The argument, or what to tell whoever sent something else.
+    pub(crate) fn argument<A: FromStr<Err: std::fmt::Display>>(&self) -> Result<A, Failure> {
+        let refuse = |message| Failure {
+            code: ErrorCode::BadArgument,
+            message,
+        };
+        if self.body.len() > LONGEST_ARGUMENT {
+            let length = self.body.len();
+            return Err(refuse(format!(
+                "{length} bytes are no argument: {LONGEST_ARGUMENT} are the most"
+            )));
+        }
+        let text = std::str::from_utf8(&self.body)
+            .map_err(|_| refuse(format!("\"{}\" is not UTF-8 text", quote(&self.body))))?;
+        text.parse()
+            .map_err(|error: A::Err| refuse(error.to_string()))
+    }
+}
+
+/// A queue name, or the beginning of one followed by `*`, that a worker may reply to.
+///
+/// Whoever may publish requests can name any queue in `reply_to`, and the worker would write there
+/// with its own rights: so only names of callback queues are allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplyPattern(String);
+
+impl FromStr for ReplyPattern {
+    type Err = ReplyPatternError;
+
+    fn from_str(text: &str) -> Result<Self, ReplyPatternError> {
+        let name = text.strip_suffix('*').unwrap_or(text);
+        if name.is_empty() || name.contains('*') || name.len() > 255 {
+            return Err(ReplyPatternError);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Why a text is no [`ReplyPattern`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected a queue's name, or the beginning of one followed by '*'")]
+pub struct ReplyPatternError;
+
+impl ReplyPattern {
+    /// What the broker names callback queues, direct reply-to, and the C++ tutorial's prefix.
+    #[must_use]
+    pub fn defaults() -> Vec<Self> {
+        ["amq.gen-*", "amq.rabbitmq.reply-to.*", "rpc.reply.*"]
+            .map(|text| Self(text.to_owned()))
+            .to_vec()
+    }
+
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == self.0,
+        }
+    }
+}
+
+/// Whether the broker routes to this name without a queue behind it; it cannot be mandatory then:
+/// RabbitMQ 3.10 returns such replies even when it delivers them.
+pub(crate) fn is_direct_reply_to(name: &ShortString) -> bool {
+    name.as_str().starts_with("amq.rabbitmq.reply-to.")
+}
+
+/// Why there is no answer, as it travels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: String,
+}
+
+/// A reply, as a worker writes and a client reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reply {
+    /// The answer's text, or why there is none.
+    pub(crate) outcome: Result<Vec<u8>, Failure>,
+    /// Ours say whether they computed it or found it in the cache.
+    pub(crate) source: Option<Source>,
+    /// Ours say whether the answer is in the cache now; of others, nothing is known.
+    pub(crate) filled: Option<bool>,
+}
+
+impl Reply {
+    /// Body and properties. `id` is the request's correlation id, the only property copied.
+    pub(crate) fn write(self, id: Option<&ShortString>) -> (Vec<u8>, BasicProperties) {
+        let (body, headers) = match self.outcome {
+            Ok(body) => {
+                let source = self.source.unwrap_or(Source::Computed).as_str();
+                let filled = if self.filled == Some(true) {
+                    "true"
+                } else {
+                    "false"
+                };
+                (
+                    body,
+                    headers([(SOURCE_HEADER, source), (FILLED_HEADER, filled)]),
+                )
+            }
+            Err(failure) => (
+                format!("{FAILURE_PREFIX}{}", failure.message).into_bytes(),
+                headers([(ERROR_HEADER, failure.code.as_str())]),
+            ),
+        };
+        let mut properties = BasicProperties::default().with_headers(headers);
+        if let Some(id) = id {
+            properties = properties.with_correlation_id(id.clone());
+        }
+        (body, properties)
+    }
+
+    /// Whose reply it is, and what it says. `None` if no request of ours can be meant.
+    pub(crate) fn read(delivery: Delivery) -> Option<(Uuid, Self)> {
+        let id = correlation_id(&delivery.properties)?;
+        let properties = &delivery.properties;
+        let failure = header(properties, ERROR_HEADER).map(|code| Failure {
+            // A code that a later version may have added is a failure all the same.
+            code: std::str::from_utf8(code)
+                .ok()
+                .and_then(|code| code.parse().ok())
+                .unwrap_or(ErrorCode::Failed),
+            message: quote(
+                delivery
+                    .data
+                    .strip_prefix(FAILURE_PREFIX.as_bytes())
+                    .unwrap_or(&delivery.data),
+            ),
+        });
+        let reply = Self {
+            source: match header(properties, SOURCE_HEADER) {
+                Some(b"cache") => Some(Source::Cache),
+                Some(b"computed") => Some(Source::Computed),
+                _ => None,
+            },
+            filled: header(properties, FILLED_HEADER).map(|filled| filled == b"true"),
+            outcome: match failure {
+                Some(failure) => Err(failure),
+                None => Ok(delivery.data),
+            },
+        };
+        Some((id, reply))
+    }
+}
+
+/// The correlation id of a reply or a returned request, if it is one of ours.
+pub(crate) fn correlation_id(properties: &BasicProperties) -> Option<Uuid> {
+    let id = properties.correlation_id().as_ref()?;
+    Uuid::try_parse(id.as_str()).ok()
+}
+
+fn headers<const N: usize>(entries: [(&'static str, &str); N]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in entries {
+        table.insert(
+            ShortString::from(name),
+            AMQPValue::LongString(LongString::from(value)),
+        );
+    }
+    table
+}
+
+/// A header of ours: LongString as we write it; some libraries write the other text types.
+fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a [u8]> {
+    match properties.headers().as_ref()?.inner().get(name)? {
+        AMQPValue::LongString(text) => Some(text.as_bytes()),
+        AMQPValue::ShortString(text) => Some(text.as_str().as_bytes()),
+        AMQPValue::ByteArray(bytes) => Some(bytes.as_slice()),
+        _ => None,
+    }
+}
+
+/// For text of ours that is known to be short.
+fn short(text: &str) -> ShortString {
+    ShortString::try_new(text).unwrap_or_default()
+}

@@ -1,0 +1,60 @@
+//! The name of a request queue.
+
+use std::fmt;
+use std::str::FromStr;
+
+use lapin::types::ShortString;
+
+use crate::procedure::Procedure;
+
+/// What is put behind a request queue's name to name its dead-letter queue.
+const DEAD: &str = ".dead";
+
+/// The name of a request queue: 1 to 250 bytes, so that its dead-letter queue can be named, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueName(String);
+
+impl QueueName {
+    /// The queue that a procedure is served from unless told otherwise: `rpc_queue` for `fib`, as
+    /// in RabbitMQ's tutorial, and `rpc_queue.NAME` for any other.
+    #[must_use]
+    pub fn of<P: Procedure>() -> Self {
+        match P::NAME {
+            "fib" => Self("rpc_queue".to_owned()),
+            name => Self(format!("rpc_queue.{name}")),
+        }
+    }
+
+    pub(crate) fn as_short(&self) -> ShortString {
+        // Its length was checked; a procedure's name is short.
+        ShortString::try_new(self.0.as_str()).unwrap_or_default()
+    }
+
+    /// Whether `name` is this queue or its dead-letter queue.
+    pub(crate) fn covers(&self, name: &str) -> bool {
+        name == self.0 || name.strip_suffix(DEAD) == Some(&self.0)
+    }
+}
+
+impl FromStr for QueueName {
+    type Err = QueueNameError;
+
+    fn from_str(text: &str) -> Result<Self, QueueNameError> {
+        if (1..=255 - DEAD.len()).contains(&text.len()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(QueueNameError)
+        }
+    }
+}
+
+/// Why a text is no [`QueueName`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a queue's name has 1 to 250 bytes")]
+pub struct QueueNameError;
+
+impl fmt::Display for QueueName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,172 @@
+//! The requests that await their reply: correlation id -> waiter. Pure, no I/O.
+//!
+//! A waiter registers before its request is published and is forgotten when it is dropped, so that
+//! a caller that gave up leaves nothing behind. A reply to an id that nobody waits for (late, twice,
+//! or never asked) is dropped.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::message::Reply;
+
+/// Requests in flight at once from one client; more are refused as `overloaded`.
+const MOST_IN_FLIGHT: usize = 65_536;
+
+/// What a request can end in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Reply(Reply),
+    /// The request queue is missing, or nobody consumes from it.
+    NobodyServing,
+    /// The broker took the request and refused it.
+    Nacked,
+    /// The connection is gone, and the reply with it.
+    Lost,
+}
+
+/// The table; clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pending(Arc<Mutex<HashMap<Uuid, oneshot::Sender<Outcome>>>>);
+
+/// A registered wait for one reply.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    id: Uuid,
+    outcome: oneshot::Receiver<Outcome>,
+    table: Pending,
+}
+
+impl Pending {
+    /// Registers a wait for the reply to `id`; `None` when too many are in flight.
+    pub(crate) fn register(&self, id: Uuid) -> Option<Waiter> {
+        let mut table = self.lock();
+        if table.len() >= MOST_IN_FLIGHT {
+            return None;
+        }
+        let (sender, outcome) = oneshot::channel();
+        table.insert(id, sender);
+        Some(Waiter {
+            id,
+            outcome,
+            table: self.clone(),
+        })
+    }
+
+    /// Ends the wait for `id`, if there is one: the first outcome wins.
+    pub(crate) fn complete(&self, id: Uuid, outcome: Outcome) {
+        let waiter = self.lock().remove(&id);
+        if let Some(waiter) = waiter {
+            // It has just given up: as if the outcome had come later.
+            let _ = waiter.send(outcome);
+        }
+    }
+
+    /// Ends all waits alike.
+    pub(crate) fn complete_all(&self, outcome: &Outcome) {
+        let waiters = std::mem::take(&mut *self.lock());
+        for waiter in waiters.into_values() {
+            let _ = waiter.send(outcome.clone());
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, oneshot::Sender<Outcome>>> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiter {
+    /// Cancel safe: the wait goes on until the waiter is dropped.
+    pub(crate) async fn outcome(&mut self) -> Outcome {
+        // The sender is only dropped unused when the same id was registered anew.
+        (&mut self.outcome).await.unwrap_or(Outcome::Lost)
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        // An outcome that has arrived took the entry with it; an entry that is there and still
+        // open may be a later registration of the same id, which is not ours to remove.
+        self.outcome.close();
+        let mut table = self.table.lock();
+        if table.get(&self.id).is_some_and(oneshot::Sender::is_closed) {
+            table.remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(text: &str) -> Outcome {
+        Outcome::Reply(Reply {
+            outcome: Ok(text.into()),
+            source: None,
+            filled: None,
+        })
+    }
+
+    #[tokio::test]
+    async fn the_first_reply_wins_and_later_ones_are_dropped() {
+        let pending = Pending::default();
+        let id = Uuid::new_v4();
+        let mut waiter = pending.register(id).unwrap();
+        pending.complete(Uuid::new_v4(), reply("somebody else's"));
+        pending.complete(id, reply("first"));
+        pending.complete(id, reply("second"));
+        assert_eq!(waiter.outcome().await, reply("first"));
+        assert!(pending.is_empty());
+    }
+
+    #[test]
+    fn a_waiter_that_gives_up_leaves_nothing_behind() {
+        let pending = Pending::default();
+        let id = Uuid::new_v4();
+        drop(pending.register(id).unwrap());
+        assert!(pending.is_empty());
+        pending.complete(id, reply("late"));
+    }
+
+    #[tokio::test]
+    async fn dropping_an_old_waiter_spares_a_new_one_of_the_same_id() {
+        let pending = Pending::default();
+        let id = Uuid::new_v4();
+        let old = pending.register(id).unwrap();
+        let mut new = pending.register(id).unwrap();
+        drop(old);
+        pending.complete(id, reply("for the new one"));
+        assert_eq!(new.outcome().await, reply("for the new one"));
+    }
+
+    #[tokio::test]
+    async fn all_are_told_when_the_connection_is_lost() {
+        let pending = Pending::default();
+        let mut waiters: Vec<Waiter> = (0..100)
+            .map(|_| pending.register(Uuid::new_v4()).unwrap())
+            .collect();
+        pending.complete_all(&Outcome::Lost);
+        for waiter in &mut waiters {
+            assert_eq!(waiter.outcome().await, Outcome::Lost);
+        }
+        assert!(pending.is_empty());
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let pending = Pending::default();
+        let waiters: Vec<Waiter> = (0..MOST_IN_FLIGHT)
+            .map(|_| pending.register(Uuid::new_v4()).unwrap())
+            .collect();
+        assert!(pending.register(Uuid::new_v4()).is_none());
+        drop(waiters);
+        assert!(pending.register(Uuid::new_v4()).is_some());
+    }
+}

@@ -1,0 +1,270 @@
+//! Callers of one key in one process share one flight.
+//!
+//! A flight is a task of its own, so that a caller who gives up takes nobody along. It has the
+//! latest deadline of its callers; it ends early when the last of them is gone, and if it panics its
+//! callers are told instead of waiting. Pure: what a flight does is handed in.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Keys in flight; each holds its latest deadline and where its outcome will appear.
+pub(crate) struct SingleFlight<K, T> {
+    flights: Arc<Mutex<HashMap<K, Flight<T>>>>,
+}
+
+#[derive(Clone)]
+struct Flight<T> {
+    deadline: Deadline,
+    /// Holds `Some` from the moment it ends. A flight's callers are the receivers.
+    outcome: Arc<watch::Sender<Option<T>>>,
+}
+
+/// A moment that callers who join may move further away, never nearer.
+#[derive(Debug, Clone)]
+pub(crate) struct Deadline(Arc<Mutex<Instant>>);
+
+/// What became of a flight for one of its callers.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Landed<T> {
+    /// This caller's own flight.
+    Own(T),
+    /// Another caller had started it.
+    Shared(T),
+    /// It ended without an outcome: it panicked, or the runtime is being shut down.
+    Lost,
+}
+
+impl Deadline {
+    pub(crate) fn new(at: Instant) -> Self {
+        Self(Arc::new(Mutex::new(at)))
+    }
+
+    pub(crate) fn at(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn extend(&self, at: Instant) {
+        let mut deadline = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *deadline = (*deadline).max(at);
+    }
+}
+
+impl<K, T> SingleFlight<K, T>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    pub(crate) fn new() -> Self {
+        Self {
+            flights: Arc::default(),
+        }
+    }
+
+    /// Joins the flight of `key`, or starts it with `fly`, and waits for it. The caller bounds its
+    /// own wait: dropping this future is all that it takes to give up.
+    pub(crate) async fn join<F>(
+        &self,
+        key: K,
+        deadline: Instant,
+        fly: impl FnOnce(Deadline) -> F,
+    ) -> Landed<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (mut outcome, own) = match self.lock().entry(key.clone()) {
+            Entry::Occupied(flight) => {
+                let flight = flight.get();
+                flight.deadline.extend(deadline);
+                (flight.outcome.subscribe(), false)
+            }
+            Entry::Vacant(vacant) => {
+                let deadline = Deadline::new(deadline);
+                let (sender, receiver) = watch::channel(None);
+                let flight = Flight {
+                    deadline: deadline.clone(),
+                    outcome: Arc::new(sender),
+                };
+                vacant.insert(flight.clone());
+                let seat = Seat {
+                    key,
+                    flight,
+                    flights: Arc::clone(&self.flights),
+                };
+                tokio::spawn(seat.fly(fly(deadline)));
+                (receiver, true)
+            }
+        };
+        let landed = match outcome.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone(),
+            Err(_) => None,
+        };
+        match landed {
+            Some(outcome) if own => Landed::Own(outcome),
+            Some(outcome) => Landed::Shared(outcome),
+            None => Landed::Lost,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Flight<T>>> {
+        lock(&self.flights)
+    }
+}
+
+fn lock<K, T>(flights: &Mutex<HashMap<K, Flight<T>>>) -> MutexGuard<'_, HashMap<K, Flight<T>>> {
+    // No code of others runs while it is held.
+    flights.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A flight's place in the table, vacated however the flight ends.
+struct Seat<K: Eq + Hash, T> {
+    key: K,
+    flight: Flight<T>,
+    flights: Arc<Mutex<HashMap<K, Flight<T>>>>,
+}
+
+impl<K: Clone + Eq + Hash, T> Seat<K, T> {
+    async fn fly(self, work: impl Future<Output = T>) {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                outcome = &mut work => {
+                    // Vacated first: whoever comes from now on looks for itself.
+                    lock(&self.flights).remove(&self.key);
+                    self.flight.outcome.send_replace(Some(outcome));
+                    return;
+                }
+                () = self.flight.outcome.closed() => {
+                    // Somebody may be joining at this moment, under the lock.
+                    let mut flights = lock(&self.flights);
+                    if self.flight.outcome.is_closed() {
+                        flights.remove(&self.key);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<K: Eq + Hash, T> Drop for Seat<K, T> {
+    fn drop(&mut self) {
+        let mut flights = lock(&self.flights);
+        // After an ordinary end, the key's entry may be a later flight's.
+        if let Some(flight) = flights.get(&self.key)
+            && Arc::ptr_eq(&flight.outcome, &self.flight.outcome)
+        {
+            flights.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+    use tokio::time::{sleep, timeout};
+
+    type Flights = SingleFlight<&'static str, u32>;
+
+    fn in_ms(millis: u64) -> Instant {
+        Instant::now() + Duration::from_millis(millis)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_callers_share_one_flight() {
+        let flights = Flights::new();
+        let flown = Arc::new(AtomicU32::new(0));
+        let call = || {
+            let flown = Arc::clone(&flown);
+            flights.join("k", in_ms(1000), move |_| async move {
+                sleep(Duration::from_millis(100)).await;
+                flown.fetch_add(1, Ordering::Relaxed) + 1
+            })
+        };
+        let landed = futures_util::future::join_all((0..1000).map(|_| call())).await;
+        assert_eq!(landed.iter().filter(|l| **l == Landed::Own(1)).count(), 1);
+        assert_eq!(
+            landed.iter().filter(|l| **l == Landed::Shared(1)).count(),
+            999
+        );
+        assert_eq!(
+            call().await,
+            Landed::Own(2),
+            "a flight that has landed is not joined"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_gives_up_takes_nobody_along() {
+        let flights = Flights::new();
+        let slow = |_| async {
+            sleep(Duration::from_millis(100)).await;
+            7
+        };
+        let leader = timeout(
+            Duration::from_millis(10),
+            flights.join("k", in_ms(10), slow),
+        );
+        let follower = flights.join("k", in_ms(1000), |_| async { unreachable!() });
+        let (leader, follower) = tokio::join!(leader, follower);
+        assert!(leader.is_err());
+        assert_eq!(follower, Landed::Shared(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flight_without_callers_ends() {
+        let flights = Flights::new();
+        let alive = Arc::new(());
+        let held = Arc::clone(&alive);
+        let endless = |_| async move {
+            std::future::pending::<()>().await;
+            drop(held);
+            0
+        };
+        assert!(
+            timeout(
+                Duration::from_millis(10),
+                flights.join("k", in_ms(10), endless)
+            )
+            .await
+            .is_err()
+        );
+        while Arc::strong_count(&alive) > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(flights.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_panics_is_lost_and_the_next_one_flies() {
+        let flights = Flights::new();
+        let lost = flights.join("k", in_ms(1000), |_| async {
+            panic!("as a user's code may")
+        });
+        assert_eq!(lost.await, Landed::Lost);
+        assert_eq!(
+            flights.join("k", in_ms(1000), |_| async { 1 }).await,
+            Landed::Own(1)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_latest_deadline_of_its_callers_counts() {
+        let flights = Flights::new();
+        let until_deadline = |deadline: Deadline| async move {
+            sleep(Duration::from_millis(10)).await;
+            u32::try_from((deadline.at() - Instant::now()).as_millis()).unwrap_or(0)
+        };
+        let leader = flights.join("k", in_ms(100), until_deadline);
+        let later = flights.join("k", in_ms(500), |_| async { unreachable!() });
+        let earlier = flights.join("k", in_ms(50), |_| async { unreachable!() });
+        let (leader, _, _) = tokio::join!(leader, later, earlier);
+        assert_eq!(leader, Landed::Own(490));
+    }
+}

@@ -1,0 +1,272 @@
+//! The worker: takes requests from the queue, one after another, and answers each.
+//!
+//! [`Worker::run`] keeps a session with the broker; [`Desk::serve`] is the whole path of one request.
+//! Everything about connections and settling is in [`session`], computing in [`compute`].
+
+mod compute;
+mod session;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lapin::message::Delivery;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use self::compute::Computer;
+use self::session::{Ended, Post, Session};
+use crate::broker::{self, Declare};
+use crate::cache::{Cache, CacheOptions, Lookup};
+use crate::error::{Error, ErrorCode, quote};
+use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request, Source};
+use crate::procedure::Procedure;
+use crate::queue::QueueName;
+use crate::server_url::AmqpUrl;
+
+/// Requests held beyond those that are being computed, so that the next one is at hand.
+const WAITING_ROOM: u16 = 64;
+
+/// How a worker serves.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// The broker.
+    pub amqp: AmqpUrl,
+    /// The request queue; by default the procedure's, see [`QueueName::of`].
+    pub queue: Option<QueueName>,
+    /// The cache that answers are filled into.
+    pub cache: CacheOptions,
+    /// Computations at once, each on a thread of its own; by default as many as there are cores.
+    pub concurrency: u16,
+    /// Requests held at once, those being computed included; by default 64 more than computations.
+    /// The worker's memory is bounded by this many requests (64 kB each at most) and answers.
+    pub prefetch: Option<u16>,
+    /// How the queue is created where it is missing.
+    pub declare: Declare,
+    /// Queues that may be replied to; by default [`ReplyPattern::defaults`].
+    pub reply_to: Vec<ReplyPattern>,
+    /// A larger answer is not sent but refused as `too-large`, in bytes; 8 MiB by default. Brokers
+    /// have a limit of their own (16 MiB for RabbitMQ 4) and close the channel above it.
+    pub max_reply_size: usize,
+    /// How long a worker that was asked to stop goes on with what it holds; 10 s by default.
+    pub grace: Duration,
+}
+
+impl WorkerOptions {
+    /// The defaults, with this broker and this cache.
+    #[must_use]
+    pub fn new(amqp: AmqpUrl, cache: CacheOptions) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            amqp,
+            queue: None,
+            cache,
+            concurrency: u16::try_from(cores).unwrap_or(u16::MAX),
+            prefetch: None,
+            declare: Declare::default(),
+            reply_to: ReplyPattern::defaults(),
+            max_reply_size: 8 * 1024 * 1024,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Everything that it held was answered.
+    Clean,
+    /// The grace ran out before; the broker gives what is left to other workers.
+    Abandoned,
+}
+
+/// Serves a procedure from a queue.
+#[derive(Debug)]
+pub struct Worker<P: Procedure> {
+    procedure: P,
+    options: WorkerOptions,
+}
+
+impl<P: Procedure> Worker<P> {
+    /// A worker that does nothing until it is [run](Self::run).
+    pub fn new(procedure: P, options: WorkerOptions) -> Self {
+        Self { procedure, options }
+    }
+
+    /// Serves until `stop` resolves; then takes no more, finishes and answers what it holds, and
+    /// closes. A server that cannot be reached is tried again for ever, a lost one as well.
+    ///
+    /// Fails only at the start: when the broker refuses the login or the vhost. Dropping the future
+    /// ends it at once: computations are cancelled, and the broker gives what they were for to
+    /// other workers.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Stopped, Error> {
+        let Self { procedure, options } = self;
+        let queue = options.queue.unwrap_or_else(QueueName::of::<P>);
+        let prefetch = options
+            .prefetch
+            .unwrap_or_else(|| options.concurrency.saturating_add(WAITING_ROOM));
+        let cache = options.cache.url.to_string();
+        let desk = Arc::new(Desk {
+            computer: Computer::new(procedure, options.concurrency),
+            cache: Cache::open(options.cache),
+            queue: queue.clone(),
+            reply_to: options.reply_to,
+            max_reply_size: options.max_reply_size,
+        });
+        let mut tasks = JoinSet::new();
+        let mut stop = std::pin::pin!(stop);
+        let mut attempt = 0;
+        let mut known: Option<Error> = None;
+        let mut ever_served = false;
+        loop {
+            let opened = tokio::select! {
+                opened = Session::open(&options.amqp, &queue, options.declare, prefetch) => opened,
+                () = &mut stop => return Ok(Stopped::Clean),
+            };
+            match opened {
+                Ok(session) => {
+                    info!(
+                        "serving {} from {queue} at {}, {} at once, prefetch {prefetch}, cache at {cache}",
+                        P::NAME,
+                        options.amqp,
+                        options.concurrency,
+                    );
+                    (attempt, known, ever_served) = (0, None, true);
+                    match session
+                        .serve(&desk, &mut tasks, &mut stop, options.grace)
+                        .await
+                    {
+                        Ended::Stopped(stopped) => return Ok(stopped),
+                        Ended::Lost(reason) => {
+                            warn!("lost RabbitMQ at {}: {reason}; reconnecting", options.amqp);
+                        }
+                    }
+                }
+                Err(error @ Error::Refused { .. }) if !ever_served => return Err(error),
+                Err(error) => {
+                    if known.as_ref() != Some(&error) {
+                        warn!("{error}; trying again until it works");
+                        known = Some(error);
+                    }
+                    attempt += 1;
+                }
+            }
+            tokio::select! {
+                () = sleep(broker::redial_pause(attempt)) => {}
+                () = &mut stop => return Ok(Stopped::Clean),
+            }
+        }
+    }
+}
+
+/// Where requests are answered: everything that all requests share.
+#[derive(Debug)]
+struct Desk<P: Procedure> {
+    computer: Computer<P>,
+    cache: Cache,
+    queue: QueueName,
+    reply_to: Vec<ReplyPattern>,
+    max_reply_size: usize,
+}
+
+impl<P: Procedure> Desk<P> {
+    /// The worker's whole path: check, look, compute, fill, reply, wait for the confirm, ack.
+    ///
+    /// In this order: whoever has seen an answer finds it in the cache, a lost reply is still
+    /// cached, and a killed worker's delivery goes to the next one. Returns early, without settling,
+    /// when the session is lost: the broker redelivers.
+    async fn serve(self: Arc<Self>, post: Post, delivery: Delivery) {
+        let taken = Instant::now();
+        let tag = delivery.delivery_tag;
+        let request = Request::read(delivery.data, &delivery.properties);
+        if let Some(name) = &request.reply_to
+            && !self.may_reply_to(name.as_str())
+        {
+            warn!(
+                reply_to = quote(name.as_str().as_bytes()),
+                "refused a request: its reply_to is no callback queue; --reply-to PATTERN allows it",
+            );
+            return post.ack(tag).await;
+        }
+        let Some(reply) = self.answer(&post, &request, taken).await else {
+            return;
+        };
+        if let Some(reply_to) = request.reply_to {
+            let (body, properties) = reply.write(request.correlation_id.as_ref());
+            if !post.reply(reply_to, &body, properties).await {
+                return;
+            }
+        }
+        post.ack(tag).await;
+    }
+
+    /// The reply; `None` when the session was lost before computing began, or all has to end.
+    async fn answer(&self, post: &Post, request: &Request, taken: Instant) -> Option<Reply> {
+        let argument = match request.argument::<P::Argument>() {
+            Ok(argument) => Arc::new(argument),
+            Err(failure) => return Some(failed(failure)),
+        };
+        let key = self.cache.key::<P>(&argument);
+        let vacancy = match request.cache {
+            CacheUse::Bypass => None,
+            CacheUse::Refresh => Some(self.cache.vacancy(key)),
+            CacheUse::Normal => {
+                let procedure = self.computer.procedure();
+                match self.cache.lookup(key, procedure, &argument).await {
+                    Lookup::Hit(answer) => {
+                        return Some(self.answered(answer.to_string(), Source::Cache, true));
+                    }
+                    Lookup::Miss(vacancy) => Some(vacancy),
+                }
+            }
+        };
+        let may_start = || request.expiration.is_none_or(|left| taken.elapsed() < left);
+        let computed = self
+            .computer
+            .compute(&argument, &post.lost, may_start)
+            .await?;
+        debug!(argument = quote(&request.body), ok = computed.is_ok(), elapsed = ?taken.elapsed(), "computed");
+        let answer = match computed {
+            Ok(answer) => answer.to_string(),
+            Err(failure) => return Some(failed(failure)),
+        };
+        let filled = match vacancy {
+            Some(vacancy) if answer.len() <= self.max_reply_size => {
+                self.cache.fill(vacancy, &answer).await
+            }
+            _ => false,
+        };
+        Some(self.answered(answer, Source::Computed, filled))
+    }
+
+    fn answered(&self, answer: String, source: Source, filled: bool) -> Reply {
+        if answer.len() > self.max_reply_size {
+            return failed(Failure {
+                code: ErrorCode::TooLarge,
+                message: format!(
+                    "the answer has {} bytes, this worker sends {} at most",
+                    answer.len(),
+                    self.max_reply_size
+                ),
+            });
+        }
+        Reply {
+            outcome: Ok(answer.into_bytes()),
+            source: Some(source),
+            filled: Some(filled),
+        }
+    }
+
+    /// Only to callback queues: see [`ReplyPattern`]. Never to where requests come from.
+    fn may_reply_to(&self, name: &str) -> bool {
+        !self.queue.covers(name) && self.reply_to.iter().any(|pattern| pattern.matches(name))
+    }
+}
+
+fn failed(failure: Failure) -> Reply {
+    Reply {
+        outcome: Err(failure),
+        source: None,
+        filled: None,
+    }
+}
