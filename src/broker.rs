@@ -127,8 +127,9 @@ pub(crate) async fn ensure_queue(
         return if exists {
             Ok(())
         } else {
-            Err(Error::NobodyServing {
-                queue: queue.to_string(),
+            Err(Error::Unreachable {
+                server: url.to_string(),
+                reason: format!("there is no queue {queue}, and this worker creates none"),
             })
         };
     }

@@ -21,6 +21,7 @@ pub use self::key::{Namespace, NamespaceError};
 use self::connection::{Connection, State, Unanswered};
 use crate::error::{Error, quote};
 use crate::procedure::{Procedure, check};
+use crate::seldom::Seldom;
 use crate::server_url::RedisUrl;
 
 /// For a person who looks into the cache: not part of any call, so patience costs nobody.
@@ -38,9 +39,9 @@ pub struct CacheOptions {
     /// How long an answer is kept, less up to 10 % at random so that what was filled together does
     /// not expire together. `None`: for ever. 1 day by default.
     pub ttl: Option<Duration>,
-    /// How long the first lookup waits for the connection to be established, for a process that
-    /// makes one call and ends. Zero by default: a long-lived process misses until it is.
-    pub connect_patience: Duration,
+    /// Whether lookups wait for the first attempt to connect, up to 500 ms, for a process that makes
+    /// a call and ends. Off by default: a long-lived process misses until it is connected.
+    pub connect_first: bool,
 }
 
 impl CacheOptions {
@@ -52,7 +53,7 @@ impl CacheOptions {
             namespace: None,
             budget: Duration::from_millis(50),
             ttl: Some(Duration::from_secs(24 * 60 * 60)),
-            connect_patience: Duration::ZERO,
+            connect_first: false,
         }
     }
 }
@@ -62,6 +63,9 @@ impl CacheOptions {
 pub struct Cache {
     options: CacheOptions,
     connection: Connection,
+    poisoned: Seldom,
+    refused_lookups: Seldom,
+    refused_fills: Seldom,
 }
 
 /// What a lookup found.
@@ -101,6 +105,9 @@ impl Cache {
         Self {
             options,
             connection,
+            poisoned: Seldom::default(),
+            refused_lookups: Seldom::default(),
+            refused_fills: Seldom::default(),
         }
     }
 
@@ -130,8 +137,8 @@ impl Cache {
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
     ) -> Lookup<P::Answer> {
-        if !self.options.connect_patience.is_zero() {
-            self.connection.settled(self.options.connect_patience).await;
+        if self.options.connect_first {
+            self.connection.settled().await;
         }
         let mut vacancy = self.vacancy(key);
         let started = Instant::now();
@@ -144,16 +151,26 @@ impl Cache {
             Ok(None) | Err(Unanswered::Unavailable) => {}
             Ok(Some(text)) => match check(procedure, argument, text).await {
                 Ok(answer) => return Lookup::Hit(answer),
-                Err(text) => {
-                    warn!(key = %vacancy.key, found = quote(&text), "refused what stands in the cache");
-                }
+                Err(text) => self.poisoned(&vacancy.key, &quote(&text)),
             },
+            Err(Unanswered::Refused(error)) if error.code() == Some("WRONGTYPE") => {
+                self.poisoned(&vacancy.key, "a value that is no string");
+            }
             Err(Unanswered::Refused(error)) => {
-                let error = connection::describe(&error);
-                warn!(key = %vacancy.key, error, "Redis refused a lookup");
+                if let Some(left_out) = self.refused_lookups.happened() {
+                    let error = connection::describe(&error);
+                    warn!(key = %vacancy.key, error, left_out, "Redis refused a lookup");
+                }
             }
         }
         Lookup::Miss(vacancy)
+    }
+
+    /// What stands under the key is not the answer. The next fill replaces it.
+    fn poisoned(&self, key: &Key, found: &str) {
+        if let Some(left_out) = self.poisoned.happened() {
+            warn!(%key, found, left_out, "refused what stands in the cache");
+        }
     }
 
     /// Stores the answer where it was missing, within what is left of the budget, over whatever
@@ -171,8 +188,10 @@ impl Cache {
             Ok(()) => true,
             Err(Unanswered::Unavailable) => false,
             Err(Unanswered::Refused(error)) => {
-                let error = connection::describe(&error);
-                warn!(key = %vacancy.key, error, "Redis refused a fill");
+                if let Some(left_out) = self.refused_fills.happened() {
+                    let error = connection::describe(&error);
+                    warn!(key = %vacancy.key, error, left_out, "Redis refused a fill");
+                }
                 false
             }
         }
@@ -241,7 +260,7 @@ impl Cache {
     }
 
     async fn manage<T: redis::FromRedisValue>(&self, command: &Cmd) -> Result<T, Unanswered> {
-        self.connection.settled(MANAGEMENT_DEADLINE).await;
+        self.connection.settled().await;
         self.connection.run(command, MANAGEMENT_DEADLINE).await
     }
 
@@ -252,11 +271,11 @@ impl Cache {
                 server,
                 reason: connection::describe(&error),
             },
-            Unanswered::Unavailable => Error::Unreachable {
-                server,
-                reason: match self.connection.state() {
-                    State::Down(reason) => reason,
-                    State::Connecting | State::Up => "no answer in time".to_owned(),
+            Unanswered::Unavailable => match self.connection.state() {
+                State::Down(error) => error,
+                State::Connecting | State::Up => Error::Unreachable {
+                    server,
+                    reason: "no answer in time".to_owned(),
                 },
             },
         }

@@ -13,11 +13,15 @@ use crate::message::{CacheUse, Source};
 use crate::procedure::{Procedure, check};
 use crate::queue::QueueName;
 use crate::requester::{Requester, RequesterOptions};
+use crate::seldom::Seldom;
 use crate::server_url::AmqpUrl;
 use crate::single_flight::{Deadline, Landed, SingleFlight};
 
 /// A request whose reply was refused is published once more.
 const ATTEMPTS: u32 = 2;
+
+/// Longer ones mean for ever, and would overflow the clock.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Where a client finds cache and workers.
 #[derive(Debug, Clone)]
@@ -89,6 +93,7 @@ struct Inner<P: Procedure> {
     cache: Cache,
     requester: Requester,
     flights: SingleFlight<Key, Result<Found<P::Answer>, Error>>,
+    wrong_answers: Seldom,
 }
 
 /// What a flight brings home: an answer and whether a worker computed it or found it.
@@ -135,6 +140,7 @@ impl<P: Procedure> Client<P> {
                 cache: Cache::open(options.cache),
                 requester,
                 flights: SingleFlight::new(),
+                wrong_answers: Seldom::default(),
             }),
         }
     }
@@ -154,7 +160,8 @@ impl<P: Procedure> Client<P> {
         options: CallOptions,
     ) -> Result<Answered<P::Answer>, Error> {
         let started = Instant::now();
-        let deadline = tokio::time::Instant::from_std(started + options.timeout);
+        let deadline =
+            tokio::time::Instant::from_std(started + options.timeout.min(LONGEST_TIMEOUT));
         let answered = |found: Found<P::Answer>| Answered {
             answer: found.answer,
             source: found.source,
@@ -165,6 +172,7 @@ impl<P: Procedure> Client<P> {
             cache,
             requester,
             flights,
+            ..
         } = &*self.inner;
         let argument = Arc::new(argument);
         let key = cache.key::<P>(&argument);
@@ -262,11 +270,15 @@ impl<P: Procedure> Inner<P> {
                 }
                 Err(refused) => {
                     let quoted = quote(&refused);
-                    warn!(
-                        argument = quote(text.as_bytes()),
-                        answer = quoted,
-                        "refused a worker's answer"
-                    );
+                    if let Some(left_out) = self.wrong_answers.happened() {
+                        let argument = quote(text.as_bytes());
+                        warn!(
+                            argument,
+                            answer = quoted,
+                            left_out,
+                            "refused a worker's answer"
+                        );
+                    }
                     if attempt == ATTEMPTS {
                         return Err(Error::WrongAnswer { quoted });
                     }

@@ -1,18 +1,78 @@
-//! rpcache
-#![warn(missing_docs)]
+//! RPC over RabbitMQ with a Redis-backed result cache in front of the workers.
+//!
+//! A caller looks in Redis first; only a miss becomes an RPC; the worker that computes the answer
+//! stores it. Answers are plain strings under plain keys (`fib:30` holds `832040`), requests and
+//! replies are those of RabbitMQ's RPC tutorial, so that redis-cli and programs in any language work
+//! with both. What is served is anyone's pure function: a [`Procedure`].
+//!
+//! ```no_run
+//! use rpcache::fibonacci::{Fibonacci, N};
+//! use rpcache::{CacheOptions, Client, ClientOptions, Worker, WorkerOptions};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let amqp: rpcache::AmqpUrl = "amqp://localhost".parse()?;
+//! let cache = CacheOptions::new("redis://localhost".parse()?);
+//!
+//! // Somewhere, as often as wanted: a worker, until the future that it is given resolves.
+//! let worker = Worker::new(Fibonacci::default(), WorkerOptions::new(amqp.clone(), cache.clone()));
+//! tokio::spawn(worker.run(std::future::pending()));
+//!
+//! // Elsewhere: one client for the whole process.
+//! let client = Client::new(Fibonacci::default(), ClientOptions::new(amqp, cache));
+//! let answered = client.call(N(30)).await?;
+//! assert_eq!(answered.answer.as_str(), "832040");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # One call, step by step
+//!
+//! The files are listed below in the order in which a call meets them.
+//!
+//! 1. The [`client`] turns the argument into its one canonical text and the key `fib:30`
+//!    ([`cache::Key`]).
+//! 2. It looks in Redis ([`cache`]), within a budget of 50 ms. A hit that passes
+//!    [`Procedure::verify`] is the answer: RabbitMQ is not even connected to. Behind a lost or
+//!    frozen Redis, the look costs nothing and misses.
+//! 3. On a miss, callers of one key in one process share one flight ([`single_flight`]).
+//! 4. The [`requester`] publishes to `rpc_queue`, mandatory and confirmed, with `reply_to`, a random
+//!    `correlation_id`, and what is left of the deadline as `expiration` ([`message`]), over a
+//!    connection that is replaced when it is lost ([`broker`]).
+//! 5. A [`worker`] takes the delivery, checks it, looks in Redis once more, and computes on a thread
+//!    of its own ([`procedure`], [`fibonacci`]).
+//! 6. It fills the cache, publishes the reply, waits for the confirm, acks. In this order: whoever
+//!    has seen an answer finds it in the cache, a lost reply is still cached, and the delivery of a
+//!    killed worker goes to the next one.
+//! 7. The requester matches the reply by its correlation id; the client verifies the answer and
+//!    wakes all who share the flight.
+//!
+//! Every call ends in an answer or one typed [`Error`], by its deadline. No fault of Redis fails or
+//! falsifies a call. What stands in the cache and what a worker answers is checked before it is
+//! believed.
+
+// In the order of the steps, one group each: rustfmt sorts within a group only.
+mod client;
+
+mod cache;
+
+mod single_flight;
+
+mod requester;
+
+mod message;
 
 mod broker;
-mod cache;
-mod client;
-mod error;
-pub mod fibonacci;
-mod message;
-mod procedure;
 mod queue;
-mod requester;
 mod server_url;
-mod single_flight;
+
 mod worker;
+
+mod procedure;
+
+pub mod fibonacci;
+
+mod error;
+mod seldom;
 
 pub use broker::Declare;
 pub use cache::{Cache, CacheOptions, Namespace, NamespaceError, Stored};

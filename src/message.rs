@@ -68,11 +68,13 @@ pub(crate) fn request_properties(
     expires_in: Duration,
     cache: CacheUse,
 ) -> BasicProperties {
+    // Zero would mean: only if a consumer is ready at this moment. Above 32 bits (49 days) RabbitMQ
+    // closes the channel.
+    let expiration = expires_in.as_millis().clamp(1, u128::from(u32::MAX));
     let properties = BasicProperties::default()
         .with_reply_to(reply_to.clone())
         .with_correlation_id(short(&id.to_string()))
-        // Zero would mean: only if a consumer is ready at this moment.
-        .with_expiration(short(&expires_in.as_millis().max(1).to_string()));
+        .with_expiration(short(&expiration.to_string()));
     match cache {
         CacheUse::Normal => properties,
         CacheUse::Bypass => properties.with_headers(headers([(CACHE_HEADER, "bypass")])),

@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorCode, quote};
 use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request, Source};
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
+use crate::seldom::Seldom;
 use crate::server_url::AmqpUrl;
 
 /// Requests held beyond those that are being computed, so that the next one is at hand.
@@ -112,6 +113,7 @@ impl<P: Procedure> Worker<P> {
             queue: queue.clone(),
             reply_to: options.reply_to,
             max_reply_size: options.max_reply_size,
+            refused_reply_to: Seldom::default(),
         });
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
@@ -167,6 +169,7 @@ struct Desk<P: Procedure> {
     queue: QueueName,
     reply_to: Vec<ReplyPattern>,
     max_reply_size: usize,
+    refused_reply_to: Seldom,
 }
 
 impl<P: Procedure> Desk<P> {
@@ -182,10 +185,13 @@ impl<P: Procedure> Desk<P> {
         if let Some(name) = &request.reply_to
             && !self.may_reply_to(name.as_str())
         {
-            warn!(
-                reply_to = quote(name.as_str().as_bytes()),
-                "refused a request: its reply_to is no callback queue; --reply-to PATTERN allows it",
-            );
+            if let Some(left_out) = self.refused_reply_to.happened() {
+                warn!(
+                    reply_to = quote(name.as_str().as_bytes()),
+                    left_out,
+                    "refused a request: its reply_to is no callback queue; --reply-to PATTERN allows it",
+                );
+            }
             return post.ack(tag).await;
         }
         let Some(reply) = self.answer(&post, &request, taken).await else {

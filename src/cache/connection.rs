@@ -6,14 +6,15 @@
 //! drops it) and asks for another at most once a second. While the slot is empty, a lookup costs
 //! nothing: it misses at once. Nothing here knows about keys or answers.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bb8::{ErrorSink, ManageConnection, Pool, PooledConnection};
 use bb8_redis::RedisConnectionManager;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisError};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,10 +22,12 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::breaker::Breaker;
+use crate::error::{Error, quote};
 use crate::server_url::RedisUrl;
 
-/// To connect and log in. Longer than a cache budget, since it happens in the background.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// To connect, log in and be answered once. Longer than a cache budget, since it happens in the
+/// background.
+const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Between two attempts to connect, less up to a half of it at random.
 const REDIAL_PAUSE: Duration = Duration::from_secs(1);
@@ -44,7 +47,7 @@ pub(crate) enum State {
     Connecting,
     Up,
     /// Why not.
-    Down(String),
+    Down(Error),
 }
 
 /// One established connection.
@@ -54,7 +57,7 @@ struct Link {
     breaker: Breaker,
     /// Cancelled when the connection is of no more use; the reason is left in `why`.
     down: CancellationToken,
-    why: std::sync::OnceLock<String>,
+    why: OnceLock<String>,
 }
 
 /// Why a command has no result.
@@ -80,11 +83,12 @@ impl Connection {
         }
     }
 
-    /// Waits until the first attempt to connect has ended, well or not, at most `limit`.
-    pub(crate) async fn settled(&self, limit: Duration) {
+    /// Waits until the first attempt to connect has ended, well or not: [`CONNECT_DEADLINE`] at
+    /// most.
+    pub(crate) async fn settled(&self) {
         let mut state = self.state.clone();
-        // Elapsed, or the keeper is gone: the state as it is tells enough.
-        let _ = timeout(limit, state.wait_for(|state| *state != State::Connecting)).await;
+        // The keeper is gone: the state as it is tells enough.
+        let _ = state.wait_for(|state| *state != State::Connecting).await;
     }
 
     pub(crate) fn state(&self) -> State {
@@ -151,13 +155,13 @@ async fn keep(
             .error_sink(Box::new(Failures(failed)))
             .build_unchecked(manager),
         Err(error) => {
-            state.send_replace(State::Down(describe(&error)));
+            state.send_replace(State::Down(unreachable(&url, describe(&error))));
             return;
         }
     };
     loop {
         let next = Instant::now() + REDIAL_PAUSE.mul_f32(0.5 + 0.5 * fastrand::f32());
-        let reason = match check_out(&pool, &mut failures).await {
+        let error = match check_out(&url, &pool, &mut failures).await {
             Ok(link) => {
                 slot.store(Some(Arc::clone(&*link)));
                 if matches!(state.send_replace(State::Up), State::Down(_)) {
@@ -165,14 +169,14 @@ async fn keep(
                 }
                 link.down.cancelled().await;
                 slot.store(None);
-                link.why.get().cloned().unwrap_or_default()
+                unreachable(&url, link.why.get().cloned().unwrap_or_default())
             }
-            Err(reason) => reason,
+            Err(error) => error,
         };
         if !matches!(*state.borrow(), State::Down(_)) {
-            warn!("Redis at {url} cannot be used: {reason}; calls go on without the cache");
+            warn!("{error}; calls go on without the cache");
         }
-        state.send_replace(State::Down(reason));
+        state.send_replace(State::Down(error));
         sleep_until(next).await;
     }
 }
@@ -180,20 +184,24 @@ async fn keep(
 /// A fresh connection out of the pool. It stays checked out for as long as it is of use, and is
 /// returned as broken: bb8 drops it then.
 async fn check_out(
+    url: &RedisUrl,
     pool: &Pool<Manager>,
-    failures: &mut mpsc::UnboundedReceiver<String>,
-) -> Result<PooledConnection<'static, Manager>, String> {
+    failures: &mut mpsc::UnboundedReceiver<Error>,
+) -> Result<PooledConnection<'static, Manager>, Error> {
     tokio::select! {
-        link = pool.get_owned() => link.map_err(|_| "connecting takes too long".to_owned()),
+        link = pool.get_owned() => {
+            link.map_err(|_| unreachable(url, "connecting takes too long".to_owned()))
+        }
         // Without this, an attempt that failed at once would be noticed only when the pool's own
         // patience ends.
-        Some(reason) = failures.recv() => Err(reason),
+        Some(error) = failures.recv() => Err(error),
     }
 }
 
 /// bb8's view: bb8-redis's manager, except that a connection can be known to be broken, and that
 /// the deadlines are ours.
 struct Manager {
+    url: RedisUrl,
     client: redis::Client,
     config: AsyncConnectionConfig,
     inner: RedisConnectionManager,
@@ -204,6 +212,7 @@ impl Manager {
     fn new(url: &RedisUrl, patience: Duration) -> Result<Self, RedisError> {
         let info = url.info();
         Ok(Self {
+            url: url.clone(),
             client: redis::Client::open(info.clone())?,
             // Deadlines are set around each command, once: the connection's own would cost a
             // second timer for each.
@@ -214,43 +223,63 @@ impl Manager {
             patience,
         })
     }
+
+    /// A connection on which Redis has answered in time. A server that accepts and is too slow to
+    /// be of use, or that refuses everything, is found out here instead of by calls.
+    async fn log_in(&self) -> Result<MultiplexedConnection, RedisError> {
+        let mut connection = self
+            .client
+            .get_multiplexed_async_connection_with_config(&self.config)
+            .await?;
+        match timeout(self.patience, self.inner.is_valid(&mut connection)).await {
+            Ok(Ok(())) => Ok(connection),
+            // This login may not PING. It may be allowed what we need.
+            Ok(Err(error)) if error.code() == Some("NOPERM") => Ok(connection),
+            Ok(Err(error)) => Err(error),
+            Err(_elapsed) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
+    }
+
+    fn translate(&self, error: &RedisError) -> Error {
+        let refused = error.kind() == ErrorKind::AuthenticationFailed
+            || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
+        if refused {
+            Error::Refused {
+                server: self.url.to_string(),
+                reason: describe(error),
+            }
+        } else {
+            unreachable(&self.url, describe(error))
+        }
+    }
 }
 
 impl ManageConnection for Manager {
     type Connection = Arc<Link>;
-    type Error = String;
+    type Error = Error;
 
-    async fn connect(&self) -> Result<Arc<Link>, String> {
-        let mut connection = timeout(
-            CONNECT_DEADLINE,
-            self.client
-                .get_multiplexed_async_connection_with_config(&self.config),
-        )
-        .await
-        .map_err(|_| format!("no connection within {} s", CONNECT_DEADLINE.as_secs()))?
-        .map_err(|error| describe(&error))?;
-        // A server that accepts and is too slow to be of use, or that refuses everything, is
-        // found out here instead of by calls.
-        match timeout(self.patience, self.inner.is_valid(&mut connection)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) if error.code() == Some("NOPERM") => {}
-            Ok(Err(error)) => return Err(describe(&error)),
-            Err(_) => return Err(format!("no answer within {} ms", self.patience.as_millis())),
+    async fn connect(&self) -> Result<Arc<Link>, Error> {
+        match timeout(CONNECT_DEADLINE, self.log_in()).await {
+            Ok(Ok(connection)) => Ok(Arc::new(Link {
+                connection,
+                breaker: Breaker::default(),
+                down: CancellationToken::new(),
+                why: OnceLock::new(),
+            })),
+            Ok(Err(error)) => Err(self.translate(&error)),
+            Err(_elapsed) => {
+                let limit = CONNECT_DEADLINE.as_millis();
+                Err(unreachable(
+                    &self.url,
+                    format!("no answer within {limit} ms"),
+                ))
+            }
         }
-        Ok(Arc::new(Link {
-            connection,
-            breaker: Breaker::default(),
-            down: CancellationToken::new(),
-            why: std::sync::OnceLock::new(),
-        }))
     }
 
     /// Never called: the pool hands out fresh connections only.
-    async fn is_valid(&self, link: &mut Arc<Link>) -> Result<(), String> {
-        match link.why.get() {
-            None => Ok(()),
-            Some(reason) => Err(reason.clone()),
-        }
+    async fn is_valid(&self, _: &mut Arc<Link>) -> Result<(), Error> {
+        Ok(())
     }
 
     fn has_broken(&self, link: &mut Arc<Link>) -> bool {
@@ -260,15 +289,15 @@ impl ManageConnection for Manager {
 
 /// Where bb8 tells why it could not connect.
 #[derive(Debug, Clone)]
-struct Failures(mpsc::UnboundedSender<String>);
+struct Failures(mpsc::UnboundedSender<Error>);
 
-impl ErrorSink<String> for Failures {
-    fn sink(&self, reason: String) {
+impl ErrorSink<Error> for Failures {
+    fn sink(&self, error: Error) {
         // The keeper is gone: nobody wants to know.
-        let _ = self.0.send(reason);
+        let _ = self.0.send(error);
     }
 
-    fn boxed_clone(&self) -> Box<dyn ErrorSink<String>> {
+    fn boxed_clone(&self) -> Box<dyn ErrorSink<Error>> {
         Box::new(self.clone())
     }
 }
@@ -278,9 +307,20 @@ pub(crate) fn describe(error: &RedisError) -> String {
     if error.is_connection_refusal() {
         return "nothing is listening there".to_owned();
     }
-    match (error.code(), error.detail()) {
-        (Some(code), Some(detail)) => crate::error::quote(format!("{code} {detail}").as_bytes()),
-        (Some(code), None) => crate::error::quote(code.as_bytes()),
-        (None, _) => crate::error::quote(error.to_string().as_bytes()),
+    if error.is_timeout() {
+        return "it answers too late to be of use".to_owned();
+    }
+    let text = match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (Some(code), None) => code.to_owned(),
+        (None, _) => error.to_string(),
+    };
+    quote(text.as_bytes())
+}
+
+fn unreachable(url: &RedisUrl, reason: String) -> Error {
+    Error::Unreachable {
+        server: url.to_string(),
+        reason,
     }
 }

@@ -10,9 +10,6 @@ use rpcache::{
     RedisUrl, ReplyPattern, WorkerOptions,
 };
 
-/// A call that starts a process waits this long for its connection to Redis.
-const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
-
 const EXAMPLES: &str = "\
 Examples:
   rpcache worker                  serve Fibonacci numbers; start as many as you like
@@ -20,8 +17,10 @@ Examples:
   rpcache call 30 31 100..110     many, in the order asked
   rpcache cache get 30            what Redis holds, as `redis-cli GET fib:30` would show
 
-Exit codes: 0 answered; 1 no answer, or not in the cache; 2 cannot be parsed; 3 unreachable, refused,
-nobody serving, overloaded; 124 time is up; 130 interrupted.";
+Exit codes:
+  0 answered                    3 unreachable, refused, nobody serving, overloaded
+  1 no answer; not in the cache 124 the time is up
+  2 cannot be parsed            130 interrupted";
 
 /// RPC over RabbitMQ with a Redis result cache in front of the workers.
 #[derive(Debug, Parser)]
@@ -377,7 +376,7 @@ impl Call {
 
     pub(crate) fn client_options(self, one_shot: bool) -> ClientOptions {
         let mut cache = self.caching.options();
-        cache.connect_patience = CONNECT_PATIENCE;
+        cache.connect_first = true;
         let mut options = ClientOptions::new(self.broker.amqp_url, cache);
         options.queue = Some(self.broker.queue);
         options.one_shot = one_shot;

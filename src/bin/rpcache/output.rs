@@ -85,7 +85,7 @@ impl From<Error> for Failure {
             Error::Failed { .. } | Error::WrongAnswer { .. } => 1,
             _ => 3,
         };
-        let mut message = error.to_string();
+        let mut message = error.to_string().trim_end_matches('.').to_owned();
         if let Some(remedy) = remedy(&error) {
             // Writing to a String cannot fail.
             let _ = write!(message, "; {remedy}");
@@ -98,7 +98,7 @@ impl From<Error> for Failure {
 fn remedy(error: &Error) -> Option<&'static str> {
     Some(match error {
         Error::Unreachable { server, .. } if is_local(server) => {
-            "`scripts/services up` or `docker compose up -d` starts the servers"
+            "is it running? `scripts/services up` or `docker compose up -d` starts the servers"
         }
         Error::Unreachable { server, .. } | Error::Refused { server, .. } => {
             if server.starts_with("redis") {
@@ -156,7 +156,7 @@ fn invalid_value(error: &clap::Error) -> Option<String> {
 }
 
 fn in_one_line(text: &str) -> String {
-    let end = ["\n\nUsage:", "\n\nFor more information"]
+    let end = ["\n\n  tip:", "\n\nUsage:", "\n\nFor more information"]
         .iter()
         .find_map(|end| text.find(end));
     let words = text[..end.unwrap_or(text.len())].split_whitespace();
