@@ -1,0 +1,140 @@
+# shellcheck shell=bash
+# Installs what is missing with the system's package manager, having said so. Sourced.
+#
+# A package that is installed for one private server must leave no system-wide one behind:
+# Debian's start theirs at once and at every boot, and both are prevented here.
+
+# Debian asks this file whether a package may start its service.
+readonly service_policy=/usr/sbin/policy-rc.d
+readonly policy_mark='# made by rpcache/scripts while it installs packages'
+# Services that come with the packages below, epmd with Erlang.
+readonly packaged_services=(redis-server.service rabbitmq-server.service epmd.service epmd.socket)
+
+# find_first COMMAND...: the path of the first one that exists.
+find_first() {
+  local command
+  for command; do
+    command -v "$command" 2>/dev/null && return
+  done
+  return 1
+}
+
+find_redis() { find_first redis-server valkey-server; }
+
+# The program itself. What is called rabbitmq-server in a sbin folder is often a wrapper that
+# changes to the user rabbitmq and to the data of the system's own server.
+find_rabbitmq() {
+  find_first /usr/lib/rabbitmq/bin/rabbitmq-server \
+    /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
+    /opt/rabbitmq/sbin/rabbitmq-server \
+    /opt/homebrew/sbin/rabbitmq-server /usr/local/sbin/rabbitmq-server \
+    rabbitmq-server
+}
+
+# The tests' Python: not every python3 on the PATH sees the system's packages.
+find_pika() {
+  local python
+  for python in python3 /usr/bin/python3; do
+    "$python" -c 'import pika' >/dev/null 2>&1 && return
+  done
+  return 1
+}
+
+find_shellcheck() { find_first shellcheck; }
+
+# package_of MANAGER NEED: what carries NEED there.
+package_of() {
+  case $1:$2 in
+    *:rabbitmq) [[ $1 == pacman || $1 == brew ]] && echo rabbitmq || echo rabbitmq-server ;;
+    apt-get:redis) echo redis-server ;;
+    dnf:redis | pacman:redis) echo valkey ;;
+    *:redis) echo redis ;;
+    pacman:pika) echo python-pika ;;
+    apk:pika) echo py3-pika ;;
+    brew:pika) return 1 ;;
+    *:pika) echo python3-pika ;;
+    dnf:shellcheck) echo ShellCheck ;;
+    *:shellcheck) echo shellcheck ;;
+  esac
+}
+
+# need LOG NEED...: redis, rabbitmq, pika, shellcheck; installs those that are missing.
+need() {
+  local log=$1 need manager package packages=()
+  shift
+  manager=$(find_first apt-get dnf pacman apk brew) || manager=none
+  manager=${manager##*/}
+  for need; do
+    "find_$need" >/dev/null && continue
+    package=$(package_of "$manager" "$need") || package=''
+    [[ $manager != none && -n $package ]] \
+      || die "$need is missing, and this script does not know how to install it here: please do"
+    packages+=("$package")
+  done
+  ((${#packages[@]} > 0)) || return 0
+
+  if [[ $manager != brew ]] && ((EUID != 0)) && ! has sudo; then
+    die "missing: ${packages[*]}. Only root can install them, and there is no sudo here: please do"
+  fi
+  say "Installing with $manager: ${packages[*]} (log: $log)"
+  mkdir -p "$(dirname "$log")"
+  "install_with_$manager" "${packages[@]}" >"$log" 2>&1 </dev/null || {
+    tail -n 5 "$log" >&2
+    die "could not install ${packages[*]}; see $log, or install them by hand"
+  }
+  for need; do
+    "find_$need" >/dev/null || die "${packages[*]} installed, and still no $need"
+  done
+}
+
+# as_root COMMAND...: sudo asks for a password on the terminal, and only where there is one.
+as_root() {
+  if ((EUID == 0)); then
+    "$@"
+  elif [[ -t 2 ]] || { : >/dev/tty; } 2>/dev/null; then
+    sudo "$@"
+  else
+    sudo -n "$@"
+  fi
+}
+
+install_with_dnf() { as_root dnf install -y "$@"; }
+install_with_pacman() { as_root pacman -S --noconfirm --needed "$@"; }
+install_with_apk() { as_root apk add "$@"; }
+install_with_brew() { brew install "$@"; }
+
+# In a subshell of its own, so that its trap ends with it.
+install_with_apt-get() (
+  new_services=()
+  for service in "${packaged_services[@]}"; do
+    [[ -e /lib/systemd/system/$service ]] || new_services+=("$service")
+  done
+  trap allow_services EXIT
+  trap 'exit 130' INT TERM
+  forbid_services || exit
+  # The package lists may be missing or out of date: then a second try with fresh ones.
+  apt_get install "$@" || { apt_get update && apt_get install "$@"; } || exit
+  if has systemctl; then
+    for service in "${new_services[@]}"; do
+      [[ ! -e /lib/systemd/system/$service ]] || as_root systemctl disable "$service"
+    done
+  fi
+)
+
+apt_get() {
+  # NEEDRESTART_SUSPEND: Ubuntu would restart other servers that use an updated library.
+  as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
+    apt-get -qy -o DPkg::Lock::Timeout=120 --no-install-recommends "$@"
+}
+
+forbid_services() {
+  [[ ! -e $service_policy ]] || return 0
+  # shellcheck disable=SC2016 # the shell that root starts expands these
+  as_root sh -c 'printf "#!/bin/sh\n%s\nexit 101\n" "$1" >"$2" && chmod 755 "$2"' \
+    sh "$policy_mark" "$service_policy"
+}
+
+# Removes only what forbid_services wrote, be it in an earlier run that was killed.
+allow_services() {
+  ! grep -qsF "$policy_mark" "$service_policy" || as_root rm -f "$service_policy"
+}
