@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt};
 use lapin::options::QueueDeclareOptions;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use lapin::{Connection, ConnectionProperties, ErrorKind, Event, Queue};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event, Queue};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -74,10 +74,29 @@ pub(crate) async fn close(connection: &Connection) {
     let _ = timeout(CLOSE_DEADLINE, connection.close(200, "bye".into())).await;
 }
 
+/// Opens a channel.
+///
+/// After the broker has closed one (a passive declaration of a queue that is not there), lapin may
+/// fail the next one with the old one's error: such an error means nothing for a fresh channel.
+pub(crate) async fn open_channel(connection: &Connection) -> lapin::Result<Channel> {
+    let mut attempts_left = 5;
+    loop {
+        match connection.create_channel().await {
+            Err(error) if soft_error(&error).is_some() && attempts_left > 0 => attempts_left -= 1,
+            opened => return opened,
+        }
+    }
+}
+
 /// Ends when the connection is lost, with the reason; for a connection on which nobody reads.
-pub(crate) async fn lost(events: &mut (impl Stream<Item = Event> + Unpin)) -> String {
+pub(crate) async fn lost(
+    connection: &Connection,
+    events: &mut (impl Stream<Item = Event> + Unpin),
+) -> String {
     while let Some(event) = events.next().await {
         match event {
+            // Only a channel's, such as that of a look at a queue that is not there.
+            Event::Error(_) if connection.status().connected() => {}
             Event::Error(error) => return describe(&error),
             Event::ConnectionBlocked(reason) => {
                 let reason = quote(reason.as_bytes());
@@ -150,7 +169,10 @@ pub(crate) async fn ensure_queue(
     }
 }
 
-async fn bounded_lapin<T>(call: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+/// The same with lapin's own error, for who has to look at it.
+pub(crate) async fn bounded_lapin<T>(
+    call: impl Future<Output = lapin::Result<T>>,
+) -> lapin::Result<T> {
     timeout(DEADLINE, call)
         .await
         .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
@@ -161,7 +183,7 @@ async fn declare_passively(connection: &Connection, queue: &ShortString) -> lapi
         passive: true,
         ..QueueDeclareOptions::default()
     };
-    let channel = connection.create_channel().await?;
+    let channel = open_channel(connection).await?;
     let found = channel
         .queue_declare(queue.clone(), passive, FieldTable::default())
         .await?;
@@ -183,7 +205,7 @@ async fn declare_as(
             AMQPValue::LongString(LongString::from("quorum")),
         );
     }
-    let channel = connection.create_channel().await?;
+    let channel = open_channel(connection).await?;
     channel
         .queue_declare(queue.clone(), options, arguments)
         .await
@@ -202,6 +224,11 @@ pub(crate) fn translate(url: &AmqpUrl, error: &lapin::Error) -> Error {
     } else {
         Error::Unreachable { server, reason }
     }
+}
+
+/// Whether the broker itself failed over what it was sent, and closed the connection for it.
+pub(crate) fn is_internal_error(error: &lapin::Error) -> bool {
+    hard_error(error) == Some(AMQPHardError::INTERNALERROR)
 }
 
 fn soft_error(error: &lapin::Error) -> Option<AMQPSoftError> {

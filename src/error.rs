@@ -22,7 +22,7 @@ pub enum Error {
 
     /// What came back as the answer did not pass [`crate::Procedure::verify`], twice. The worker
     /// that serves the queue is wrong, or is not the procedure that the caller means.
-    #[error("a worker answered {quoted}, which is not the answer")]
+    #[error("a worker answered \"{quoted}\", which is not the answer")]
     WrongAnswer {
         /// What it answered: peer text, escaped and shortened.
         quoted: String,
@@ -150,11 +150,14 @@ pub(crate) fn quote(text: &[u8]) -> String {
     const LIMIT: usize = 120;
     // Four bytes at most make a character: what lies behind is not even decoded.
     let head = String::from_utf8_lossy(&text[..text.len().min(LIMIT * 4)]);
-    let mut quoted: String = head
-        .chars()
-        .take(LIMIT)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut quoted = String::with_capacity(LIMIT);
+    for c in head.chars().take(LIMIT) {
+        match c {
+            // Quotes break no line; escaped they would only be harder to read.
+            '"' | '\'' => quoted.push(c),
+            c => quoted.extend(c.escape_debug()),
+        }
+    }
     if head.chars().nth(LIMIT).is_some() || text.len() > LIMIT * 4 {
         quoted.push_str("...");
     }

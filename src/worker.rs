@@ -19,7 +19,7 @@ use self::session::{Ended, Post, Session};
 use crate::broker::{self, Declare};
 use crate::cache::{Cache, CacheOptions, Lookup};
 use crate::error::{Error, ErrorCode, quote};
-use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request, Source};
+use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request, Source, is_direct_reply_to};
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::seldom::Seldom;
@@ -199,7 +199,12 @@ impl<P: Procedure> Desk<P> {
         };
         if let Some(reply_to) = request.reply_to {
             let (body, properties) = reply.write(request.correlation_id.as_ref());
-            if !post.reply(reply_to, &body, properties).await {
+            let replied = if delivery.redelivered && is_direct_reply_to(&reply_to) {
+                post.reply_apart(reply_to, &body, properties).await
+            } else {
+                post.reply(reply_to, &body, properties).await
+            };
+            if !replied {
                 return;
             }
         }

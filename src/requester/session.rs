@@ -207,7 +207,7 @@ impl Supervisor {
                         looking.push(broker::audience(requests, &self.options.queue));
                     }
                 }
-                reason = broker::lost(&mut events) => return reason,
+                reason = broker::lost(requests, &mut events) => return reason,
                 () = held.session.useless.cancelled() => return "publishing failed".to_owned(),
             }
         }
@@ -261,7 +261,7 @@ impl Held {
 /// For one call and the end: direct reply-to, which wants everything on one channel and no queue.
 async fn open_direct(connection: &Connection) -> lapin::Result<Channels> {
     let direct = ShortString::from("amq.rabbitmq.reply-to");
-    let channel = connection.create_channel().await?;
+    let channel = broker::open_channel(connection).await?;
     let (replies, ()) = tokio::try_join!(
         consume(&channel, direct.clone()),
         channel.confirm_select(ConfirmSelectOptions::default()),
@@ -271,8 +271,10 @@ async fn open_direct(connection: &Connection) -> lapin::Result<Channels> {
 
 /// For a long-lived client: an exclusive queue that the broker names.
 async fn open_queue(replies: &Connection, requests: &Connection) -> lapin::Result<Channels> {
-    let (replies, requests) =
-        tokio::try_join!(replies.create_channel(), requests.create_channel())?;
+    let (replies, requests) = tokio::try_join!(
+        broker::open_channel(replies),
+        broker::open_channel(requests)
+    )?;
     let callback = async {
         let exclusive = QueueDeclareOptions {
             exclusive: true,

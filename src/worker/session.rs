@@ -13,7 +13,8 @@ use lapin::options::{
     ConfirmSelectOptions,
 };
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Connection, Consumer};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,7 +22,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{Desk, Stopped};
 use crate::broker::{self, Declare};
-use crate::error::Error;
+use crate::error::{Error, quote};
 use crate::message::is_direct_reply_to;
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
@@ -49,6 +50,8 @@ pub(super) struct Session {
 pub(super) struct Post {
     acks: Channel,
     replies: Channel,
+    /// For suspect replies, one at a time, over a connection of their own.
+    apart: Arc<Mutex<AmqpUrl>>,
     /// Cancelled when the session is of no more use.
     pub(super) lost: CancellationToken,
 }
@@ -76,6 +79,7 @@ impl Session {
             post: Post {
                 acks,
                 replies,
+                apart: Arc::new(Mutex::new(url.clone())),
                 lost: lost.clone(),
             },
             _ends: lost.drop_guard(),
@@ -103,7 +107,7 @@ impl Session {
                     None => break "the queue was deleted".to_owned(),
                 },
                 Some(ended) = tasks.join_next() => report(ended),
-                reason = broker::lost(&mut events) => break reason,
+                reason = broker::lost(&self.publishing, &mut events) => break reason,
                 () = self.post.lost.cancelled() => break "replying failed".to_owned(),
                 () = &mut *stop => return Ended::Stopped(self.stop(desk, tasks, grace).await),
             }
@@ -183,19 +187,7 @@ impl Post {
         body: &[u8],
         properties: BasicProperties,
     ) -> bool {
-        let options = BasicPublishOptions {
-            // To learn, for the log, that nobody waits any more.
-            mandatory: !is_direct_reply_to(&to),
-            ..BasicPublishOptions::default()
-        };
-        let publish = async {
-            let default_exchange = ShortString::default();
-            self.replies
-                .basic_publish(default_exchange, to, options, body, properties)
-                .await?
-                .await
-        };
-        match publish.await {
+        match publish(&self.replies, to, body, properties).await {
             Ok(confirmed) if confirmed.is_ack() => {
                 // A returned message may have come with another one's confirm; either way some
                 // caller's queue is gone, and there is nobody to reply to.
@@ -217,11 +209,73 @@ impl Post {
         }
     }
 
+    /// Replies to a request that was delivered before, by direct reply-to.
+    ///
+    /// RabbitMQ (3.10 at least) closes the connection that publishes to a forged name of that kind.
+    /// On the connection of all replies, such a request would come back and end it again and again;
+    /// on one of its own it is found out, and settled.
+    pub(super) async fn reply_apart(
+        &self,
+        to: ShortString,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> bool {
+        let url = self.apart.lock().await;
+        let Ok(connection) = broker::connect(&url, "worker suspect reply").await else {
+            self.lost.cancel();
+            return false;
+        };
+        let replied = async {
+            let channel = broker::open_channel(&connection).await?;
+            channel
+                .confirm_select(ConfirmSelectOptions::default())
+                .await?;
+            publish(&channel, to.clone(), body, properties).await
+        };
+        match broker::bounded_lapin(replied).await {
+            Ok(_) => {
+                broker::close(&connection).await;
+                true
+            }
+            Err(error) if broker::is_internal_error(&error) => {
+                let reply_to = quote(to.as_str().as_bytes());
+                warn!(
+                    reply_to,
+                    "gave up a reply: RabbitMQ fails over its reply_to"
+                );
+                true
+            }
+            Err(error) => {
+                debug!(%error, "a reply could not be published");
+                self.lost.cancel();
+                false
+            }
+        }
+    }
+
     pub(super) async fn ack(&self, tag: u64) {
         if let Err(error) = self.acks.basic_ack(tag, BasicAckOptions::default()).await {
             debug!(%error, "an ack could not be sent: the request will be delivered again");
         }
     }
+}
+
+async fn publish(
+    replies: &Channel,
+    to: ShortString,
+    body: &[u8],
+    properties: BasicProperties,
+) -> lapin::Result<Confirmation> {
+    let options = BasicPublishOptions {
+        // To learn, for the log, that nobody waits any more.
+        mandatory: !is_direct_reply_to(&to),
+        ..BasicPublishOptions::default()
+    };
+    let default_exchange = ShortString::default();
+    replies
+        .basic_publish(default_exchange, to, options, body, properties)
+        .await?
+        .await
 }
 
 async fn open_channels(
@@ -230,8 +284,10 @@ async fn open_channels(
     queue: ShortString,
     prefetch: u16,
 ) -> lapin::Result<(Channel, Channel, Consumer)> {
-    let (acks, replies) =
-        tokio::try_join!(consuming.create_channel(), publishing.create_channel())?;
+    let (acks, replies) = tokio::try_join!(
+        broker::open_channel(consuming),
+        broker::open_channel(publishing)
+    )?;
     replies
         .confirm_select(ConfirmSelectOptions::default())
         .await?;

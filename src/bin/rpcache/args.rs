@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
-use rpcache::fibonacci::{self, Fibonacci, N};
+use rpcache::fibonacci::{self, Fibonacci, N, ParseError};
 use rpcache::{
     AmqpUrl, CacheOptions, CacheUse, CallOptions, ClientOptions, Declare, Namespace, QueueName,
     RedisUrl, ReplyPattern, WorkerOptions,
@@ -236,21 +236,25 @@ impl FromStr for Asked {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| match text.parse::<N>() {
-            Ok(N(number)) => Ok(number),
-            Err(error) => Err(error.to_string()),
-        };
         let Some((first, last)) = text.split_once("..") else {
-            let only = number(text)?;
+            let N(only) = text
+                .parse()
+                .map_err(|error: ParseError| error.to_string())?;
             return Ok(Self {
                 first: only,
                 last: only,
                 is_range: false,
             });
         };
-        let (first, last) = (number(first)?, number(last)?);
+        let (Ok(N(first)), Ok(N(last))) = (first.parse(), last.parse()) else {
+            return Err(format!(
+                "{text:?} is no range of whole numbers such as 0..100"
+            ));
+        };
         if first > last {
-            return Err(format!("the range is empty: did you mean {last}..{first}?"));
+            return Err(format!(
+                "{text:?} is an empty range, {last}..{first} is not"
+            ));
         }
         Ok(Self {
             first,

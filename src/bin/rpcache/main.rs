@@ -12,7 +12,6 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing::Level;
 
 use crate::args::{Args, Command};
 use crate::output::Failure;
@@ -22,13 +21,7 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return output::usage(&error),
     };
-    let usual = match args.command {
-        Command::Worker(_) => Level::INFO,
-        Command::Call(_) => Level::WARN,
-        // It fails with the same words.
-        Command::Cache(_) => Level::ERROR,
-    };
-    output::log_to_stderr(args.verbose, usual);
+    output::log_to_stderr(&args.command, args.verbose);
     let ended = match args.command {
         Command::Worker(worker) => on_threads(|| worker::run(worker)),
         Command::Call(call) => on_one_thread(call::run(call)),

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
 use rpcache::{Error, ErrorCode};
-use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::args::Command;
 
 /// Why the command ends otherwise than well: one line for a person, a code for a program.
 #[derive(Debug)]
@@ -104,7 +105,7 @@ fn remedy(error: &Error) -> Option<&'static str> {
             if server.starts_with("redis") {
                 "check --redis-url (REDIS_URL)"
             } else {
-                "check --amqp-url (AMQP_URL): host, user, password and vhost"
+                "check --amqp-url (AMQP_URL): host, user, password, vhost, and the user's rights there"
             }
         }
         Error::NobodyServing { .. } => "start a worker: rpcache worker",
@@ -173,18 +174,20 @@ fn without_secret(word: &str) -> &str {
     }
 }
 
-/// The log: for a worker what happens, for the others only what a person should know.
-/// `RUST_LOG` overrides it all.
-pub(crate) fn log_to_stderr(verbose: u8, usual: Level) {
-    let level = match verbose {
-        0 => LevelFilter::from_level(usual),
-        1 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
+/// Sends the log to stderr. A worker tells what happens. A call tells why it does without the cache;
+/// all else ends up in its own words. `RUST_LOG` overrides it.
+pub(crate) fn log_to_stderr(command: &Command, verbose: u8) {
+    let (all, cache) = match (verbose, command) {
+        (0, Command::Worker(_)) => (LevelFilter::INFO, LevelFilter::INFO),
+        (0, Command::Call(_)) => (LevelFilter::ERROR, LevelFilter::WARN),
+        (0, Command::Cache(_)) => (LevelFilter::ERROR, LevelFilter::ERROR),
+        (1, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG),
+        _ => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
-    // lapin logs whole messages of peers as warnings.
+    // Nothing of lapin's: it logs whole messages of peers.
     let ours = Targets::new()
-        .with_target("rpcache", level)
-        .with_default(if verbose > 2 { level } else { LevelFilter::OFF });
+        .with_target("rpcache", all)
+        .with_target("rpcache::cache", cache);
     let filter = std::env::var("RUST_LOG")
         .ok()
         .and_then(|directives| directives.parse().ok())
@@ -194,9 +197,9 @@ pub(crate) fn log_to_stderr(verbose: u8, usual: Level) {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
-    if usual == Level::INFO {
-        registry.with(lines).init();
-    } else {
-        registry.with(lines.without_time()).init();
+    match command {
+        Command::Worker(_) => registry.with(lines).init(),
+        // A line or two at most: when they were written is known.
+        Command::Call(_) | Command::Cache(_) => registry.with(lines.without_time()).init(),
     }
 }

@@ -1,0 +1,28 @@
+//! rpcache from the outside: the command as a process between a real RabbitMQ, a real Redis, and
+//! peers that speak raw AMQP. Nothing here uses the library, so that the wire format, the keys and
+//! the command line are frozen by tests that cannot share a mistake with it.
+//!
+//! The tests start their servers themselves, on free ports, and leave nothing behind:
+//! `support` says how. Each test has a vhost and a Redis of its own; none waits for a guessed time.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod bad_input;
+mod cache;
+mod cache_faults;
+mod call;
+mod examples;
+mod rights;
+mod servers_down;
+mod shutdown;
+mod support;
+mod tutorial;
+mod wire_cache_header;
+mod wire_hostile;
+mod wire_in;
+mod wire_out;
+mod worker_queue;

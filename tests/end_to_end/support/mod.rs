@@ -1,0 +1,127 @@
+//! What the tests stand on: real servers, the programs as processes, and peers that speak raw AMQP.
+
+pub(crate) mod amqp;
+mod lifetime;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod rabbitmq;
+pub(crate) mod redis;
+pub(crate) mod wait;
+
+use amqp::{Broker, Caller, Declared, QUEUE, Worker};
+use process::{Finished, Process, Program};
+use rabbitmq::Vhost;
+use redis::Redis;
+
+/// An argument that is not computed on the spot but under a lease, on a thread for computing.
+pub(crate) const DEAR: u64 = 100_000;
+
+/// Options of a worker that computes one thing at a time, and an argument that keeps it busy for
+/// seconds then.
+pub(crate) const ONE_AT_A_TIME: [&str; 4] = ["--concurrency", "1", "--algorithm", "iterative"];
+pub(crate) const SLOW: u64 = 600_000;
+
+/// What one test has to itself: a vhost of the shared broker, and a Redis.
+pub(crate) struct Setup {
+    pub(crate) vhost: Vhost,
+    pub(crate) redis: Redis,
+    /// The test's own eye on the broker.
+    pub(crate) broker: Broker,
+}
+
+impl Setup {
+    pub(crate) async fn new() -> Self {
+        let vhost = Vhost::unused();
+        let broker = Broker::connect(&vhost.url()).await;
+        Self {
+            vhost,
+            redis: Redis::start(),
+            broker,
+        }
+    }
+
+    /// `rpcache` with these arguments, knowing both servers by its environment.
+    pub(crate) fn rpcache(&self, arguments: &[&str]) -> Program {
+        self.knowing(Program::rpcache(arguments))
+    }
+
+    /// Any program, knowing both servers by its environment.
+    pub(crate) fn knowing(&self, program: Program) -> Program {
+        program
+            .env("AMQP_URL", &self.vhost.url())
+            .env("REDIS_URL", &self.redis.url())
+    }
+
+    /// Starts `rpcache worker` with these options and waits until it serves.
+    pub(crate) async fn worker(&self, options: &[&str]) -> Process {
+        self.serving(self.rpcache(&[&["worker"], options].concat()))
+            .await
+    }
+
+    /// Starts a program and waits until it consumes the queue.
+    pub(crate) async fn serving(&self, program: Program) -> Process {
+        let consumers = self.consumers(QUEUE).await;
+        let process = program.start();
+        wait::wait_until("the worker consumes the queue", async || {
+            self.consumers(QUEUE).await > consumers
+        })
+        .await;
+        process
+    }
+
+    pub(crate) async fn consumers(&self, queue: &str) -> u32 {
+        self.broker
+            .look_at(queue)
+            .await
+            .map_or(0, |(_, consumers)| consumers)
+    }
+
+    /// Runs `rpcache call` with these arguments to its end.
+    pub(crate) async fn call(&self, arguments: &[&str]) -> Finished {
+        self.start_call(arguments).finish().await
+    }
+
+    /// Starts `rpcache call` with these arguments.
+    pub(crate) fn start_call(&self, arguments: &[&str]) -> Process {
+        self.rpcache(&[&["call"], arguments].concat()).start()
+    }
+
+    /// A caller after the tutorial.
+    pub(crate) async fn caller(&self) -> Caller {
+        Caller::direct(&self.vhost.url()).await
+    }
+
+    /// A worker after the tutorial.
+    pub(crate) async fn raw_worker(&self) -> Worker {
+        Worker::serving(&self.vhost.url(), Declared::DurableQuorum).await
+    }
+
+    /// Waits until the workers have taken every request out of the queue.
+    pub(crate) async fn all_taken(&self) {
+        wait::wait_until("every request is taken", async || {
+            self.broker
+                .look_at(QUEUE)
+                .await
+                .is_some_and(|(messages, _)| messages == 0)
+        })
+        .await;
+    }
+
+    /// Ends the worker and fails unless it had settled everything that it took.
+    pub(crate) async fn assert_settled(&self, worker: Process) -> Finished {
+        let finished = worker.terminate().await;
+        assert_eq!(finished.code, Some(0), "{finished:#?}");
+        self.broker.assert_empty(QUEUE).await;
+        finished
+    }
+}
+
+/// The nth Fibonacci number by plain additions.
+pub(crate) fn fibonacci(n: u64) -> String {
+    let (mut this, mut next) = (num_bigint::BigUint::ZERO, num_bigint::BigUint::from(1_u32));
+    for _ in 0..n {
+        this += &next;
+        std::mem::swap(&mut this, &mut next);
+    }
+    this.to_string()
+}

@@ -1,0 +1,98 @@
+//! Ports on loopback: free ones, one where nobody speaks, and a forwarder that can be cut.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
+
+/// Ports that were free a moment ago, all different. Another process may still be faster: whoever
+/// starts a server there tries again with others.
+pub(crate) fn free<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| listen());
+    listeners.map(|listener| port_of(&listener))
+}
+
+/// A peer that accepts every connection and never says a word.
+pub(crate) struct SilentPeer(TcpListener);
+
+impl SilentPeer {
+    pub(crate) fn start() -> Self {
+        // The kernel completes connections up to the backlog; nobody ever accepts one.
+        Self(listen())
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        port_of(&self.0)
+    }
+}
+
+/// A port that is kept taken and where nobody listens: connections are refused.
+pub(crate) struct ClosedPort {
+    socket: TcpSocket,
+    port: u16,
+}
+
+impl ClosedPort {
+    pub(crate) fn reserve() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind((Ipv4Addr::LOCALHOST, 0).into())
+            .expect("some port is free");
+        let port = socket.local_addr().expect("it is bound").port();
+        Self { socket, port }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Opens the port: connections are forwarded to `target`.
+    pub(crate) fn forward_to(self, target: u16) -> Forwarder {
+        let listener = self.socket.listen(128).expect("the port is ours");
+        let (generation, cut) = watch::channel(0);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                tokio::spawn(forward(near, target, cut.clone()));
+            }
+        });
+        Forwarder {
+            port: self.port,
+            generation,
+        }
+    }
+}
+
+/// Forwards connections from a port of its own to another one.
+pub(crate) struct Forwarder {
+    port: u16,
+    generation: watch::Sender<u32>,
+}
+
+impl Forwarder {
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Cuts every connection there is; new ones are forwarded as before.
+    pub(crate) fn cut(&self) {
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+}
+
+async fn forward(mut near: TcpStream, target: u16, mut cut: watch::Receiver<u32>) {
+    cut.mark_unchanged();
+    let Ok(mut far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
+        return;
+    };
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+        _ = cut.changed() => {}
+    }
+}
+
+fn listen() -> TcpListener {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("some port is free")
+}
+
+fn port_of(listener: &TcpListener) -> u16 {
+    listener.local_addr().as_ref().map_or(0, SocketAddr::port)
+}

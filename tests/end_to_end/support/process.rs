@@ -1,0 +1,223 @@
+//! The programs under test, as processes: started with nothing but the environment that a test
+//! gives, killed with their guard, their output kept in files.
+
+use super::{lifetime, wait};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tokio::process::{Child, Command};
+
+/// A command that is about to be started.
+pub(crate) struct Program {
+    command: Command,
+}
+
+impl Program {
+    /// The command `rpcache`, with an empty environment.
+    pub(crate) fn rpcache(arguments: &[&str]) -> Self {
+        Self::new(env!("CARGO_BIN_EXE_rpcache"), arguments).cleared()
+    }
+
+    /// An example of this package, with an empty environment.
+    pub(crate) fn example(name: &str, arguments: &[&str]) -> Self {
+        let binaries = PathBuf::from(env!("CARGO_BIN_EXE_rpcache"));
+        let example = binaries.with_file_name("examples").join(name);
+        Self::new(&example.to_string_lossy(), arguments).cleared()
+    }
+
+    /// A line for the shell; `$RPCACHE` is the command `rpcache`.
+    pub(crate) fn shell(line: &str) -> Self {
+        Self::new("sh", &["-c", line])
+            .cleared()
+            .env("RPCACHE", env!("CARGO_BIN_EXE_rpcache"))
+    }
+
+    /// Any other program, with the environment of the tests.
+    pub(crate) fn new(program: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .process_group(lifetime::group())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        Self { command }
+    }
+
+    fn cleared(mut self) -> Self {
+        self.command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn start(mut self) -> Process {
+        let folder = lifetime::folder("process");
+        let file = |name: &str| {
+            std::fs::File::create(folder.join(name)).expect("the run's folder is ours")
+        };
+        let child = self
+            .command
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{}: {error}", self.command.as_std().get_program().display())
+            });
+        Process {
+            child,
+            folder,
+            started: Instant::now(),
+        }
+    }
+
+    /// Starts it and waits for its end.
+    pub(crate) async fn run(self) -> Finished {
+        self.start().finish().await
+    }
+}
+
+/// A running process, killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    folder: PathBuf,
+    started: Instant,
+}
+
+impl Process {
+    pub(crate) fn stdout(&self) -> String {
+        self.read("stdout")
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    fn read(&self, name: &str) -> String {
+        let bytes = std::fs::read(self.folder.join(name)).expect("the run's folder is ours");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(name, self.child.id().expect("it has not been waited for"));
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until it has printed `text` on stderr.
+    pub(crate) async fn says(&self, text: &str) {
+        wait::wait_until(&format!("stderr contains {text:?}"), async || {
+            self.stderr().contains(text)
+        })
+        .await;
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn finish(mut self) -> Finished {
+        let Ok(status) = tokio::time::timeout(wait::PATIENCE, self.child.wait()).await else {
+            panic!(
+                "it does not end; it printed {:?} and {:?}",
+                self.stdout(),
+                self.stderr()
+            );
+        };
+        Finished {
+            code: status.expect("it can be waited for").code(),
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+            took: self.started.elapsed(),
+        }
+    }
+
+    /// Asks it to end, as a service manager does, and waits for that.
+    pub(crate) async fn terminate(self) -> Finished {
+        self.signal("TERM");
+        self.finish().await
+    }
+}
+
+impl Drop for Process {
+    /// Tells what it had to say when its test is about to fail.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "a process printed {:?} and on stderr:\n{}",
+                self.stdout(),
+                self.stderr()
+            );
+        }
+    }
+}
+
+/// What a process that has ended left behind.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// None when a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) took: Duration,
+}
+
+impl Finished {
+    /// It succeeded and printed exactly `stdout`.
+    #[track_caller]
+    pub(crate) fn answers(&self, stdout: &str) {
+        assert!(
+            self.code == Some(0) && self.stdout == stdout,
+            "not {stdout:?}: {self:#?}"
+        );
+    }
+
+    /// It failed with this exit code, printed no answer, and one clear line, which says `reason`,
+    /// where people look for it.
+    #[track_caller]
+    pub(crate) fn refuses(&self, code: i32, reason: &str) {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        assert_eq!(self.stdout, "", "{self:#?}");
+        self.has_one_clear_line(reason);
+    }
+
+    /// Its stderr is one line in plain characters, says `reason`, and is no panic.
+    #[track_caller]
+    pub(crate) fn has_one_clear_line(&self, reason: &str) {
+        let line = self
+            .stderr
+            .strip_suffix('\n')
+            .unwrap_or_else(|| panic!("no line: {self:#?}"));
+        assert!(
+            !line.is_empty() && !line.contains(char::is_control),
+            "not one plain line: {self:#?}"
+        );
+        for trace in ["panicked", "RUST_BACKTRACE", "stack backtrace"] {
+            assert!(!line.contains(trace), "{self:#?}");
+        }
+        assert!(
+            line.contains(reason),
+            "it does not say {reason:?}: {self:#?}"
+        );
+    }
+}
+
+/// Sends a signal by the shell's own `kill`: the crate forbids unsafe code.
+pub(crate) fn signal(name: &str, process: u32) {
+    let sent = std::process::Command::new("sh")
+        .args([
+            "-c",
+            r#"kill -s "$1" "$2""#,
+            "kill",
+            name,
+            &process.to_string(),
+        ])
+        .status();
+    assert!(
+        sent.is_ok_and(|status| status.success()),
+        "no process {process} to send SIG{name} to"
+    );
+}

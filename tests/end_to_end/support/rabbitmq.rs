@@ -1,0 +1,183 @@
+//! One RabbitMQ for the whole run, started by the first test that needs it; a vhost for each test.
+
+use super::{lifetime, ports};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// More than there are tests: a vhost is used once.
+const VHOSTS: usize = 120;
+
+/// Users of every vhost: name, and the patterns of what it may configure, write and read.
+const USERS: [(&str, [&str; 3]); 3] = [
+    ("guest", [".*", ".*", ".*"]),
+    ("worker", ["^$", r"^amq\.default$", r"^rpc_queue(\.dead)?$"]),
+    ("client", ["^$", r"^amq\.default$", "^$"]),
+];
+
+/// A vhost that belongs to one test.
+pub(crate) struct Vhost {
+    port: u16,
+    name: String,
+}
+
+impl Vhost {
+    /// The next unused vhost. Starts the broker when it is the first.
+    pub(crate) fn unused() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(number < VHOSTS, "more tests than vhosts: raise VHOSTS");
+        Self {
+            port: broker_port(),
+            name: vhost(number),
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The URL of the user who may do everything.
+    pub(crate) fn url(&self) -> String {
+        self.url_by(self.port)
+    }
+
+    /// The same, reached through another port.
+    pub(crate) fn url_by(&self, port: u16) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{port}/{}", self.name)
+    }
+
+    /// The URL of one of [`USERS`]; the password is the name.
+    pub(crate) fn url_of(&self, user: &str) -> String {
+        self.url_with(user, user)
+    }
+
+    pub(crate) fn url_with(&self, user: &str, password: &str) -> String {
+        format!(
+            "amqp://{user}:{password}@127.0.0.1:{}/{}",
+            self.port, self.name
+        )
+    }
+}
+
+fn vhost(number: usize) -> String {
+    format!("t{number}")
+}
+
+/// The node and its epmd: running for as long as this process.
+struct Broker {
+    port: u16,
+    _processes: [Child; 2],
+}
+
+fn broker_port() -> u16 {
+    // A failure is kept too: it would only repeat itself, slowly, in every test.
+    static BROKER: OnceLock<Result<Broker, String>> = OnceLock::new();
+    match BROKER.get_or_init(start) {
+        Ok(broker) => broker.port,
+        Err(reason) => panic!("no RabbitMQ for the tests: {reason}"),
+    }
+}
+
+fn start() -> Result<Broker, String> {
+    let mut failure = String::new();
+    for _ in 0..3 {
+        // Another process may have taken one of the ports: once more with others.
+        match try_to_start() {
+            Ok(broker) => return Ok(broker),
+            Err(reason) => failure = reason,
+        }
+    }
+    Err(failure)
+}
+
+fn try_to_start() -> Result<Broker, String> {
+    let folder = lifetime::folder("rabbitmq");
+    let [amqp, distribution, epmd] = ports::free();
+    write_configuration(&folder, amqp);
+    // Left to itself the node starts an epmd that outlives it and belongs to nobody.
+    let epmd_process = lifetime::start_server(epmd_command(epmd), &lifetime::folder("epmd"), epmd)?;
+    let mut node = Command::new(find(
+        "lib/rabbitmq/bin/rabbitmq-server",
+        "sbin/rabbitmq-server",
+    )?);
+    node.env("ERL_EPMD_PORT", epmd.to_string())
+        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+        .env("HOME", &folder)
+        .env(
+            "RABBITMQ_NODENAME",
+            format!("t{}@localhost", std::process::id()),
+        )
+        .env("RABBITMQ_DIST_PORT", distribution.to_string())
+        .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
+        .env("RABBITMQ_LOG_BASE", folder.join("log"))
+        .env(
+            "RABBITMQ_ENABLED_PLUGINS_FILE",
+            folder.join("enabled_plugins"),
+        )
+        .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
+        .env("RABBITMQ_PID_FILE", folder.join("pid"))
+        .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
+    // The definitions are in place before the port is opened.
+    let node = lifetime::start_server(node, &folder, amqp)?;
+    Ok(Broker {
+        port: amqp,
+        _processes: [node, epmd_process],
+    })
+}
+
+fn write_configuration(folder: &Path, port: u16) {
+    let vhosts = || (0..VHOSTS).map(vhost);
+    let permissions = vhosts().flat_map(|vhost| {
+        USERS.map(|(user, [configure, write, read])| {
+            json!({"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read})
+        })
+    });
+    let definitions = json!({
+        "users": USERS.map(|(name, _)| json!({"name": name, "password": name, "tags": ""})),
+        "vhosts": vhosts().map(|name| json!({"name": name})).collect::<Vec<_>>(),
+        "permissions": permissions.collect::<Vec<_>>(),
+    });
+    let write = |name: &str, content: String| {
+        std::fs::write(folder.join(name), content).expect("the run's folder is ours");
+    };
+    write("definitions.json", definitions.to_string());
+    write("enabled_plugins", "[].".into());
+    write(
+        "rabbitmq.conf",
+        format!(
+            "listeners.tcp.1 = 127.0.0.1:{port}\n\
+             load_definitions = {}\n\
+             disk_free_limit.absolute = 1MB\n",
+            folder.join("definitions.json").display()
+        ),
+    );
+}
+
+fn epmd_command(port: u16) -> Command {
+    let mut command =
+        Command::new(find("lib/erlang/bin/epmd", "bin/epmd").unwrap_or("epmd".into()));
+    command
+        .arg("-port")
+        .arg(port.to_string())
+        .arg("-address")
+        .arg("127.0.0.1");
+    command
+}
+
+/// Looks beside the folders in `PATH`. First as Debian has it, whose `sbin/rabbitmq-server` is a
+/// wrapper that changes the user; then as everybody else does.
+fn find(debian: &str, others: &str) -> Result<PathBuf, String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let prefixes =
+        || std::env::split_paths(&path).filter_map(|bin| bin.parent().map(Path::to_owned));
+    let places = prefixes()
+        .map(|prefix| prefix.join(debian))
+        .chain(prefixes().map(|prefix| prefix.join(others)));
+    places
+        .chain([PathBuf::from("/opt/rabbitmq").join(others)])
+        .find(|place| place.exists())
+        .ok_or_else(|| format!("{others} is not installed; scripts/test installs it"))
+}

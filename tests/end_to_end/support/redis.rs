@@ -1,0 +1,120 @@
+//! A Redis of a test's own, and what a test may do to it.
+
+use super::{lifetime, ports, wait};
+use redis::{Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo};
+use std::process::{Child, Command};
+
+pub(crate) struct Redis {
+    port: u16,
+    server: Child,
+}
+
+impl Redis {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with further options, such as `--requirepass secret`.
+    pub(crate) fn start_with(options: &[&str]) -> Self {
+        let mut failure = String::new();
+        for _ in 0..3 {
+            // Another process may have taken the port: once more with another.
+            match Self::try_to_start(options) {
+                Ok(redis) => return redis,
+                Err(reason) => failure = reason,
+            }
+        }
+        panic!("no Redis for the test: {failure}");
+    }
+
+    fn try_to_start(options: &[&str]) -> Result<Self, String> {
+        let folder = lifetime::folder("redis");
+        let [port] = ports::free();
+        let mut command = Command::new("redis-server");
+        command
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--port",
+            ])
+            .arg(port.to_string())
+            .arg("--dir")
+            .arg(&folder)
+            .args(options);
+        let server = lifetime::start_server(command, &folder, port)?;
+        Ok(Self { port, server })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.url_with("")
+    }
+
+    /// `credentials` as they stand in a URL: `:password@`, `user:password@` or nothing.
+    pub(crate) fn url_with(&self, credentials: &str) -> String {
+        format!("redis://{credentials}127.0.0.1:{}/", self.port)
+    }
+
+    /// Runs one command and returns what it answers.
+    pub(crate) async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
+        self.run_as("", command).await
+    }
+
+    pub(crate) async fn run_as<T: FromRedisValue>(&self, credentials: &str, command: &[&str]) -> T {
+        let address: ConnectionInfo = self
+            .url_with(credentials)
+            .into_connection_info()
+            .expect("a URL of ours");
+        let client = Client::open(address).expect("a URL of ours");
+        wait::soon("Redis", async {
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            redis::cmd(command[0])
+                .arg(&command[1..])
+                .query_async(&mut connection)
+                .await
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    pub(crate) async fn get(&self, key: &str) -> Option<String> {
+        self.run(&["GET", key]).await
+    }
+
+    /// Stores `value` without an expiry, so that whoever writes the key again leaves a trace.
+    pub(crate) async fn set(&self, key: &str, value: &str) {
+        self.run::<()>(&["SET", key, value]).await;
+    }
+
+    /// What is left of the key's life in milliseconds; -1: it has no end; -2: there is no such key.
+    pub(crate) async fn pttl(&self, key: &str) -> i64 {
+        self.run(&["PTTL", key]).await
+    }
+
+    pub(crate) async fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self.run(&["KEYS", "*"]).await;
+        keys.sort();
+        keys
+    }
+
+    /// Stops answering without closing a connection, like a machine that hangs.
+    pub(crate) fn freeze(&self) {
+        super::process::signal("STOP", self.server.id());
+    }
+
+    /// Goes on as if nothing had happened.
+    pub(crate) fn thaw(&self) {
+        super::process::signal("CONT", self.server.id());
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // It may have been stopped by the test already; a failure has nobody to interest.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}

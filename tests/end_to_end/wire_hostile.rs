@@ -1,0 +1,261 @@
+//! What our worker makes of requests that are wrong, late or meant to hurt. Each is settled, each is
+//! answered where there is somebody to answer to, and the next one is served.
+
+use crate::support::amqp::{Declared, QUEUE};
+use crate::support::{ONE_AT_A_TIME, SLOW, Setup};
+use lapin::protocol::basic::AMQPProperties;
+
+/// Bodies that are no argument.
+const NO_ARGUMENTS: [&[u8]; 22] = [
+    b"",
+    b" ",
+    b"abc",
+    b"30abc",
+    b"-5",
+    b"-0",
+    b"+5",
+    b"1.5",
+    b"1e3",
+    b"0x1e",
+    b"1_000",
+    b"1,000",
+    b" 30",
+    b"30 ",
+    b"30\n",
+    b"30\0",
+    b"\0",
+    b"\xff\xfe",
+    b"\x1b[31m30",
+    "٣٠".as_bytes(),
+    "３０".as_bytes(),
+    "3０".as_bytes(),
+];
+
+#[tokio::test]
+async fn body_that_is_no_argument_is_refused() {
+    let setup = Setup::new().await;
+    let worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    for body in NO_ARGUMENTS {
+        let properties = caller.properties();
+        eprintln!("the body is {:?}", String::from_utf8_lossy(body));
+        caller
+            .ask_with(body, properties)
+            .await
+            .fails_as("bad-argument");
+    }
+    assert_eq!(setup.redis.keys().await, Vec::<String>::new());
+    caller.is_served().await;
+    setup.assert_settled(worker).await;
+}
+
+#[tokio::test]
+async fn argument_above_the_limit_is_too_large() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&["--max-n", "100"]).await;
+    let mut caller = setup.caller().await;
+    caller.ask("100").await.answers("354224848179261915075");
+    for n in [
+        "101",
+        "1000000",
+        "10000000000000000000",
+        "18446744073709551615",
+    ] {
+        caller.ask(n).await.fails_as("too-large");
+    }
+    assert_eq!(setup.redis.keys().await, ["fib:100"]);
+    caller.is_served().await;
+}
+
+#[tokio::test]
+async fn default_limit_is_a_million() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    caller.ask("1000001").await.fails_as("too-large");
+    let million = caller.ask("1000000").await;
+    assert_eq!(million.header("x-rpcache-error"), None);
+    assert_eq!(million.body.len(), 208_988);
+    assert!(
+        million.body.starts_with("19532821287077577316")
+            && million.body.ends_with("68996526838242546875")
+    );
+}
+
+#[tokio::test]
+async fn megabyte_is_refused_in_few_words() {
+    let setup = Setup::new().await;
+    let worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    for byte in [b"x", b"1", b"0", b"\0"] {
+        let properties = caller.properties();
+        caller
+            .ask_with(&byte.repeat(1_000_000), properties)
+            .await
+            .fails_as("bad-argument");
+    }
+    caller.is_served().await;
+    let finished = setup.assert_settled(worker).await;
+    assert!(
+        finished.stderr.len() < 10_000,
+        "the log repeats what came: {} bytes",
+        finished.stderr.len()
+    );
+}
+
+/// An AMQP user who may write to the default exchange alone could otherwise have the worker write
+/// anywhere.
+#[tokio::test]
+async fn nothing_is_sent_to_a_queue_that_is_no_callback_queue() {
+    let setup = Setup::new().await;
+    let dead = format!("{QUEUE}.dead");
+    for queue in [dead.as_str(), "orders"] {
+        setup
+            .broker
+            .declare(queue, Declared::DurableQuorum)
+            .await
+            .unwrap();
+    }
+    let worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    for reply_to in [QUEUE, &dead, "orders"] {
+        for body in ["30", "abc"] {
+            caller
+                .send(
+                    body.as_bytes(),
+                    caller.properties().with_reply_to(reply_to.into()),
+                )
+                .await;
+        }
+    }
+    caller.is_served().await;
+    let finished = setup.assert_settled(worker).await;
+    for queue in [dead.as_str(), "orders"] {
+        setup.broker.assert_empty(queue).await;
+    }
+    let warnings = finished
+        .stderr
+        .lines()
+        .filter(|line| line.contains("--reply-to"));
+    assert_eq!(
+        warnings.count(),
+        1,
+        "one warning names the flag: {}",
+        finished.stderr
+    );
+}
+
+#[tokio::test]
+async fn reply_to_pattern_allows_further_queues_but_never_its_own() {
+    let setup = Setup::new().await;
+    setup
+        .broker
+        .declare("answers.here", Declared::DurableQuorum)
+        .await
+        .unwrap();
+    let worker = setup
+        .worker(&["--reply-to", "answers.*", "--reply-to", "rpc_*"])
+        .await;
+    let mut caller = setup.caller().await;
+    for reply_to in ["answers.here", QUEUE] {
+        caller
+            .send(b"30", caller.properties().with_reply_to(reply_to.into()))
+            .await;
+    }
+    caller.is_served().await;
+    setup.assert_settled(worker).await;
+    let answer = setup
+        .broker
+        .get("answers.here")
+        .await
+        .expect("the answer was sent there");
+    assert_eq!(answer.data, b"832040");
+}
+
+/// RabbitMQ 3.10 answers a publish to a direct reply-to that it cannot decode by closing the whole
+/// connection. One such request must not take down every worker that it is redelivered to.
+#[tokio::test]
+async fn forged_direct_reply_to_is_settled() {
+    let setup = Setup::new().await;
+    let worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    for forged in ["", "x", "g2dkAAB.gone==", "AAAA.AAAA", "\u{1b}"] {
+        let reply_to = format!("amq.rabbitmq.reply-to.{forged}");
+        caller
+            .send(b"30", caller.properties().with_reply_to(reply_to.into()))
+            .await;
+    }
+    caller.is_served().await;
+    setup.assert_settled(worker).await;
+}
+
+#[tokio::test]
+async fn request_that_expired_while_it_waited_is_not_computed() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&ONE_AT_A_TIME).await;
+    let mut caller = setup.caller().await;
+    caller
+        .send(SLOW.to_string().as_bytes(), caller.properties())
+        .await;
+    setup.all_taken().await;
+    let late = caller.properties().with_expiration("100".into());
+    caller
+        .send((SLOW + 1).to_string().as_bytes(), late.clone())
+        .await;
+    setup.all_taken().await;
+
+    let replies = [caller.next_reply().await, caller.next_reply().await];
+    let (expired, answered): (Vec<_>, Vec<_>) = replies
+        .into_iter()
+        .partition(|reply| reply.properties.correlation_id() == late.correlation_id());
+    expired[0].fails_as("expired");
+    assert_eq!(answered[0].header("x-rpcache-error"), None);
+    assert_eq!(setup.redis.keys().await, [format!("fib:{SLOW}")]);
+}
+
+#[tokio::test]
+async fn expiration_far_ahead_is_no_hindrance() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    // The most that the broker takes.
+    let properties = caller.properties().with_expiration("4294967295".into());
+    caller.ask_with(b"30", properties).await.answers("832040");
+}
+
+#[tokio::test]
+async fn headers_of_any_type_and_size_are_ignored() {
+    use lapin::types::{AMQPValue, FieldTable};
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    let values = [
+        AMQPValue::Void,
+        AMQPValue::Boolean(true),
+        AMQPValue::LongLongInt(i64::MIN),
+        AMQPValue::Double(1.5),
+        AMQPValue::LongString("x".repeat(25_000).into()),
+        AMQPValue::LongString(b"\xff\0".to_vec().into()),
+        AMQPValue::FieldTable(FieldTable::default()),
+    ];
+    for value in values {
+        let mut table = FieldTable::default();
+        for name in ["x-rpcache-cache", "x-rpcache-error", "x-death", ""] {
+            table.insert(name.into(), value.clone());
+        }
+        let properties = caller.properties().with_headers(table);
+        caller.ask_with(b"30", properties).await.answers("832040");
+    }
+}
+
+#[tokio::test]
+async fn failure_without_anybody_to_reply_to_is_settled() {
+    let setup = Setup::new().await;
+    let worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    for body in NO_ARGUMENTS {
+        caller.send(body, AMQPProperties::default()).await;
+    }
+    caller.is_served().await;
+    setup.assert_settled(worker).await;
+}

@@ -1,0 +1,98 @@
+//! The queue that our worker declares, or finds.
+
+use crate::support::amqp::{Declared, QUEUE};
+use crate::support::{Setup, wait};
+
+/// Anybody who declares the queue as today's tutorials do succeeds, which takes equal arguments.
+#[tokio::test]
+async fn missing_queue_becomes_durable_quorum_and_nothing_else() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    setup
+        .broker
+        .declare(QUEUE, Declared::DurableQuorum)
+        .await
+        .unwrap();
+    let otherwise = setup
+        .broker
+        .declare(QUEUE, Declared::ClassicTransient)
+        .await
+        .unwrap_err();
+    assert!(
+        otherwise.to_string().contains("PRECONDITION"),
+        "{otherwise}"
+    );
+}
+
+#[tokio::test]
+async fn missing_queue_becomes_classic_when_told_so() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&["--declare", "classic"]).await;
+    setup
+        .broker
+        .declare(QUEUE, Declared::ClassicTransient)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn missing_queue_is_waited_for_when_told_so() {
+    let setup = Setup::new().await;
+    let mut worker = setup.rpcache(&["worker", "--declare", "never"]).start();
+    worker.says(QUEUE).await;
+    assert_eq!(setup.broker.look_at(QUEUE).await, None);
+    assert!(worker.is_running());
+    setup
+        .broker
+        .declare(QUEUE, Declared::DurableQuorum)
+        .await
+        .unwrap();
+    wait::wait_until("the worker consumes", async || {
+        setup.consumers(QUEUE).await == 1
+    })
+    .await;
+    setup.caller().await.is_served().await;
+}
+
+#[tokio::test]
+async fn queue_that_exists_otherwise_is_used_with_one_warning() {
+    let setup = Setup::new().await;
+    setup
+        .broker
+        .declare(QUEUE, Declared::ClassicTransient)
+        .await
+        .unwrap();
+    let worker = setup.worker(&[]).await;
+    setup.caller().await.is_served().await;
+    let finished = worker.terminate().await;
+    let warnings = finished.stderr.lines().filter(|line| line.contains("WARN"));
+    assert_eq!(warnings.count(), 1, "{}", finished.stderr);
+}
+
+#[tokio::test]
+async fn other_queue_is_served_on_demand() {
+    let setup = Setup::new().await;
+    let program = setup.rpcache(&["worker", "--queue", "fib.experimental"]);
+    let _worker = program.start();
+    wait::wait_until("the worker consumes", async || {
+        setup.consumers("fib.experimental").await == 1
+    })
+    .await;
+    setup
+        .call(&["30", "--queue", "fib.experimental"])
+        .await
+        .answers("832040\n");
+    assert_eq!(setup.broker.look_at(QUEUE).await, None);
+}
+
+#[tokio::test]
+async fn worker_comes_back_when_its_queue_is_deleted() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    setup.broker.delete(QUEUE).await;
+    wait::wait_until("the worker consumes again", async || {
+        setup.consumers(QUEUE).await == 1
+    })
+    .await;
+    setup.caller().await.is_served().await;
+}
