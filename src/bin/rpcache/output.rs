@@ -11,7 +11,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::args::Command;
+use crate::args::{Asked, Command};
 
 /// Why the command ends otherwise than well: one line for a person, a code for a program.
 #[derive(Debug)]
@@ -140,7 +140,9 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     }
-    let message = invalid_value(error).unwrap_or_else(|| in_one_line(&error.to_string()));
+    let message = invalid_value(error)
+        .or_else(|| negative_range(error))
+        .unwrap_or_else(|| in_one_line(&error.to_string()));
     Failure::new(2, format!("{message}; see rpcache --help")).report()
 }
 
@@ -154,6 +156,13 @@ fn invalid_value(error: &clap::Error) -> Option<String> {
         "--redis-url <URL>" => format!("--redis-url or REDIS_URL: {reason}"),
         argument => format!("{argument}: {reason}"),
     })
+}
+
+/// `-1..5`: clap takes it for flags.
+fn negative_range(error: &clap::Error) -> Option<String> {
+    let flag = error.get(ContextKind::InvalidArg)?.to_string();
+    let typed = std::env::args().find(|typed| typed.starts_with(&flag) && typed.contains(".."))?;
+    typed.parse::<Asked>().err()
 }
 
 fn in_one_line(text: &str) -> String {
