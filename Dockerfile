@@ -6,7 +6,7 @@ ARG RUNTIME_IMAGE=debian:bookworm-slim
 FROM ${RUST_IMAGE} AS build
 WORKDIR /build
 # The dependencies first, under an empty program: a layer that stays until Cargo.* change.
-# (A [[bench]] or [[example]] that Cargo.toml names by hand would need an empty file here too.)
+# (A target that Cargo.toml names by hand would need an empty file here, too.)
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src/bin/rpcache \
     && touch src/lib.rs \

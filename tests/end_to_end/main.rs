@@ -5,6 +5,8 @@
 //! The tests start their servers themselves, on free ports, and leave nothing behind:
 //! `support` says how. Each test has a vhost and a Redis of its own; none waits for a guessed time.
 
+// Without the command there is nothing to start.
+#![cfg(feature = "cli")]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
