@@ -42,7 +42,7 @@ pub enum Declare {
 pub(crate) enum Audience {
     Serving,
     Nobody,
-    /// This login may not look.
+    /// It cannot be told, or this login may not look.
     Unknown,
 }
 
@@ -61,10 +61,10 @@ pub(crate) async fn bounded<T>(
     match timeout(DEADLINE, call).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(translate(url, &error)),
-        Err(_) => Err(Error::Unreachable {
-            server: url.to_string(),
-            reason: format!("no answer within {} s", DEADLINE.as_secs()),
-        }),
+        Err(_) => {
+            let reason = format!("no answer within {} s", DEADLINE.as_secs());
+            Err(unreachable(url, &reason))
+        }
     }
 }
 
@@ -88,25 +88,34 @@ pub(crate) async fn open_channel(connection: &Connection) -> lapin::Result<Chann
     }
 }
 
-/// Ends when the connection is lost, with the reason; for a connection on which nobody reads.
-pub(crate) async fn lost(
+/// What can befall a connection on which nobody reads.
+pub(crate) enum Trouble {
+    /// The broker has raised an alarm and reads no more from it, until further notice.
+    Blocked,
+    /// It is gone, and why.
+    Lost(String),
+}
+
+/// Ends when the connection is in trouble. Cancel safe.
+pub(crate) async fn trouble(
     connection: &Connection,
     events: &mut (impl Stream<Item = Event> + Unpin),
-) -> String {
+) -> Trouble {
     while let Some(event) = events.next().await {
         match event {
             // Only a channel's, such as that of a look at a queue that is not there.
             Event::Error(_) if connection.status().connected() => {}
-            Event::Error(error) => return describe(&error),
+            Event::Error(error) => return Trouble::Lost(describe(&error)),
             Event::ConnectionBlocked(reason) => {
                 let reason = quote(reason.as_bytes());
                 warn!(reason, "RabbitMQ has raised an alarm and takes no messages");
+                return Trouble::Blocked;
             }
             Event::ConnectionUnblocked => info!("RabbitMQ takes messages again"),
             _ => {}
         }
     }
-    "the connection was closed".to_owned()
+    Trouble::Lost("the connection was closed".to_owned())
 }
 
 /// How long to wait before the next attempt to connect: up to 1 s, spread so that a fleet does not
@@ -121,20 +130,21 @@ pub(crate) fn redial_pause(attempt: u32) -> Duration {
 pub(crate) async fn audience(connection: &Connection, queue: &ShortString) -> Audience {
     match timeout(DEADLINE, declare_passively(connection, queue)).await {
         Ok(Ok(queue)) if queue.consumer_count() > 0 => Audience::Serving,
-        Ok(Ok(_)) => Audience::Nobody,
+        Ok(Ok(queue)) if queue.message_count() > 0 => Audience::Nobody,
         Ok(Err(error)) if soft_error(&error) == Some(AMQPSoftError::NOTFOUND) => Audience::Nobody,
-        Ok(Err(_)) | Err(_) => Audience::Unknown,
+        // Nothing waits, so it may be that a worker that is about to stop still has what it took.
+        Ok(Ok(_) | Err(_)) | Err(_) => Audience::Unknown,
     }
 }
 
-/// Makes sure that the request queue exists. One that exists is used as it is, with a warning where
-/// it is not what `declare` says.
+/// Makes sure that the request queue exists. One that exists is used as it is; where it is not what
+/// `declare` says, what the broker says of the difference is returned.
 pub(crate) async fn ensure_queue(
     url: &AmqpUrl,
     connection: &Connection,
     queue: &ShortString,
     declare: Declare,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     let exists = match bounded_lapin(declare_passively(connection, queue)).await {
         Ok(_) => true,
         Err(error) if soft_error(&error) == Some(AMQPSoftError::NOTFOUND) => false,
@@ -144,26 +154,20 @@ pub(crate) async fn ensure_queue(
     };
     if declare == Declare::Never {
         return if exists {
-            Ok(())
+            Ok(None)
         } else {
-            Err(Error::Unreachable {
-                server: url.to_string(),
-                reason: format!("there is no queue {queue}, and this worker creates none"),
-            })
+            let reason = format!("there is no queue {queue}, and this worker creates none");
+            Err(unreachable(url, &reason))
         };
     }
     match bounded_lapin(declare_as(connection, queue, declare)).await {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(None),
         Err(error) if !exists => Err(translate(url, &error)),
         Err(error) => match soft_error(&error) {
             // Another declaration than ours is somebody's decision.
-            Some(AMQPSoftError::PRECONDITIONFAILED) => {
-                let reason = describe(&error);
-                warn!(%queue, reason, "the queue exists and is declared otherwise; using it as it is");
-                Ok(())
-            }
+            Some(AMQPSoftError::PRECONDITIONFAILED) => Ok(Some(describe(&error))),
             // Nor does a worker need the right to create what is there.
-            Some(AMQPSoftError::ACCESSREFUSED) => Ok(()),
+            Some(AMQPSoftError::ACCESSREFUSED) => Ok(None),
             _ => Err(translate(url, &error)),
         },
     }
@@ -229,6 +233,13 @@ pub(crate) fn translate(url: &AmqpUrl, error: &lapin::Error) -> Error {
 /// Whether the broker itself failed over what it was sent, and closed the connection for it.
 pub(crate) fn is_internal_error(error: &lapin::Error) -> bool {
     hard_error(error) == Some(AMQPHardError::INTERNALERROR)
+}
+
+pub(crate) fn unreachable(url: &AmqpUrl, reason: &str) -> Error {
+    Error::Unreachable {
+        server: url.to_string(),
+        reason: reason.to_owned(),
+    }
 }
 
 fn soft_error(error: &lapin::Error) -> Option<AMQPSoftError> {

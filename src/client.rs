@@ -177,49 +177,50 @@ impl<P: Procedure> Client<P> {
         let argument = Arc::new(argument);
         let key = cache.key::<P>(&argument);
 
-        // Look in Redis. A hit is all that most calls are.
-        let vacancy = match options.cache {
-            CacheUse::Bypass => None,
-            CacheUse::Refresh => Some(cache.vacancy(key.clone())),
-            CacheUse::Normal => match cache.lookup(key.clone(), procedure, &argument).await {
-                Lookup::Hit(answer) => {
-                    let source = Source::Cache;
-                    return Ok(answered(Found { answer, source }));
+        let call = async {
+            // Look in Redis. A hit is all that most calls are.
+            let vacancy = match options.cache {
+                CacheUse::Bypass => None,
+                CacheUse::Refresh => Some(cache.vacancy(key.clone())),
+                CacheUse::Normal => match cache.lookup(key.clone(), procedure, &argument).await {
+                    Lookup::Hit(answer) => {
+                        let source = Source::Cache;
+                        return Ok(Found { answer, source });
+                    }
+                    Lookup::Miss(vacancy) => Some(vacancy),
+                },
+            };
+            // Fly: together with whoever asks for the same, or alone when the cache is not used as
+            // others use it.
+            let fly = |deadline| {
+                let inner = Arc::clone(&self.inner);
+                async move {
+                    inner
+                        .fly(&argument, vacancy, options.cache, &deadline)
+                        .await
                 }
-                Lookup::Miss(vacancy) => Some(vacancy),
-            },
-        };
-
-        // Fly: together with whoever asks for the same, or alone when the cache is not used as
-        // others use it.
-        let fly = |deadline| {
-            let inner = Arc::clone(&self.inner);
-            async move {
-                inner
-                    .fly(&argument, vacancy, options.cache, &deadline)
-                    .await
-            }
-        };
-        let landed = async {
-            match options.cache {
+            };
+            let landed = match options.cache {
                 CacheUse::Normal => flights.join(key, deadline, fly).await,
                 CacheUse::Bypass | CacheUse::Refresh => {
                     Landed::Own(fly(Deadline::new(deadline)).await)
                 }
+            };
+            match landed {
+                Landed::Own(found) => found,
+                Landed::Shared(found) => found.map(|found| Found {
+                    source: Source::Shared,
+                    ..found
+                }),
+                Landed::Lost => Err(Error::Failed {
+                    code: ErrorCode::Failed,
+                    message: "the call ended unexpectedly in this process".to_owned(),
+                }),
             }
         };
-        let found = match tokio::time::timeout_at(deadline, landed).await {
-            Ok(Landed::Own(found)) => found,
-            Ok(Landed::Shared(found)) => found.map(|found| Found {
-                source: Source::Shared,
-                ..found
-            }),
-            Ok(Landed::Lost) => Err(Error::Failed {
-                code: ErrorCode::Failed,
-                message: "the call ended unexpectedly in this process".to_owned(),
-            }),
-            Err(_elapsed) => Err(requester.timed_out()),
-        };
+        let found = tokio::time::timeout_at(deadline, call)
+            .await
+            .unwrap_or_else(|_elapsed| Err(requester.timed_out()));
         found.map(answered).map_err(|error| match error {
             // The flight may have had another caller's deadline.
             Error::Deadline { .. } => Error::Deadline {

@@ -12,6 +12,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use uuid::Uuid;
 
 use crate::error::{ErrorCode, quote};
+use crate::procedure::Procedure;
 
 const CACHE_HEADER: &str = "x-rpcache-cache";
 const SOURCE_HEADER: &str = "x-rpcache-source";
@@ -188,6 +189,16 @@ pub(crate) struct Failure {
     pub(crate) message: String,
 }
 
+impl Failure {
+    /// The user's code panicked. Its message has gone to stderr; the caller learns no internals.
+    pub(crate) fn panicked<P: Procedure>() -> Self {
+        Self {
+            code: ErrorCode::Failed,
+            message: format!("{} panicked", P::NAME),
+        }
+    }
+}
+
 /// A reply, as a worker writes and a client reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reply {
@@ -216,7 +227,7 @@ impl Reply {
                 )
             }
             Err(failure) => (
-                format!("{FAILURE_PREFIX}{}", failure.message).into_bytes(),
+                format!("{FAILURE_PREFIX}{}", quote(failure.message.as_bytes())).into_bytes(),
                 headers([(ERROR_HEADER, failure.code.as_str())]),
             ),
         };

@@ -13,10 +13,9 @@ use std::time::Duration;
 
 use lapin::types::ShortString;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::debug;
 use uuid::Uuid;
 
 use self::pending::{Outcome, Pending};
@@ -25,6 +24,9 @@ use crate::error::{Error, ErrorCode};
 use crate::message::{self, CacheUse, Reply};
 use crate::server_url::AmqpUrl;
 use crate::single_flight::Deadline;
+
+/// Before a request is published again that found no queue, while workers may be restarting.
+const UNROUTABLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// To end politely.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
@@ -72,13 +74,16 @@ impl Requester {
             // A caller who joins the flight may extend the deadline. The request that is under way
             // then expires at the earlier moment, and is published again.
             let expires = deadline.at();
-            if let Ok(session) = timeout_at(expires, self.session(had_session)).await {
+            let once = async {
+                let session = self.session(had_session).await?;
                 had_session = true;
-                match self.ask(&*session?, id, body, cache, expires).await? {
-                    Some(reply) if expired(&reply) && deadline.at() > expires => {}
-                    Some(reply) => return Ok(reply),
-                    None => {}
-                }
+                self.ask(&session, id, body, cache, expires).await
+            };
+            match timeout_at(expires, once).await {
+                Ok(Ok(Some(reply))) if expired(&reply) && deadline.at() > expires => {}
+                Ok(Ok(Some(reply))) => return Ok(reply),
+                Ok(Ok(None)) | Err(_) => {}
+                Ok(Err(error)) => return Err(error),
             }
             if deadline.at() <= Instant::now() {
                 return Err(self.timed_out());
@@ -86,7 +91,7 @@ impl Requester {
         }
     }
 
-    /// Publishes once and waits. `None`: lost or expired, and worth another try while time is left.
+    /// Publishes once and waits. `None`: lost, and worth another try while time is left.
     async fn ask(
         &self,
         session: &Session,
@@ -102,29 +107,17 @@ impl Requester {
         };
         let left = expires.saturating_duration_since(Instant::now());
         let properties = message::request_properties(id, &session.reply_to, left, cache);
-        let publish = session.publish(&self.options.queue, id, body, properties);
-        match timeout_at(expires, publish).await {
-            Ok(Ok(())) => {}
-            unsent => {
-                debug!(?unsent, "a request was not sent");
-                // lapin would send it whenever the broker reads again, long after its caller gave
-                // up: such a connection is given up.
-                session.useless.cancel();
-                return Ok(None);
-            }
+        if !session.publish(id, body, properties) {
+            return Ok(None);
         }
-        tokio::select! {
-            outcome = waiter.outcome() => match outcome {
-                Outcome::Reply(reply) => Ok(Some(reply)),
-                Outcome::Lost => Ok(None),
-                Outcome::NobodyServing => Err(Error::NobodyServing {
-                    queue: self.options.queue.to_string(),
-                }),
-                Outcome::Nacked => Err(Error::Overloaded {
-                    reason: "the broker refused the request".to_owned(),
-                }),
-            },
-            () = sleep_until(expires) => Ok(None),
+        match waiter.outcome().await {
+            Outcome::Reply(reply) => Ok(Some(reply)),
+            Outcome::Lost => Ok(None),
+            Outcome::Unroutable => {
+                sleep(UNROUTABLE_PAUSE).await;
+                Ok(None)
+            }
+            Outcome::Failed(error) => Err(error),
         }
     }
 
@@ -144,46 +137,56 @@ impl Requester {
         let settled = state
             .wait_for(|state| match state {
                 State::Connecting => false,
-                State::Up(session) => !session.useless.is_cancelled(),
+                State::Up(session) => !session.is_over(),
                 State::Down(_) => !patient,
+                State::Closed => true,
             })
             .await;
         match settled.as_deref() {
             Ok(State::Up(session)) => Ok(Arc::clone(session)),
             Ok(State::Down(error)) => Err(error.clone()),
-            // Neither can be: the sender is ours.
-            Ok(State::Connecting) | Err(_) => Err(self.timed_out()),
+            // The sender is ours: it cannot be gone.
+            Ok(State::Connecting | State::Closed) | Err(_) => Err(self.closed()),
+        }
+    }
+
+    fn closed(&self) -> Error {
+        Error::Unreachable {
+            server: self.options.url.to_string(),
+            reason: "this client was closed".to_owned(),
         }
     }
 
     /// What to tell a caller whose time is up: while there is no connection, the reason for that
     /// says more than the time that has passed.
     pub(crate) fn timed_out(&self) -> Error {
+        let deadline = Error::Deadline {
+            timeout: Duration::ZERO,
+        };
+        if self.supervisor.get().is_none() {
+            return deadline;
+        }
         match &*self.state.borrow() {
+            State::Up(_) => deadline,
             State::Down(error) => error.clone(),
+            State::Closed => self.closed(),
             State::Connecting => Error::Unreachable {
                 server: self.options.url.to_string(),
                 reason: "not connected when the time was up".to_owned(),
             },
-            State::Up(_) => Error::Deadline {
-                timeout: Duration::ZERO,
-            },
         }
     }
 
-    /// Closes the connection politely, if there is one.
+    /// Ends calls that are under way, and closes the connection politely if there is one.
     pub(crate) async fn close(&self) {
         self.stop.cancel();
         if self.supervisor.get().is_none() {
             return;
         }
         let mut state = self.state.subscribe();
+        let closed = state.wait_for(|state| matches!(state, State::Closed));
         // A broker that does not answer is not waited for; the socket goes all the same.
-        let _ = timeout(
-            CLOSE_DEADLINE,
-            state.wait_for(|state| matches!(state, State::Down(_))),
-        )
-        .await;
+        let _ = timeout(CLOSE_DEADLINE, closed).await;
     }
 }
 

@@ -6,13 +6,15 @@
 mod compute;
 mod session;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use lapin::message::Delivery;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::compute::Computer;
 use self::session::{Ended, Post, Session};
@@ -28,6 +30,9 @@ use crate::server_url::AmqpUrl;
 /// Requests held beyond those that are being computed, so that the next one is at hand.
 const WAITING_ROOM: u16 = 64;
 
+/// A session that ends sooner was none: the next attempt waits longer.
+const LIVED: Duration = Duration::from_secs(1);
+
 /// How a worker serves.
 #[derive(Debug, Clone)]
 pub struct WorkerOptions {
@@ -40,7 +45,8 @@ pub struct WorkerOptions {
     /// Computations at once, each on a thread of its own; by default as many as there are cores.
     pub concurrency: u16,
     /// Requests held at once, those being computed included; by default 64 more than computations.
-    /// The worker's memory is bounded by this many requests (64 kB each at most) and answers.
+    /// The worker's memory is bounded by this many requests and answers; a request can be as large
+    /// as the broker lets messages be (16 MiB for RabbitMQ 4, 128 MiB before).
     pub prefetch: Option<u16>,
     /// How the queue is created where it is missing.
     pub declare: Declare,
@@ -81,6 +87,17 @@ pub enum Stopped {
     Abandoned,
 }
 
+impl Stopped {
+    /// Stopped while there is no session: what is computed is answered by another worker.
+    fn without(tasks: &JoinSet<()>) -> Self {
+        if tasks.is_empty() {
+            Self::Clean
+        } else {
+            Self::Abandoned
+        }
+    }
+}
+
 /// Serves a procedure from a queue.
 #[derive(Debug)]
 pub struct Worker<P: Procedure> {
@@ -119,21 +136,29 @@ impl<P: Procedure> Worker<P> {
         let mut stop = std::pin::pin!(stop);
         let mut attempt = 0;
         let mut known: Option<Error> = None;
+        let mut otherwise = None;
         let mut ever_served = false;
         loop {
             let opened = tokio::select! {
                 opened = Session::open(&options.amqp, &queue, options.declare, prefetch) => opened,
-                () = &mut stop => return Ok(Stopped::Clean),
+                () = &mut stop => return Ok(Stopped::without(&tasks)),
             };
             match opened {
                 Ok(session) => {
+                    if let Some(reason) = &session.declared_otherwise
+                        && otherwise.as_ref() != Some(reason)
+                    {
+                        warn!("using {queue} as it is, though it is declared otherwise: {reason}");
+                        otherwise = Some(reason.clone());
+                    }
                     info!(
                         "serving {} from {queue} at {}, {} at once, prefetch {prefetch}, cache at {cache}",
                         P::NAME,
                         options.amqp,
                         options.concurrency,
                     );
-                    (attempt, known, ever_served) = (0, None, true);
+                    (known, ever_served) = (None, true);
+                    let opened = Instant::now();
                     match session
                         .serve(&desk, &mut tasks, &mut stop, options.grace)
                         .await
@@ -143,6 +168,11 @@ impl<P: Procedure> Worker<P> {
                             warn!("lost RabbitMQ at {}: {reason}; reconnecting", options.amqp);
                         }
                     }
+                    attempt = if opened.elapsed() < LIVED {
+                        attempt + 1
+                    } else {
+                        0
+                    };
                 }
                 Err(error @ Error::Refused { .. }) if !ever_served => return Err(error),
                 Err(error) => {
@@ -155,7 +185,7 @@ impl<P: Procedure> Worker<P> {
             }
             tokio::select! {
                 () = sleep(broker::redial_pause(attempt)) => {}
-                () = &mut stop => return Ok(Stopped::Clean),
+                () = &mut stop => return Ok(Stopped::without(&tasks)),
             }
         }
     }
@@ -194,7 +224,12 @@ impl<P: Procedure> Desk<P> {
             }
             return post.ack(tag).await;
         }
-        let Some(reply) = self.answer(&post, &request, taken).await else {
+        // A panic of the user's code while reading or writing text; computing has its own net.
+        let answer = AssertUnwindSafe(self.answer(&post, &request, taken));
+        let Some(reply) = answer.catch_unwind().await.unwrap_or_else(|_| {
+            error!("{} panicked; its caller is told that it failed", P::NAME);
+            Some(failed(Failure::panicked::<P>()))
+        }) else {
             return;
         };
         if let Some(reply_to) = request.reply_to {

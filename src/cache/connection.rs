@@ -55,6 +55,8 @@ pub(crate) enum State {
 struct Link {
     connection: MultiplexedConnection,
     breaker: Breaker,
+    /// What Redis has to answer within.
+    patience: Duration,
     /// Cancelled when the connection is of no more use; the reason is left in `why`.
     down: CancellationToken,
     why: OnceLock<String>,
@@ -120,7 +122,8 @@ impl Connection {
                 Err(Unanswered::Refused(error))
             }
             Err(_elapsed) => {
-                if link.breaker.timed_out() {
+                // With less than the whole budget, being late says nothing about Redis.
+                if limit >= link.patience && link.breaker.timed_out() {
                     link.give_up(|| format!("no answer within {} ms", limit.as_millis()));
                 }
                 Err(Unanswered::Unavailable)
@@ -263,6 +266,7 @@ impl ManageConnection for Manager {
             Ok(Ok(connection)) => Ok(Arc::new(Link {
                 connection,
                 breaker: Breaker::default(),
+                patience: self.patience,
                 down: CancellationToken::new(),
                 why: OnceLock::new(),
             })),

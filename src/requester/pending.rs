@@ -10,21 +10,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use crate::error::Error;
 use crate::message::Reply;
 
 /// Requests in flight at once from one client; more are refused as `overloaded`.
-const MOST_IN_FLIGHT: usize = 65_536;
+pub(super) const MOST_IN_FLIGHT: usize = 65_536;
 
 /// What a request can end in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Reply(Reply),
-    /// The request queue is missing, or nobody consumes from it.
-    NobodyServing,
-    /// The broker took the request and refused it.
-    Nacked,
-    /// The connection is gone, and the reply with it.
+    /// The connection is gone, and the reply with it: worth another try.
     Lost,
+    /// There was no queue at this moment: worth another try in a while.
+    Unroutable,
+    /// Not worth another try.
+    Failed(Error),
 }
 
 /// The table; clones share it.
@@ -70,6 +71,10 @@ impl Pending {
         for waiter in waiters.into_values() {
             let _ = waiter.send(outcome.clone());
         }
+    }
+
+    pub(crate) fn awaits(&self, id: Uuid) -> bool {
+        self.lock().contains_key(&id)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

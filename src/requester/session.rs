@@ -13,7 +13,7 @@ use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer, PublisherConfirm};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -21,17 +21,20 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::RequesterOptions;
-use super::pending::{Outcome, Pending};
-use crate::broker::{self, Audience};
+use super::pending::{MOST_IN_FLIGHT, Outcome, Pending};
+use crate::broker::{self, Audience, Trouble};
 use crate::error::Error;
 use crate::message::{self, Reply};
 
 /// How often a client looks whether anybody serves the queue, at most.
 const AUDIENCE_PERIOD: Duration = Duration::from_secs(1);
 
-/// A queue without a consumer is not taken for abandoned if one was seen so recently: workers
-/// restart.
+/// A queue without a consumer is not taken for abandoned if one was seen so recently, or if the
+/// connection is so young after a loss: workers restart, and reconnect as we do.
 const AUDIENCE_MEMORY: Duration = Duration::from_secs(5);
+
+/// A session that ends sooner was none: the next attempt waits longer.
+const LIVED: Duration = Duration::from_secs(1);
 
 /// What the supervisor has to offer.
 #[derive(Debug, Clone)]
@@ -39,47 +42,39 @@ pub(super) enum State {
     Connecting,
     Up(Arc<Session>),
     Down(Error),
+    Closed,
 }
 
-/// An established session, as far as publishing needs it.
+/// An established session, as its callers see it.
 #[derive(Debug)]
 pub(super) struct Session {
-    channel: Channel,
     pub(super) reply_to: ShortString,
-    /// To the supervisor: no confirm may be left unresolved, and a caller may give up.
-    confirms: mpsc::UnboundedSender<(Uuid, PublisherConfirm)>,
-    /// Cancelled by whoever finds that the session is of no more use.
-    pub(super) useless: CancellationToken,
+    /// To the supervisor, which publishes: a caller that gives up then leaves no half-sent request
+    /// and no unresolved confirm behind. Closed when the session is over.
+    publications: mpsc::UnboundedSender<Publication>,
+}
+
+#[derive(Debug)]
+struct Publication {
+    id: Uuid,
+    body: Vec<u8>,
+    properties: BasicProperties,
 }
 
 impl Session {
-    /// Publishes a request. Not cancel safe: lapin may send it later, see [`Self::useless`].
-    pub(super) async fn publish(
-        &self,
-        queue: &ShortString,
-        id: Uuid,
-        body: &str,
-        properties: BasicProperties,
-    ) -> lapin::Result<()> {
-        let mandatory = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
+    /// Has a request published; `false` if the session is over. Its waiter is registered before: it
+    /// is told when the session ends after this.
+    pub(super) fn publish(&self, id: Uuid, body: &str, properties: BasicProperties) -> bool {
+        let publication = Publication {
+            id,
+            body: body.as_bytes().to_vec(),
+            properties,
         };
-        let default_exchange = ShortString::default();
-        let confirm = self
-            .channel
-            .basic_publish(
-                default_exchange,
-                queue.clone(),
-                mandatory,
-                body.as_bytes(),
-                properties,
-            )
-            .await?;
-        // At most as many are under way as there are waiters. Nobody receives any more when the
-        // session has just ended; the waiter learns it then.
-        let _ = self.confirms.send((id, confirm));
-        Ok(())
+        self.publications.send(publication).is_ok()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.publications.is_closed()
     }
 }
 
@@ -94,8 +89,9 @@ pub(super) struct Supervisor {
 /// A session as the supervisor holds it.
 struct Held {
     session: Arc<Session>,
+    channel: Channel,
     replies: Consumer,
-    confirms: mpsc::UnboundedReceiver<(Uuid, PublisherConfirm)>,
+    publications: mpsc::UnboundedReceiver<Publication>,
     /// Of a long-lived client: replies come by the first connection, requests go by the second,
     /// since an alarm stops the second. A one-shot call has a single one.
     connections: (Connection, Option<Connection>),
@@ -105,48 +101,50 @@ impl Supervisor {
     /// Until the requester is closed or dropped.
     pub(super) async fn run(self) {
         self.keep_a_session().await;
-        self.state.send_replace(State::Down(Error::Unreachable {
-            server: self.options.url.to_string(),
-            reason: "this client was closed".to_owned(),
-        }));
+        self.state.send_replace(State::Closed);
+        self.pending.complete_all(&Outcome::Lost);
     }
 
+    /// One session after another; ends when it was asked to and has closed the last one.
     async fn keep_a_session(&self) {
         let mut attempt = 0;
+        let mut seen = None;
         loop {
-            let opened = tokio::select! {
-                opened = self.open() => opened,
-                () = self.stop.cancelled() => return,
-            };
-            match opened {
-                Ok(mut held) => {
-                    attempt = 0;
+            let opening = self.stop.run_until_cancelled(self.open()).await;
+            match opening {
+                None => return,
+                Some(Ok(mut held)) => {
+                    let opened = Instant::now();
                     self.state
                         .send_replace(State::Up(Arc::clone(&held.session)));
-                    let lost = tokio::select! {
-                        reason = self.serve(&mut held) => Some(reason),
-                        () = self.stop.cancelled() => None,
-                    };
-                    held.session.useless.cancel();
-                    let Some(reason) = lost else {
-                        return held.close().await;
-                    };
-                    warn!(
-                        "lost RabbitMQ at {}: {reason}; reconnecting",
-                        self.options.url
-                    );
+                    let lost = self.serve(&mut held, seen).await;
+                    // In this order: who registers a waiter after the second line finds the
+                    // session closed when it publishes.
+                    held.publications.close();
                     self.state.send_replace(State::Connecting);
-                    self.pending.complete_all(&Outcome::Lost);
+                    self.pending.complete_all(&match &lost {
+                        Some(error @ Error::Refused { .. }) => Outcome::Failed(error.clone()),
+                        _ => Outcome::Lost,
+                    });
+                    held.close().await;
+                    let Some(error) = lost else {
+                        return;
+                    };
+                    warn!("lost RabbitMQ: {error}; reconnecting");
+                    seen = Some(Instant::now());
+                    attempt = if opened.elapsed() < LIVED {
+                        attempt + 1
+                    } else {
+                        0
+                    };
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     self.state.send_replace(State::Down(error));
                     attempt += 1;
                 }
             }
-            tokio::select! {
-                () = sleep(broker::redial_pause(attempt)) => {}
-                () = self.stop.cancelled() => return,
-            }
+            let pause = sleep(broker::redial_pause(attempt));
+            self.stop.run_until_cancelled(pause).await;
         }
     }
 
@@ -164,17 +162,18 @@ impl Supervisor {
         }
     }
 
-    /// Until the session is lost; why it was.
-    async fn serve(&self, held: &mut Held) -> String {
+    /// Until the session is lost, with the reason, or the requester is closed. `seen` is when the
+    /// queue last had a consumer, as far as is known.
+    async fn serve(&self, held: &mut Held, mut seen: Option<Instant>) -> Option<Error> {
+        let url = &self.options.url;
         let (replies, requests) = &held.connections;
         let requests = requests.as_ref().unwrap_or(replies);
         let mut events = Box::pin(requests.events_listener());
         let mut unconfirmed = FuturesUnordered::new();
         let mut looking = FuturesUnordered::new();
-        looking.push(broker::audience(requests, &self.options.queue));
         let mut look = interval(AUDIENCE_PERIOD);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen: Option<Instant> = None;
+        let mut looked = false;
         loop {
             tokio::select! {
                 delivery = held.replies.next() => match delivery {
@@ -183,48 +182,120 @@ impl Supervisor {
                             self.pending.complete(id, Outcome::Reply(reply));
                         }
                     }
-                    Some(Err(error)) => return broker::describe(&error),
-                    None => return "the callback queue is gone".to_owned(),
+                    Some(Err(error)) => return Some(broker::translate(url, &error)),
+                    None => return Some(broker::unreachable(url, "the callback queue is gone")),
                 },
-                Some((id, confirm)) = held.confirms.recv() => {
-                    unconfirmed.push(async move { (id, confirm.await) });
+                Some(publication) = held.publications.recv() => {
+                    let id = publication.id;
+                    if requests.status().blocked() {
+                        // lapin would send it when the alarm is over, long after its caller.
+                        self.pending.complete(id, overloaded("RabbitMQ has raised an alarm and takes no requests"));
+                    } else if unconfirmed.len() >= MOST_IN_FLIGHT {
+                        self.pending.complete(id, overloaded("RabbitMQ does not confirm requests"));
+                    } else if self.pending.awaits(id) {
+                        unconfirmed.push(publish(&held.channel, &self.options.queue, publication));
+                    }
                 }
                 Some((id, confirmed)) = unconfirmed.next() => match confirmed {
-                    Ok(confirmed) => self.settle(id, confirmed),
-                    Err(error) => return broker::describe(&error),
+                    Ok(confirmed) => {
+                        self.settle(id, confirmed, recently(seen));
+                        // By now a queue that nobody reads from has the request in it.
+                        if !looked {
+                            looked = true;
+                            looking.push(broker::audience(requests, &self.options.queue));
+                        }
+                    }
+                    Err(error) => return Some(broker::translate(url, &error)),
                 },
                 Some(audience) = looking.next() => match audience {
                     Audience::Serving => seen = Some(Instant::now()),
-                    Audience::Unknown => {}
-                    Audience::Nobody => {
-                        if seen.is_none_or(|seen| seen.elapsed() > AUDIENCE_MEMORY) {
-                            self.pending.complete_all(&Outcome::NobodyServing);
-                        }
+                    Audience::Nobody if !recently(seen) => {
+                        self.pending.complete_all(&self.nobody_serving());
                     }
+                    Audience::Nobody | Audience::Unknown => {}
                 },
                 _ = look.tick() => {
-                    if looking.is_empty() && !self.pending.is_empty() {
+                    if looked && looking.is_empty() && !self.pending.is_empty() {
                         looking.push(broker::audience(requests, &self.options.queue));
                     }
                 }
-                reason = broker::lost(requests, &mut events) => return reason,
-                () = held.session.useless.cancelled() => return "publishing failed".to_owned(),
+                event = broker::trouble(requests, &mut events) => match event {
+                    Trouble::Blocked => {
+                        self.pending.complete_all(&overloaded("RabbitMQ has raised an alarm and takes no requests"));
+                    }
+                    Trouble::Lost(reason) => return Some(broker::unreachable(url, &reason)),
+                },
+                () = self.stop.cancelled() => return None,
             }
         }
     }
 
     /// What a confirm says. A returned request may come with another one's confirm: whose it is,
     /// its own correlation id tells.
-    fn settle(&self, id: Uuid, confirmed: Confirmation) {
+    fn settle(&self, id: Uuid, confirmed: Confirmation, may_come_back: bool) {
         if confirmed.is_nack() {
-            self.pending.complete(id, Outcome::Nacked);
+            self.pending
+                .complete(id, overloaded("the broker refused the request"));
         }
         if let Some(returned) = confirmed.take_message()
             && let Some(id) = message::correlation_id(&returned.properties)
         {
-            self.pending.complete(id, Outcome::NobodyServing);
+            self.pending.complete(
+                id,
+                if may_come_back {
+                    Outcome::Unroutable
+                } else {
+                    self.nobody_serving()
+                },
+            );
         }
     }
+
+    fn nobody_serving(&self) -> Outcome {
+        Outcome::Failed(Error::NobodyServing {
+            queue: self.options.queue.to_string(),
+        })
+    }
+}
+
+fn overloaded(reason: &str) -> Outcome {
+    Outcome::Failed(Error::Overloaded {
+        reason: reason.to_owned(),
+    })
+}
+
+fn recently(seen: Option<Instant>) -> bool {
+    seen.is_some_and(|seen| seen.elapsed() < AUDIENCE_MEMORY)
+}
+
+async fn publish(
+    channel: &Channel,
+    queue: &ShortString,
+    publication: Publication,
+) -> (Uuid, lapin::Result<Confirmation>) {
+    let mandatory = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
+    let Publication {
+        id,
+        body,
+        properties,
+    } = publication;
+    let default_exchange = ShortString::default();
+    let confirmed = async {
+        channel
+            .basic_publish(
+                default_exchange,
+                queue.clone(),
+                mandatory,
+                &body,
+                properties,
+            )
+            .await?
+            .await
+    };
+    (id, confirmed.await)
 }
 
 /// A channel to publish on, a consumer of replies, and the name to reach it by.
@@ -235,26 +306,28 @@ impl Held {
         (channel, replies, reply_to): Channels,
         connections: (Connection, Option<Connection>),
     ) -> Self {
-        let (sender, confirms) = mpsc::unbounded_channel();
+        let (sender, publications) = mpsc::unbounded_channel();
         let session = Session {
-            channel,
             reply_to,
-            confirms: sender,
-            useless: CancellationToken::new(),
+            publications: sender,
         };
         Self {
             session: Arc::new(session),
+            channel,
             replies,
-            confirms,
+            publications,
             connections,
         }
     }
 
     async fn close(self) {
         let (replies, requests) = &self.connections;
-        for connection in requests.iter().chain([replies]) {
-            broker::close(connection).await;
-        }
+        let close_requests = async {
+            if let Some(requests) = requests {
+                broker::close(requests).await;
+            }
+        };
+        tokio::join!(close_requests, broker::close(replies));
     }
 }
 

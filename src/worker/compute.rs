@@ -33,7 +33,7 @@ impl<P: Procedure> Computer<P> {
         &self.procedure
     }
 
-    /// Waits for a slot and computes. Once begun, a computation is finished even if the session is
+    /// Waits for a slot and computes; a cheap argument takes none. Once begun, a computation is finished even if the session is
     /// lost meanwhile: its answer is worth storing. `None` if it did not begin for that reason, or
     /// was cancelled.
     pub(super) async fn compute(
@@ -42,21 +42,25 @@ impl<P: Procedure> Computer<P> {
         lost: &CancellationToken,
         may_start: impl FnOnce() -> bool,
     ) -> Option<Result<P::Answer, Failure>> {
-        let slot = tokio::select! {
-            slot = Arc::clone(&self.slots).acquire_owned() => slot.ok()?,
-            () = lost.cancelled() => return None,
+        let expired = || Failure {
+            code: ErrorCode::Expired,
+            message: "the request's time ran out before its turn came".to_owned(),
         };
-        if !may_start() {
-            return Some(Err(Failure {
-                code: ErrorCode::Expired,
-                message: "the request's time ran out before its turn came".to_owned(),
-            }));
-        }
-        let (procedure, argument) = (Arc::clone(&self.procedure), Arc::clone(argument));
-        let cancel = self.cancel.clone();
-        let computed = if procedure.is_cheap(&argument) {
-            compute_now(&*procedure, &argument, &cancel)
+        let computed = if self.procedure.is_cheap(argument) {
+            if !may_start() {
+                return Some(Err(expired()));
+            }
+            compute_now(&*self.procedure, argument, &self.cancel)
         } else {
+            let slot = tokio::select! {
+                slot = Arc::clone(&self.slots).acquire_owned() => slot.ok()?,
+                () = lost.cancelled() => return None,
+            };
+            if !may_start() {
+                return Some(Err(expired()));
+            }
+            let (procedure, argument) = (Arc::clone(&self.procedure), Arc::clone(argument));
+            let cancel = self.cancel.clone();
             // The slot goes with the thread: a task that is dropped does not end it.
             let on_thread = move || {
                 let _slot = slot;

@@ -4,7 +4,7 @@
 //! stops everything on the connection that publishes, and must not stop acks. When either is lost,
 //! the session is: nothing more is settled, and the broker redelivers what was not.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,20 +13,23 @@ use lapin::options::{
     ConfirmSelectOptions,
 };
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, error, info, warn};
 
 use super::{Desk, Stopped};
-use crate::broker::{self, Declare};
+use crate::broker::{self, Declare, Trouble};
 use crate::error::{Error, quote};
 use crate::message::is_direct_reply_to;
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::server_url::AmqpUrl;
+
+/// Before a reply that was refused is tried again.
+const NACK_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a session ended.
 pub(super) enum Ended {
@@ -41,6 +44,8 @@ pub(super) struct Session {
     publishing: Connection,
     deliveries: Consumer,
     post: Post,
+    /// What the broker says of the queue, where it is not what was to be declared.
+    pub(super) declared_otherwise: Option<String>,
     /// Tells the tasks of this session, however it ends.
     _ends: DropGuard,
 }
@@ -52,8 +57,9 @@ pub(super) struct Post {
     replies: Channel,
     /// For suspect replies, one at a time, over a connection of their own.
     apart: Arc<Mutex<AmqpUrl>>,
-    /// Cancelled when the session is of no more use.
+    /// Cancelled when the session is of no more use; the reason, where a reply found out, in `why`.
     pub(super) lost: CancellationToken,
+    why: Arc<OnceLock<String>>,
 }
 
 impl Session {
@@ -68,7 +74,7 @@ impl Session {
             broker::connect(url, "worker requests"),
             broker::connect(url, "worker replies"),
         )?;
-        broker::ensure_queue(url, &consuming, &queue, declare).await?;
+        let declared_otherwise = broker::ensure_queue(url, &consuming, &queue, declare).await?;
         let (acks, replies, deliveries) =
             broker::bounded(url, open_channels(&consuming, &publishing, queue, prefetch)).await?;
         let lost = CancellationToken::new();
@@ -81,7 +87,9 @@ impl Session {
                 replies,
                 apart: Arc::new(Mutex::new(url.clone())),
                 lost: lost.clone(),
+                why: Arc::default(),
             },
+            declared_otherwise,
             _ends: lost.drop_guard(),
         })
     }
@@ -96,76 +104,80 @@ impl Session {
         stop: &mut (impl Future<Output = ()> + Unpin),
         grace: Duration,
     ) -> Ended {
+        let ended = tokio::select! {
+            reason = self.serve_until_lost(desk, tasks) => Ended::Lost(reason),
+            () = stop => {
+                info!("stopping: taking no more requests, finishing those held");
+                Ended::Stopped(self.finish(desk, tasks, Instant::now() + grace).await)
+            }
+        };
+        // What waits ends now; what is computed goes on, no more of it than there are slots. The
+        // connections are closed for the broker to redeliver the rest at once.
+        self.post.lost.cancel();
+        tokio::join!(
+            broker::close(&self.publishing),
+            broker::close(&self.consuming)
+        );
+        ended
+    }
+
+    /// Why it was lost. Cancel safe.
+    async fn serve_until_lost<P: Procedure>(
+        &mut self,
+        desk: &Arc<Desk<P>>,
+        tasks: &mut JoinSet<()>,
+    ) -> String {
         let mut events = Box::pin(self.publishing.events_listener());
-        let lost = loop {
+        loop {
             tokio::select! {
                 delivery = self.deliveries.next() => match delivery {
                     Some(Ok(delivery)) => {
                         tasks.spawn(Arc::clone(desk).serve(self.post.clone(), delivery));
                     }
-                    Some(Err(error)) => break broker::describe(&error),
-                    None => break "the queue was deleted".to_owned(),
+                    Some(Err(error)) => return broker::describe(&error),
+                    None => return "the queue was deleted".to_owned(),
                 },
                 Some(ended) = tasks.join_next() => report(ended),
-                reason = broker::lost(&self.publishing, &mut events) => break reason,
-                () = self.post.lost.cancelled() => break "replying failed".to_owned(),
-                () = &mut *stop => return Ended::Stopped(self.stop(desk, tasks, grace).await),
+                // While it is blocked, replies wait; what they are for stays unacked.
+                trouble = broker::trouble(&self.publishing, &mut events) => {
+                    if let Trouble::Lost(reason) = trouble {
+                        return reason;
+                    }
+                }
+                () = self.post.lost.cancelled() => return self.post.why(),
             }
-        };
-        // What is being computed is worth storing: those tasks go on, no more of them than there
-        // are slots to compute. The others end.
-        self.post.lost.cancel();
-        Ended::Lost(lost)
+        }
     }
 
-    /// Takes no more, finishes and answers what is held, closes.
-    async fn stop<P: Procedure>(
-        mut self,
+    /// Takes no more, finishes and answers what is held.
+    async fn finish<P: Procedure>(
+        &mut self,
         desk: &Arc<Desk<P>>,
         tasks: &mut JoinSet<()>,
-        grace: Duration,
+        deadline: Instant,
     ) -> Stopped {
-        let deadline = Instant::now() + grace;
-        info!("stopping: taking no more requests, finishing those held");
+        let tag = self.deliveries.tag();
         let cancel = self
             .post
             .acks
-            .basic_cancel(self.deliveries.tag(), BasicCancelOptions::default());
+            .basic_cancel(tag, BasicCancelOptions::default());
         if !matches!(timeout_at(deadline, cancel).await, Ok(Ok(()))) {
             warn!("RabbitMQ did not confirm the end of consuming");
         }
-        let mut more = true;
-        loop {
-            tokio::select! {
-                // What had arrived before the cancellation is held, too.
-                delivery = self.deliveries.next(), if more => match delivery {
-                    Some(Ok(delivery)) => {
-                        tasks.spawn(Arc::clone(desk).serve(self.post.clone(), delivery));
-                    }
-                    Some(Err(_)) | None => more = false,
-                },
-                ended = tasks.join_next() => match ended {
-                    Some(ended) => report(ended),
-                    None if more => {}
-                    None => break,
-                },
-                () = sleep_until(deadline) => break,
-            }
+        // What had arrived before the cancellation is held, too.
+        while let Ok(Some(Ok(delivery))) = timeout_at(deadline, self.deliveries.next()).await {
+            tasks.spawn(Arc::clone(desk).serve(self.post.clone(), delivery));
+        }
+        while let Ok(Some(ended)) = timeout_at(deadline, tasks.join_next()).await {
+            report(ended);
         }
         let unfinished = tasks.len();
-        if unfinished > 0 {
-            warn!(
-                "{unfinished} requests are left unanswered; the broker gives them to other workers"
-            );
-        }
         tasks.shutdown().await;
-        broker::close(&self.publishing).await;
-        broker::close(&self.consuming).await;
-        if unfinished == 0 {
-            Stopped::Clean
-        } else {
-            Stopped::Abandoned
+        if unfinished == 0 && !self.post.lost.is_cancelled() {
+            return Stopped::Clean;
         }
+        warn!("requests are left unanswered; the broker gives them to other workers");
+        Stopped::Abandoned
     }
 }
 
@@ -179,6 +191,16 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 }
 
 impl Post {
+    /// Ends the session.
+    fn give_up(&self, reason: String) {
+        self.why.get_or_init(|| reason);
+        self.lost.cancel();
+    }
+
+    fn why(&self) -> String {
+        self.why.get().cloned().unwrap_or_default()
+    }
+
     /// Publishes a reply and waits for the confirm. `false`: it is not known to have arrived, and
     /// its request must not be acked.
     pub(super) async fn reply(
@@ -188,22 +210,9 @@ impl Post {
         properties: BasicProperties,
     ) -> bool {
         match publish(&self.replies, to, body, properties).await {
-            Ok(confirmed) if confirmed.is_ack() => {
-                // A returned message may have come with another one's confirm; either way some
-                // caller's queue is gone, and there is nobody to reply to.
-                if confirmed.take_message().is_some() {
-                    debug!("a caller's callback queue is gone");
-                }
-                true
-            }
-            Ok(_) => {
-                warn!("RabbitMQ refused a reply; reconnecting");
-                self.lost.cancel();
-                false
-            }
+            Ok(()) => true,
             Err(error) => {
-                debug!(%error, "a reply could not be published");
-                self.lost.cancel();
+                self.give_up(broker::describe(&error));
                 false
             }
         }
@@ -221,23 +230,24 @@ impl Post {
         properties: BasicProperties,
     ) -> bool {
         let url = self.apart.lock().await;
-        let Ok(connection) = broker::connect(&url, "worker suspect reply").await else {
-            self.lost.cancel();
-            return false;
-        };
         let replied = async {
+            let uri = url.uri();
+            let connection = Connection::connect_uri(uri, ConnectionProperties::default()).await?;
             let channel = broker::open_channel(&connection).await?;
             channel
                 .confirm_select(ConfirmSelectOptions::default())
                 .await?;
-            publish(&channel, to.clone(), body, properties).await
+            publish(&channel, to.clone(), body, properties).await?;
+            broker::close(&connection).await;
+            Ok(())
         };
-        match broker::bounded_lapin(replied).await {
-            Ok(_) => {
-                broker::close(&connection).await;
-                true
-            }
-            Err(error) if broker::is_internal_error(&error) => {
+        let replied = self
+            .lost
+            .run_until_cancelled(broker::bounded_lapin(replied))
+            .await;
+        match replied {
+            Some(Ok(())) => true,
+            Some(Err(error)) if broker::is_internal_error(&error) => {
                 let reply_to = quote(to.as_str().as_bytes());
                 warn!(
                     reply_to,
@@ -245,11 +255,11 @@ impl Post {
                 );
                 true
             }
-            Err(error) => {
-                debug!(%error, "a reply could not be published");
-                self.lost.cancel();
+            Some(Err(error)) => {
+                self.give_up(broker::describe(&error));
                 false
             }
+            None => false,
         }
     }
 
@@ -260,22 +270,43 @@ impl Post {
     }
 }
 
+/// Publishes a reply; `Ok` once it has arrived, or there is nobody to take it.
 async fn publish(
-    replies: &Channel,
+    channel: &Channel,
     to: ShortString,
     body: &[u8],
     properties: BasicProperties,
-) -> lapin::Result<Confirmation> {
+) -> lapin::Result<()> {
     let options = BasicPublishOptions {
-        // To learn, for the log, that nobody waits any more.
+        // To learn that nobody waits any more.
         mandatory: !is_direct_reply_to(&to),
         ..BasicPublishOptions::default()
     };
-    let default_exchange = ShortString::default();
-    replies
-        .basic_publish(default_exchange, to, options, body, properties)
-        .await?
-        .await
+    for pause in [Some(NACK_PAUSE), None] {
+        let default_exchange = ShortString::default();
+        let confirmed = channel
+            .basic_publish(
+                default_exchange,
+                to.clone(),
+                options,
+                body,
+                properties.clone(),
+            )
+            .await?
+            .await?;
+        // A returned message may have come with another one's confirm; either way some caller's
+        // queue is gone, and there is nobody to reply to.
+        if confirmed.is_ack() {
+            return Ok(());
+        }
+        if let Some(pause) = pause {
+            sleep(pause).await;
+        }
+    }
+    // A callback queue of somebody's own making that is full and refuses more. Were its request
+    // not settled, it would come back for ever.
+    debug!(%to, "a caller's queue takes no reply");
+    Ok(())
 }
 
 async fn open_channels(

@@ -328,6 +328,8 @@ impl Redis {
     pub(crate) fn options(self) -> CacheOptions {
         let mut options = CacheOptions::new(self.redis_url);
         options.namespace = self.namespace;
+        // Nobody waits for more than Redis here; calls set their own.
+        options.budget = Duration::from_millis(500);
         options
     }
 }
@@ -367,6 +369,10 @@ impl Worker {
 }
 
 impl Call {
+    pub(crate) fn is_many(&self) -> bool {
+        Asked::are_many(&self.asked)
+    }
+
     pub(crate) fn call_options(&self) -> CallOptions {
         CallOptions {
             timeout: self.timeout,

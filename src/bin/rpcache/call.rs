@@ -15,7 +15,7 @@ use crate::output::Failure;
 const IN_FLIGHT: usize = 64;
 
 pub(crate) async fn run(call: args::Call) -> Result<(), Failure> {
-    let many = Asked::are_many(&call.asked);
+    let many = call.is_many();
     let asked = call.asked.clone();
     let options = call.call_options();
     let print = match (call.json, many) {

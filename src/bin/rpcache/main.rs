@@ -12,6 +12,7 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::runtime::Builder;
 
 use crate::args::{Args, Command};
 use crate::output::Failure;
@@ -23,9 +24,17 @@ fn main() -> ExitCode {
     };
     output::log_to_stderr(&args.command, args.verbose);
     let ended = match args.command {
-        Command::Worker(worker) => on_threads(|| worker::run(worker)),
-        Command::Call(call) => on_one_thread(call::run(call)),
-        Command::Cache(cache) => on_one_thread(cache::run(cache)),
+        Command::Worker(worker) => {
+            on_threads(&mut Builder::new_multi_thread(), worker::run(worker))
+        }
+        // Whoever reads stdout may pause: that must not stop what keeps the connections alive.
+        Command::Call(call) if call.is_many() => on_threads(
+            Builder::new_multi_thread().worker_threads(1),
+            call::run(call),
+        ),
+        // It mostly waits, and one thread starts faster.
+        Command::Call(call) => on_threads(&mut Builder::new_current_thread(), call::run(call)),
+        Command::Cache(cache) => on_threads(&mut Builder::new_current_thread(), cache::run(cache)),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,24 +42,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// A worker computes beside serving.
-fn on_threads<F: Future<Output = Result<(), Failure>>>(
-    run: impl FnOnce() -> F,
+fn on_threads(
+    threads: &mut Builder,
+    run: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::no_runtime(&error))?;
-    let ended = runtime.block_on(run());
-    // A computation that was cancelled a moment ago may still look away from its flag.
-    runtime.shutdown_background();
-    ended
-}
-
-/// A caller mostly waits; one thread starts faster.
-fn on_one_thread(run: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::no_runtime(&error))?;
+    let runtime = threads.enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::no_runtime(&error))?;
     let ended = runtime.block_on(run);
+    // A computation that was cancelled a moment ago may still look away from its flag.
     runtime.shutdown_background();
     ended
 }
