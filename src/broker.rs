@@ -274,6 +274,9 @@ pub(crate) fn describe(error: &lapin::Error) -> String {
             _ => quote(error.to_string().as_bytes()),
         },
         ErrorKind::ProtocolError(error) => quote(error.get_message().as_str().as_bytes()),
+        ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
+            "what answers there is not RabbitMQ".to_owned()
+        }
         ErrorKind::MissingHeartbeatError => "it has stopped answering".to_owned(),
         _ => quote(error.to_string().as_bytes()),
     }

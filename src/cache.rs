@@ -198,7 +198,7 @@ impl Cache {
     }
 
     /// What stands under the argument's key, as [`lookup`](Self::lookup) would see it, for a person
-    /// who looks. Waits up to 5 s.
+    /// who looks. Waits up to 5 s once connected.
     pub async fn get<P: Procedure>(
         &self,
         procedure: &Arc<P>,
@@ -221,7 +221,8 @@ impl Cache {
         }
     }
 
-    /// Removes the argument's answer; `false` where there was none. Waits up to 5 s.
+    /// Removes the argument's answer; `false` where there was none. Waits up to 5 s
+    /// once connected.
     pub async fn remove<P: Procedure>(&self, argument: &P::Argument) -> Result<bool, Error> {
         let key = self.key::<P>(argument);
         let removed: u64 = self

@@ -262,8 +262,12 @@ impl<P: Procedure> Inner<P> {
             })?;
             match check(&self.procedure, argument, body).await {
                 Ok(answer) => {
-                    // Workers of ours have filled, or know why not; others know nothing of it.
-                    if let (Some(vacancy), None) = (vacancy, reply.filled) {
+                    // Workers of ours have filled, or know why not; others know nothing of it. One
+                    // that found what was not there for us has another Redis or namespace, or was
+                    // faster: then our own callers shall find it, too.
+                    let filled_for_us =
+                        reply.filled.is_some() && reply.source != Some(Source::Cache);
+                    if let (Some(vacancy), false) = (vacancy, filled_for_us) {
                         self.cache.fill(vacancy, &answer.to_string()).await;
                     }
                     let source = reply.source.unwrap_or(Source::Computed);

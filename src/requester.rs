@@ -160,19 +160,11 @@ impl Requester {
     /// What to tell a caller whose time is up: while there is no connection, the reason for that
     /// says more than the time that has passed.
     pub(crate) fn timed_out(&self) -> Error {
-        let deadline = Error::Deadline {
-            timeout: Duration::ZERO,
-        };
-        if self.supervisor.get().is_none() {
-            return deadline;
-        }
         match &*self.state.borrow() {
-            State::Up(_) => deadline,
             State::Down(error) => error.clone(),
             State::Closed => self.closed(),
-            State::Connecting => Error::Unreachable {
-                server: self.options.url.to_string(),
-                reason: "not connected when the time was up".to_owned(),
+            State::Up(_) | State::Connecting => Error::Deadline {
+                timeout: Duration::ZERO,
             },
         }
     }

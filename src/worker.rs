@@ -90,6 +90,7 @@ pub enum Stopped {
 impl Stopped {
     /// Stopped while there is no session: what is computed is answered by another worker.
     fn without(tasks: &JoinSet<()>) -> Self {
+        info!("stopping while there is no connection");
         if tasks.is_empty() {
             Self::Clean
         } else {
@@ -123,6 +124,9 @@ impl<P: Procedure> Worker<P> {
         let prefetch = options
             .prefetch
             .unwrap_or_else(|| options.concurrency.saturating_add(WAITING_ROOM));
+        if prefetch < options.concurrency {
+            warn!("no more than {prefetch} are computed at once: the prefetch is that small");
+        }
         let cache = options.cache.url.to_string();
         let desk = Arc::new(Desk {
             computer: Computer::new(procedure, options.concurrency),

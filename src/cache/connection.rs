@@ -244,8 +244,10 @@ impl Manager {
     }
 
     fn translate(&self, error: &RedisError) -> Error {
+        // What passes by itself is as good as not being there.
+        let passes = ["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"];
         let refused = error.kind() == ErrorKind::AuthenticationFailed
-            || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
+            || error.code().is_some_and(|code| !passes.contains(&code));
         if refused {
             Error::Refused {
                 server: self.url.to_string(),
@@ -313,6 +315,9 @@ pub(crate) fn describe(error: &RedisError) -> String {
     }
     if error.is_timeout() {
         return "it answers too late to be of use".to_owned();
+    }
+    if error.kind() == ErrorKind::Parse {
+        return "what answers there is not Redis".to_owned();
     }
     let text = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),

@@ -3,7 +3,7 @@
 use crate::support::amqp::{Declared, QUEUE};
 use crate::support::ports::{ClosedPort, SilentPeer};
 use crate::support::process::Finished;
-use crate::support::{Setup, wait};
+use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
 use std::time::Duration;
 
 const SECRET: &str = "s3cret";
@@ -210,4 +210,40 @@ async fn call_survives_when_its_connection_is_cut() {
     let again = worker.take().await;
     worker.reply(&again, "832040").await;
     call.finish().await.answers("832040\n");
+}
+
+#[tokio::test]
+async fn calls_survive_when_all_connections_are_cut() {
+    let setup = Setup::new().await;
+    let way = ClosedPort::reserve().forward_to(setup.vhost.port());
+    let by_the_way = |arguments: &[&str]| {
+        let url = setup.vhost.url_by(way.port());
+        setup.rpcache(arguments).env("AMQP_URL", &url)
+    };
+    let options = [&["worker"], &ONE_AT_A_TIME[..]].concat();
+    let _worker = setup.serving(by_the_way(&options)).await;
+    let first = SLOW - 3;
+    let call = by_the_way(&["call", &format!("{first}..{SLOW}"), "--timeout", "20s"]).start();
+    wait::wait_until("the first is answered", async || !call.stdout().is_empty()).await;
+    way.cut();
+    let finished = call.finish().await;
+    assert_eq!(finished.code, Some(0), "{finished:#?}");
+    let asked: Vec<u64> = finished
+        .stdout
+        .lines()
+        .map(|line| line.split('\t').next().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(asked, (first..=SLOW).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn time_out_holds_while_redis_is_silent() {
+    let setup = Setup::new().await;
+    let redis = SilentPeer::start();
+    let call = setup
+        .rpcache(&["call", "30", "--timeout", "100ms"])
+        .env("REDIS_URL", &format!("redis://127.0.0.1:{}", redis.port()));
+    let finished = call.run().await;
+    finished.refuses(124, "100 ms");
+    assert!(finished.took < Duration::from_millis(400), "{finished:#?}");
 }

@@ -44,26 +44,6 @@ async fn bypass_neither_reads_nor_fills() {
 }
 
 #[tokio::test]
-async fn bypass_takes_no_lease() {
-    let setup = Setup::new().await;
-    let _worker = setup.worker(&[]).await;
-    // Somebody else's lease: whoever respects it waits for its holder.
-    setup
-        .redis
-        .set(&format!("{{{KEY}}}:lease"), "somebody")
-        .await;
-    ask(&mut setup.caller().await, "bypass").await;
-    assert_eq!(
-        setup
-            .redis
-            .get(&format!("{{{KEY}}}:lease"))
-            .await
-            .as_deref(),
-        Some("somebody")
-    );
-}
-
-#[tokio::test]
 async fn refresh_does_not_read_but_fills() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;

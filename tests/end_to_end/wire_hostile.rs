@@ -3,7 +3,9 @@
 
 use crate::support::amqp::{Declared, QUEUE};
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup};
+use lapin::options::QueueDeclareOptions;
 use lapin::protocol::basic::AMQPProperties;
+use lapin::types::{AMQPValue, FieldTable};
 
 /// Bodies that are no argument.
 const NO_ARGUMENTS: [&[u8]; 22] = [
@@ -256,6 +258,32 @@ async fn failure_without_anybody_to_reply_to_is_settled() {
     for body in NO_ARGUMENTS {
         caller.send(body, AMQPProperties::default()).await;
     }
+    caller.is_served().await;
+    setup.assert_settled(worker).await;
+}
+
+#[tokio::test]
+async fn reply_that_a_full_queue_refuses_is_given_up() {
+    let setup = Setup::new().await;
+    let worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    let mut full = FieldTable::default();
+    full.insert("x-max-length".into(), AMQPValue::LongInt(1));
+    let refuse = AMQPValue::LongString("reject-publish".into());
+    full.insert("x-overflow".into(), refuse);
+    let queue = caller
+        .broker
+        .channel
+        .queue_declare("".into(), QueueDeclareOptions::exclusive(), full)
+        .await
+        .expect("anybody may declare one");
+    let name = queue.name().as_str();
+    caller
+        .broker
+        .publish(name, b"fills it", AMQPProperties::default())
+        .await;
+    let properties = caller.properties().with_reply_to(name.into());
+    caller.send(b"30", properties).await;
     caller.is_served().await;
     setup.assert_settled(worker).await;
 }

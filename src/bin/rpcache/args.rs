@@ -3,7 +3,10 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::{
+    Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+};
 use rpcache::fibonacci::{self, Fibonacci, N, ParseError};
 use rpcache::{
     AmqpUrl, CacheOptions, CacheUse, CallOptions, ClientOptions, Declare, Namespace, QueueName,
@@ -32,6 +35,26 @@ pub(crate) struct Args {
     /// Say more on stderr; twice, say everything
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
+}
+
+impl Args {
+    pub(crate) fn parse_typed() -> clap::error::Result<Self> {
+        let command = without_empty_variables(Self::command());
+        Self::from_arg_matches(&command.try_get_matches()?)
+    }
+}
+
+/// A variable that is set to nothing, as scripts like to, is one that is not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        if value.is_some_and(|value| value.is_empty()) {
+            arg.env(Resettable::Reset)
+        } else {
+            arg
+        }
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 #[derive(Debug, Subcommand)]
@@ -74,7 +97,8 @@ pub(crate) struct Redis {
     #[arg(default_value = "redis://localhost:6379")]
     redis_url: RedisUrl,
 
-    /// Put in front of all keys: `prod` makes fib:30 into prod:fib:30
+    /// Put in front of all keys: `prod` makes fib:30 into prod:fib:30. Workers and callers that
+    /// share answers have the same namespace and the same Redis
     #[arg(long, env = "RPCACHE_NAMESPACE", value_name = "NAME")]
     namespace: Option<Namespace>,
 }
@@ -93,7 +117,8 @@ pub(crate) struct Caching {
     )]
     ttl: Ttl,
 
-    /// The most that one call may wait for Redis, in the caller and in the worker each
+    /// The most that one call may wait for Redis, in the caller and in the worker each; a command
+    /// that has just started waits up to 500ms for its connection
     #[arg(
         long,
         env = "RPCACHE_CACHE_BUDGET",
@@ -106,8 +131,15 @@ pub(crate) struct Caching {
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Stop it with Ctrl-C or SIGTERM: it takes no more, finishes and answers what it holds, and ends within
-10 s. A second signal ends it at once; the broker gives what it held to other workers.")]
+Stop it with Ctrl-C or SIGTERM: it takes no more, finishes and answers what it
+holds, and ends within 10 s. A second signal ends it at once. What is left then,
+the broker gives to other workers.
+
+Servers that are down are tried again for ever.
+
+Exit codes:
+  0 stopped, everything answered   3 the login or the vhost was refused at the start
+  1 stopped, something was left    130 ended by a second signal")]
 pub(crate) struct Worker {
     #[command(flatten)]
     pub(crate) broker: Broker,
@@ -142,6 +174,12 @@ pub(crate) struct Worker {
 }
 
 #[derive(Debug, Group)]
+#[command(after_help = "\
+Many are asked for at once and printed in order; the first that fails ends it,
+with its exit code.
+
+The source of an answer is `cache`, `computed`, or `shared`: another call for the
+same number was already under way.")]
 pub(crate) struct Call {
     /// Numbers, and ranges that include both ends: 30, 0..100
     #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Asked::from_str)]

@@ -11,14 +11,13 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tokio::runtime::Builder;
 
 use crate::args::{Args, Command};
 use crate::output::Failure;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Args::parse_typed() {
         Ok(args) => args,
         Err(error) => return output::usage(&error),
     };

@@ -96,8 +96,8 @@ impl From<Error> for Failure {
 }
 
 /// What to do about it.
-fn remedy(error: &Error) -> Option<&'static str> {
-    Some(match error {
+fn remedy(error: &Error) -> Option<String> {
+    let remedy = match error {
         Error::Unreachable { server, .. } if is_local(server) => {
             "is it running? `scripts/services up` or `docker compose up -d` starts the servers"
         }
@@ -108,7 +108,10 @@ fn remedy(error: &Error) -> Option<&'static str> {
                 "check --amqp-url (AMQP_URL): host, user, password, vhost, and the user's rights there"
             }
         }
-        Error::NobodyServing { .. } => "start a worker: rpcache worker",
+        Error::NobodyServing { queue } if queue == "rpc_queue" => "start a worker: rpcache worker",
+        Error::NobodyServing { queue } => {
+            return Some(format!("start a worker: rpcache worker --queue {queue}"));
+        }
         Error::Deadline { .. } => "--timeout gives it longer",
         Error::Overloaded { .. } => "try again later",
         Error::WrongAnswer { .. } => "does another program serve this queue?",
@@ -117,7 +120,8 @@ fn remedy(error: &Error) -> Option<&'static str> {
             ..
         } => "a worker started with a larger --max-n would compute it",
         _ => return None,
-    })
+    };
+    Some(remedy.to_owned())
 }
 
 fn is_local(server: &str) -> bool {
@@ -143,7 +147,12 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let message = invalid_value(error)
         .or_else(|| negative_range(error))
         .unwrap_or_else(|| in_one_line(&error.to_string()));
-    Failure::new(2, format!("{message}; see rpcache --help")).report()
+    let subcommand = std::env::args().nth(1);
+    let help = match subcommand.as_deref() {
+        Some(known @ ("worker" | "call" | "cache")) => format!("rpcache {known} --help"),
+        _ => "rpcache --help".to_owned(),
+    };
+    Failure::new(2, format!("{message}; see {help}")).report()
 }
 
 /// What is wrong with a value, in its own words; the value may be a URL with a password.
@@ -154,7 +163,11 @@ fn invalid_value(error: &clap::Error) -> Option<String> {
         "<N>..." => reason.to_string(),
         "--amqp-url <URL>" => format!("--amqp-url or AMQP_URL: {reason}"),
         "--redis-url <URL>" => format!("--redis-url or REDIS_URL: {reason}"),
-        argument => format!("{argument}: {reason}"),
+        argument => {
+            let flag = argument.split(' ').next().unwrap_or(argument);
+            let value = error.get(ContextKind::InvalidValue)?.to_string();
+            format!("{flag} {value:?}: {reason}")
+        }
     })
 }
 
@@ -166,7 +179,7 @@ fn negative_range(error: &clap::Error) -> Option<String> {
 }
 
 fn in_one_line(text: &str) -> String {
-    let end = ["\n\n  tip:", "\n\nUsage:", "\n\nFor more information"]
+    let end = ["\n\n  tip: to", "\n\nUsage:", "\n\nFor more information"]
         .iter()
         .find_map(|end| text.find(end));
     let words = text[..end.unwrap_or(text.len())].split_whitespace();

@@ -29,7 +29,7 @@ pub(crate) enum Declared {
 /// A connection with one channel in confirm mode.
 pub(crate) struct Broker {
     connection: Connection,
-    channel: Channel,
+    pub(crate) channel: Channel,
 }
 
 impl Broker {
