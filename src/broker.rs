@@ -46,11 +46,19 @@ pub(crate) enum Audience {
     Unknown,
 }
 
-/// Connects and logs in. `role` names the connection in the broker's lists.
+/// Connects and logs in, to whichever node lets us. `role` names the connection in the broker's
+/// lists.
 pub(crate) async fn connect(url: &AmqpUrl, role: &str) -> Result<Connection, Error> {
     let name = format!("rpcache {role} (pid {})", std::process::id());
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    bounded(url, Connection::connect_uri(url.uri(), properties)).await
+    let mut failed = unreachable(url, "it names no node");
+    for node in url.nodes() {
+        let properties = ConnectionProperties::default().with_connection_name(name.clone().into());
+        match bounded(url, Connection::connect_uri(node, properties)).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 /// Waits for a call to the broker, but not for ever.
@@ -182,7 +190,11 @@ pub(crate) async fn bounded_lapin<T>(
         .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
-async fn declare_passively(connection: &Connection, queue: &ShortString) -> lapin::Result<Queue> {
+/// Looks whether a queue exists, on a channel that is thrown away.
+pub(crate) async fn declare_passively(
+    connection: &Connection,
+    queue: &ShortString,
+) -> lapin::Result<Queue> {
     let passive = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::default()

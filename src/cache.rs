@@ -27,6 +27,9 @@ use crate::server_url::RedisUrl;
 /// For a person who looks into the cache: not part of any call, so patience costs nobody.
 const MANAGEMENT_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long it is remembered that a request was begun.
+const STARTS_TTL_MILLIS: i64 = 60 * 60 * 1000;
+
 /// Where the cache is and how it is used.
 #[derive(Debug, Clone)]
 pub struct CacheOptions {
@@ -195,6 +198,32 @@ impl Cache {
                 false
             }
         }
+    }
+
+    /// Counts that a suspect request is about to be computed; how often that makes it. `None` if
+    /// Redis cannot tell.
+    pub(crate) async fn count_start(&self, key: &Key) -> Option<u64> {
+        let starts = key.starts();
+        let mut commands = redis::pipe();
+        commands
+            .incr(&starts, 1)
+            .pexpire(&starts, STARTS_TTL_MILLIS)
+            .ignore();
+        let counted = self
+            .connection
+            .run_all(&commands, self.options.budget)
+            .await;
+        counted.ok().map(|(starts,): (u64,)| starts)
+    }
+
+    /// The suspect was innocent: it has been computed.
+    pub(crate) async fn forget_starts(&self, key: &Key) {
+        let command = Cmd::unlink(key.starts());
+        // Forgotten by itself in an hour.
+        let _ = self
+            .connection
+            .run::<()>(&command, self.options.budget)
+            .await;
     }
 
     /// What stands under the argument's key, as [`lookup`](Self::lookup) would see it, for a person

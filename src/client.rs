@@ -57,6 +57,9 @@ pub struct CallOptions {
     pub timeout: Duration,
     /// Whether to look in the cache and fill it.
     pub cache: CacheUse,
+    /// Whether to wait for a worker to come, instead of failing at once with
+    /// [`Error::NobodyServing`]. Off by default.
+    pub wait: bool,
 }
 
 impl Default for CallOptions {
@@ -64,6 +67,7 @@ impl Default for CallOptions {
         Self {
             timeout: Duration::from_secs(10),
             cache: CacheUse::Normal,
+            wait: false,
         }
     }
 }
@@ -92,9 +96,12 @@ struct Inner<P: Procedure> {
     procedure: Arc<P>,
     cache: Cache,
     requester: Requester,
-    flights: SingleFlight<Key, Result<Found<P::Answer>, Error>>,
+    /// By key, and by whether its callers wait for a worker to come.
+    flights: SingleFlight<(Key, bool), Flown<P::Answer>>,
     wrong_answers: Seldom,
 }
+
+type Flown<A> = Result<Found<A>, Error>;
 
 /// What a flight brings home: an answer and whether a worker computed it or found it.
 #[derive(Debug, Clone)]
@@ -194,14 +201,10 @@ impl<P: Procedure> Client<P> {
             // others use it.
             let fly = |deadline| {
                 let inner = Arc::clone(&self.inner);
-                async move {
-                    inner
-                        .fly(&argument, vacancy, options.cache, &deadline)
-                        .await
-                }
+                async move { inner.fly(&argument, vacancy, options, &deadline).await }
             };
             let landed = match options.cache {
-                CacheUse::Normal => flights.join(key, deadline, fly).await,
+                CacheUse::Normal => flights.join((key, options.wait), deadline, fly).await,
                 CacheUse::Bypass | CacheUse::Refresh => {
                     Landed::Own(fly(Deadline::new(deadline)).await)
                 }
@@ -243,14 +246,17 @@ impl<P: Procedure> Inner<P> {
         &self,
         argument: &Arc<P::Argument>,
         vacancy: Option<Vacancy>,
-        cache: CacheUse,
+        options: CallOptions,
         deadline: &Deadline,
     ) -> Result<Found<P::Answer>, Error> {
         let id = Uuid::new_v4();
         let text = argument.to_string();
         let mut attempt = 1;
         loop {
-            let reply = self.requester.request(id, &text, cache, deadline).await?;
+            let reply = self
+                .requester
+                .request(id, &text, options.cache, options.wait, deadline)
+                .await?;
             let body = reply.outcome.map_err(|failure| match failure.code {
                 ErrorCode::Overloaded => Error::Overloaded {
                     reason: failure.message,

@@ -147,7 +147,7 @@ impl FromStr for ErrorCode {
 /// Text from a peer as it may stand in a log line or message: control characters escaped, at most
 /// `LIMIT` characters of it.
 pub(crate) fn quote(text: &[u8]) -> String {
-    const LIMIT: usize = 120;
+    const LIMIT: usize = 200;
     // Four bytes at most make a character: what lies behind is not even decoded.
     let head = String::from_utf8_lossy(&text[..text.len().min(LIMIT * 4)]);
     let mut quoted = String::with_capacity(LIMIT);
@@ -189,9 +189,9 @@ mod tests {
     fn peer_text_is_quoted_escaped_and_bounded() {
         assert_eq!(quote(b"8320\n40\x1b[2J\0"), "8320\\n40\\u{1b}[2J\\0");
         assert_eq!(quote(b"\xff"), "\u{fffd}");
-        assert_eq!(quote(&[b'7'; 120]), "7".repeat(120));
-        assert_eq!(quote(&[b'7'; 121]), "7".repeat(120) + "...");
-        assert!(quote(&vec![0; 1 << 20]).len() < 400);
+        assert_eq!(quote(&[b'7'; 200]), "7".repeat(200));
+        assert_eq!(quote(&[b'7'; 201]), "7".repeat(200) + "...");
+        assert!(quote(&vec![0; 1 << 20]).len() < 600);
     }
 
     #[test]

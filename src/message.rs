@@ -92,6 +92,8 @@ pub(crate) struct Request {
     /// The time it had left when it was published; the broker takes none off.
     pub(crate) expiration: Option<Duration>,
     pub(crate) cache: CacheUse,
+    /// How often the broker has delivered it before; only quorum queues count.
+    pub(crate) delivered_before: u64,
 }
 
 impl Request {
@@ -113,6 +115,7 @@ impl Request {
                 .and_then(|millis| millis.as_str().parse().ok())
                 .map(Duration::from_millis),
             cache,
+            delivered_before: count(properties, "x-delivery-count").unwrap_or(0),
         }
     }
 
@@ -294,6 +297,20 @@ fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<&'a [u8]> {
         AMQPValue::LongString(text) => Some(text.as_bytes()),
         AMQPValue::ShortString(text) => Some(text.as_str().as_bytes()),
         AMQPValue::ByteArray(bytes) => Some(bytes.as_slice()),
+        _ => None,
+    }
+}
+
+/// A number that the broker put into the headers.
+fn count(properties: &BasicProperties, name: &str) -> Option<u64> {
+    match *properties.headers().as_ref()?.inner().get(name)? {
+        AMQPValue::LongLongInt(count) => u64::try_from(count).ok(),
+        AMQPValue::LongInt(count) => u64::try_from(count).ok(),
+        AMQPValue::LongUInt(count) => Some(count.into()),
+        AMQPValue::ShortInt(count) => u64::try_from(count).ok(),
+        AMQPValue::ShortUInt(count) => Some(count.into()),
+        AMQPValue::ShortShortInt(count) => u64::try_from(count).ok(),
+        AMQPValue::ShortShortUInt(count) => Some(count.into()),
         _ => None,
     }
 }

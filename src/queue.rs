@@ -30,6 +30,11 @@ impl QueueName {
         ShortString::try_new(self.0.as_str()).unwrap_or_default()
     }
 
+    /// Where a policy may send what the broker gives up.
+    pub(crate) fn dead_letters(&self) -> ShortString {
+        ShortString::try_new(format!("{}{DEAD}", self.0)).unwrap_or_default()
+    }
+
     /// Whether `name` is this queue or its dead-letter queue.
     pub(crate) fn covers(&self, name: &str) -> bool {
         name == self.0 || name.strip_suffix(DEAD) == Some(&self.0)

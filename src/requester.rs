@@ -6,6 +6,7 @@
 //! does no harm.
 
 mod pending;
+mod retry_budget;
 mod session;
 
 use std::sync::{Arc, OnceLock};
@@ -19,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use self::pending::{Outcome, Pending};
+use self::retry_budget::RetryBudget;
 use self::session::{Session, State, Supervisor};
 use crate::error::{Error, ErrorCode};
 use crate::message::{self, CacheUse, Reply};
@@ -44,6 +46,7 @@ pub(crate) struct RequesterOptions {
 pub(crate) struct Requester {
     options: RequesterOptions,
     pending: Pending,
+    copies: RetryBudget,
     state: watch::Sender<State>,
     stop: CancellationToken,
     supervisor: OnceLock<AbortOnDropHandle<()>>,
@@ -54,30 +57,40 @@ impl Requester {
         Self {
             options,
             pending: Pending::default(),
+            copies: RetryBudget::new(),
             state: watch::Sender::new(State::Connecting),
             stop: CancellationToken::new(),
             supervisor: OnceLock::new(),
         }
     }
 
-    /// Asks, and asks again while the connection or the request is lost and time is left. Cancel
-    /// safe: the wait is forgotten; the request may still be answered.
+    /// Asks, and asks again while the connection or the request is lost and time is left. With
+    /// `wait`, a worker may come as late as the deadline. Cancel safe: the wait is forgotten; the
+    /// request may still be answered.
     pub(crate) async fn request(
         &self,
         id: Uuid,
         body: &str,
         cache: CacheUse,
+        wait: bool,
         deadline: &Deadline,
     ) -> Result<Reply, Error> {
         let mut had_session = false;
+        self.copies.deposit();
         loop {
             // A caller who joins the flight may extend the deadline. The request that is under way
             // then expires at the earlier moment, and is published again.
             let expires = deadline.at();
             let once = async {
                 let session = self.session(had_session).await?;
-                had_session = true;
-                self.ask(&session, id, body, cache, expires).await
+                let patient = wait || std::mem::replace(&mut had_session, true);
+                let publish = || {
+                    let left = expires.saturating_duration_since(Instant::now());
+                    let properties =
+                        message::request_properties(id, &session.reply_to, left, cache);
+                    session.publish(id, body, properties)
+                };
+                self.ask(id, patient, expires, publish).await
             };
             match timeout_at(expires, once).await {
                 Ok(Ok(Some(reply))) if expired(&reply) && deadline.at() > expires => {}
@@ -91,26 +104,36 @@ impl Requester {
         }
     }
 
-    /// Publishes once and waits. `None`: lost, and worth another try while time is left.
+    /// Publishes and waits; after half of the time once more, if the budget for copies allows it.
+    /// `None`: lost, and worth another try while time is left.
     async fn ask(
         &self,
-        session: &Session,
         id: Uuid,
-        body: &str,
-        cache: CacheUse,
+        patient: bool,
         expires: Instant,
+        publish: impl Fn() -> bool,
     ) -> Result<Option<Reply>, Error> {
-        let Some(mut waiter) = self.pending.register(id) else {
+        let Some(mut waiter) = self.pending.register(id, patient) else {
             return Err(Error::Overloaded {
                 reason: "too many calls at once from this process".to_owned(),
             });
         };
-        let left = expires.saturating_duration_since(Instant::now());
-        let properties = message::request_properties(id, &session.reply_to, left, cache);
-        if !session.publish(id, body, properties) {
+        if !publish() {
             return Ok(None);
         }
-        match waiter.outcome().await {
+        let half = expires.saturating_duration_since(Instant::now()) / 2;
+        let outcome = match timeout(half, waiter.outcome()).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => {
+                // It may be lost without anybody's knowing. If its worker is only slow, the copy
+                // finds the answer in the cache.
+                if self.copies.withdraw() && !publish() {
+                    return Ok(None);
+                }
+                waiter.outcome().await
+            }
+        };
+        match outcome {
             Outcome::Reply(reply) => Ok(Some(reply)),
             Outcome::Lost => Ok(None),
             Outcome::Unroutable => {

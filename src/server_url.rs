@@ -14,13 +14,15 @@ use url::{Host, Url};
 /// A dead broker is noticed after two heartbeats.
 const HEARTBEAT_SECONDS: u16 = 5;
 
-/// A RabbitMQ address: `amqp://USER:PASSWORD@HOST:PORT/VHOST`.
+/// A RabbitMQ address: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or several of them, separated by
+/// commas: the nodes of one cluster, tried in a random order.
 ///
 /// The parts may be left out: user and password default to `guest`, the port to 5672 and the vhost,
 /// also for a lone trailing slash, to `/` (written `%2f`). The password is never printed.
 #[derive(Clone)]
 pub struct AmqpUrl {
-    uri: AMQPUri,
+    /// One at least.
+    nodes: Vec<AMQPUri>,
     shown: String,
 }
 
@@ -45,48 +47,33 @@ pub struct UrlError {
 impl AmqpUrl {
     const EXAMPLE: &str = "amqp://user:password@host:5672/vhost";
 
-    pub(crate) fn uri(&self) -> AMQPUri {
-        self.uri.clone()
+    /// The nodes, in the order in which to try them this time.
+    pub(crate) fn nodes(&self) -> Vec<AMQPUri> {
+        let mut nodes = self.nodes.clone();
+        fastrand::shuffle(&mut nodes);
+        nodes
     }
-}
 
-impl RedisUrl {
-    const EXAMPLE: &str = "redis://user:password@host:6379/0";
-
-    pub(crate) fn info(&self) -> redis::ConnectionInfo {
-        self.info.clone()
-    }
-}
-
-impl FromStr for AmqpUrl {
-    type Err = UrlError;
-
-    fn from_str(text: &str) -> Result<Self, UrlError> {
-        let refuse = |reason: String| UrlError {
-            reason,
-            example: Self::EXAMPLE,
-        };
-        let url = parse(text, "amqp", "amqps").map_err(refuse)?;
-        let host = host(&url).map_err(refuse)?;
+    fn node(text: &str) -> Result<(AMQPUri, String), String> {
+        let url = parse(text, "amqp", "amqps")?;
+        let host = host(&url)?;
         let port = url.port().unwrap_or(5672);
         let username = match url.username() {
             "" => "guest".to_owned(),
-            name => decode(name).map_err(refuse)?,
+            name => decode(name)?,
         };
         let password = match url.password() {
             None => "guest".to_owned(),
-            Some(password) => decode(password).map_err(refuse)?,
+            Some(password) => decode(password)?,
         };
         let vhost = match url.path() {
             "" | "/" => "/".to_owned(),
-            path => decode(&path[1..]).map_err(refuse)?,
+            path if path[1..].contains('/') => {
+                return Err("a slash inside the vhost's name is written %2f".to_owned());
+            }
+            path => decode(&path[1..])?,
         };
-        if url.path().get(1..).is_some_and(|path| path.contains('/')) {
-            return Err(refuse(
-                "a slash inside the vhost's name is written %2f".to_owned(),
-            ));
-        }
-        let query = amqp_query(&url).map_err(refuse)?;
+        let query = amqp_query(&url)?;
         let shown = format!(
             "amqp://{}@{}:{port}/{}",
             if url.username().is_empty() {
@@ -111,7 +98,32 @@ impl FromStr for AmqpUrl {
             vhost,
             query,
         };
-        Ok(Self { uri, shown })
+        Ok((uri, shown))
+    }
+}
+
+impl RedisUrl {
+    const EXAMPLE: &str = "redis://user:password@host:6379/0";
+
+    pub(crate) fn info(&self) -> redis::ConnectionInfo {
+        self.info.clone()
+    }
+}
+
+impl FromStr for AmqpUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let parsed: Result<Vec<_>, _> = text.split(',').map(Self::node).collect();
+        let (nodes, shown): (_, Vec<_>) = parsed
+            .map_err(|reason| UrlError {
+                reason,
+                example: Self::EXAMPLE,
+            })?
+            .into_iter()
+            .unzip();
+        let shown = shown.join(",");
+        Ok(Self { nodes, shown })
     }
 }
 
@@ -243,10 +255,20 @@ mod tests {
                 (shown, shown)
             );
             assert_eq!(
-                (url.uri.authority.host.as_str(), url.uri.vhost.as_str()),
+                (
+                    url.nodes[0].authority.host.as_str(),
+                    url.nodes[0].vhost.as_str()
+                ),
                 (host, vhost)
             );
         }
+    }
+
+    #[test]
+    fn several_nodes_are_separated_by_commas() {
+        let url: AmqpUrl = "amqp://u:s3cret@a,amqp://b:1/v".parse().unwrap();
+        assert_eq!(url.to_string(), "amqp://u@a:5672/%2f,amqp://guest@b:1/v");
+        assert_eq!(url.nodes().len(), 2);
     }
 
     #[test]
@@ -264,6 +286,8 @@ mod tests {
             "amqp://u:s3cret@h/?heartbeat=x",
             "amqp://u:s3cret@h/a/b",
             "amqp://u:s3%ff@h",
+            "amqp://u:s3cret@h,",
+            "amqp://u:s3cret@h,b",
         ] {
             let error = text.parse::<AmqpUrl>().unwrap_err().to_string();
             assert!(!error.contains("s3"), "{text}: {error}");

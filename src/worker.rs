@@ -1,10 +1,14 @@
 //! The worker: takes requests from the queue, one after another, and answers each.
 //!
 //! [`Worker::run`] keeps a session with the broker; [`Desk::serve`] is the whole path of one request.
-//! Everything about connections and settling is in [`session`], computing in [`compute`].
+//! Everything about connections and settling is in [`session`], computing in [`compute`]. Requests
+//! that may have ended a worker are kept apart by [`suspects`]; for requests that the broker has
+//! given up, [`dead_letters`] answers.
 
 mod compute;
+mod dead_letters;
 mod session;
+mod suspects;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,14 +16,16 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use lapin::message::Delivery;
+use lapin::types::ShortString;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use self::compute::Computer;
 use self::session::{Ended, Post, Session};
+use self::suspects::{Arrival, Suspects};
 use crate::broker::{self, Declare};
-use crate::cache::{Cache, CacheOptions, Lookup};
+use crate::cache::{Cache, CacheOptions, Key, Lookup};
 use crate::error::{Error, ErrorCode, quote};
 use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request, Source, is_direct_reply_to};
 use crate::procedure::Procedure;
@@ -135,6 +141,7 @@ impl<P: Procedure> Worker<P> {
             reply_to: options.reply_to,
             max_reply_size: options.max_reply_size,
             refused_reply_to: Seldom::default(),
+            suspects: Suspects::new(),
         });
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
@@ -204,6 +211,7 @@ struct Desk<P: Procedure> {
     reply_to: Vec<ReplyPattern>,
     max_reply_size: usize,
     refused_reply_to: Seldom,
+    suspects: Suspects,
 }
 
 impl<P: Procedure> Desk<P> {
@@ -212,24 +220,17 @@ impl<P: Procedure> Desk<P> {
     /// In this order: whoever has seen an answer finds it in the cache, a lost reply is still
     /// cached, and a killed worker's delivery goes to the next one. Returns early, without settling,
     /// when the session is lost: the broker redelivers.
-    async fn serve(self: Arc<Self>, post: Post, delivery: Delivery) {
+    async fn serve(self: Arc<Self>, post: Post, arrival: Arrival, delivery: Delivery) {
         let taken = Instant::now();
         let tag = delivery.delivery_tag;
         let request = Request::read(delivery.data, &delivery.properties);
         if let Some(name) = &request.reply_to
-            && !self.may_reply_to(name.as_str())
+            && !self.may_reply_to(name)
         {
-            if let Some(left_out) = self.refused_reply_to.happened() {
-                warn!(
-                    reply_to = quote(name.as_str().as_bytes()),
-                    left_out,
-                    "refused a request: its reply_to is no callback queue; --reply-to PATTERN allows it",
-                );
-            }
             return post.ack(tag).await;
         }
         // A panic of the user's code while reading or writing text; computing has its own net.
-        let answer = AssertUnwindSafe(self.answer(&post, &request, taken));
+        let answer = AssertUnwindSafe(self.answer(&post, &arrival, &request, taken));
         let Some(reply) = answer.catch_unwind().await.unwrap_or_else(|_| {
             error!("{} panicked; its caller is told that it failed", P::NAME);
             Some(failed(Failure::panicked::<P>()))
@@ -250,8 +251,35 @@ impl<P: Procedure> Desk<P> {
         post.ack(tag).await;
     }
 
+    /// Answers for a request that the broker has given up, see [`dead_letters`].
+    async fn serve_dead(self: Arc<Self>, post: Post, delivery: Delivery) {
+        let tag = delivery.delivery_tag;
+        let failure = dead_letters::failure(&delivery.properties);
+        let request = Request::read(delivery.data, &delivery.properties);
+        if let (Some(failure), Some(reply_to)) = (failure, request.reply_to)
+            && self.may_reply_to(&reply_to)
+        {
+            let (body, properties) = failed(failure).write(request.correlation_id.as_ref());
+            let replied = if is_direct_reply_to(&reply_to) {
+                post.reply_apart(reply_to, &body, properties).await
+            } else {
+                post.reply(reply_to, &body, properties).await
+            };
+            if !replied {
+                return;
+            }
+        }
+        post.ack(tag).await;
+    }
+
     /// The reply; `None` when the session was lost before computing began, or all has to end.
-    async fn answer(&self, post: &Post, request: &Request, taken: Instant) -> Option<Reply> {
+    async fn answer(
+        &self,
+        post: &Post,
+        arrival: &Arrival,
+        request: &Request,
+        taken: Instant,
+    ) -> Option<Reply> {
         let argument = match request.argument::<P::Argument>() {
             Ok(argument) => Arc::new(argument),
             Err(failure) => return Some(failed(failure)),
@@ -259,10 +287,10 @@ impl<P: Procedure> Desk<P> {
         let key = self.cache.key::<P>(&argument);
         let vacancy = match request.cache {
             CacheUse::Bypass => None,
-            CacheUse::Refresh => Some(self.cache.vacancy(key)),
+            CacheUse::Refresh => Some(self.cache.vacancy(key.clone())),
             CacheUse::Normal => {
                 let procedure = self.computer.procedure();
-                match self.cache.lookup(key, procedure, &argument).await {
+                match self.cache.lookup(key.clone(), procedure, &argument).await {
                     Lookup::Hit(answer) => {
                         return Some(self.answered(answer.to_string(), Source::Cache, true));
                     }
@@ -270,12 +298,21 @@ impl<P: Procedure> Desk<P> {
                 }
             }
         };
+        let turn = post.lost.run_until_cancelled(arrival.turn()).await?;
+        if turn.is_some() && self.is_poison(&key, request).await {
+            error!(%key, "a request has ended the workers that began it, and is not begun again");
+            return Some(failed(Failure {
+                code: ErrorCode::Poison,
+                message: "the request has ended the workers that tried it".to_owned(),
+            }));
+        }
         let may_start = || request.expiration.is_none_or(|left| taken.elapsed() < left);
-        let computed = self
-            .computer
-            .compute(&argument, &post.lost, may_start)
-            .await?;
-        debug!(argument = quote(&request.body), ok = computed.is_ok(), elapsed = ?taken.elapsed(), "computed");
+        let computing = self.computer.compute(&argument, &post.lost, may_start);
+        let computed = computing.await?;
+        debug!(%key, ok = computed.is_ok(), elapsed = ?taken.elapsed(), "computed");
+        if turn.is_some() {
+            self.cache.forget_starts(&key).await;
+        }
         let answer = match computed {
             Ok(answer) => answer.to_string(),
             Err(failure) => return Some(failed(failure)),
@@ -287,6 +324,14 @@ impl<P: Procedure> Desk<P> {
             _ => false,
         };
         Some(self.answered(answer, Source::Computed, filled))
+    }
+
+    /// Counts a suspect's start, in Redis or, where that cannot be asked, as the broker does.
+    async fn is_poison(&self, key: &Key, request: &Request) -> bool {
+        match self.cache.count_start(key).await {
+            Some(starts) => starts >= suspects::MOST_STARTS,
+            None => request.delivered_before >= suspects::MOST_DELIVERIES,
+        }
     }
 
     fn answered(&self, answer: String, source: Source, filled: bool) -> Reply {
@@ -308,8 +353,18 @@ impl<P: Procedure> Desk<P> {
     }
 
     /// Only to callback queues: see [`ReplyPattern`]. Never to where requests come from.
-    fn may_reply_to(&self, name: &str) -> bool {
-        !self.queue.covers(name) && self.reply_to.iter().any(|pattern| pattern.matches(name))
+    fn may_reply_to(&self, name: &ShortString) -> bool {
+        let name = name.as_str();
+        let may =
+            !self.queue.covers(name) && self.reply_to.iter().any(|pattern| pattern.matches(name));
+        if !may && let Some(left_out) = self.refused_reply_to.happened() {
+            warn!(
+                reply_to = quote(name.as_bytes()),
+                left_out,
+                "refused a request: its reply_to is no callback queue; --reply-to PATTERN allows it",
+            );
+        }
+        may
     }
 }
 

@@ -14,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use bb8::{ErrorSink, ManageConnection, Pool, PooledConnection};
 use bb8_redis::RedisConnectionManager;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisError};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -104,11 +104,29 @@ impl Connection {
         command: &Cmd,
         limit: Duration,
     ) -> Result<T, Unanswered> {
+        let send = async |mut connection| command.query_async(&mut connection).await;
+        self.within(limit, send).await
+    }
+
+    /// The same for several commands in one round trip.
+    pub(crate) async fn run_all<T: FromRedisValue>(
+        &self,
+        commands: &Pipeline,
+        limit: Duration,
+    ) -> Result<T, Unanswered> {
+        let send = async |mut connection| commands.query_async(&mut connection).await;
+        self.within(limit, send).await
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        send: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, Unanswered> {
         let Some(link) = self.slot.load_full() else {
             return Err(Unanswered::Unavailable);
         };
-        let mut connection = link.connection.clone();
-        match timeout(limit, command.query_async(&mut connection)).await {
+        match timeout(limit, send(link.connection.clone())).await {
             Ok(Ok(value)) => {
                 link.breaker.answered();
                 Ok(value)

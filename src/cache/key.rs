@@ -65,6 +65,12 @@ impl Key {
         Self(key)
     }
 
+    /// Where it is counted how often workers began a request for this key that somebody's end may
+    /// be the fault of. In braces: in a Redis cluster it stands beside the answer.
+    pub(crate) fn starts(&self) -> String {
+        format!("{{{}}}:starts", self.0)
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

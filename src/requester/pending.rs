@@ -30,7 +30,14 @@ pub(crate) enum Outcome {
 
 /// The table; clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Pending(Arc<Mutex<HashMap<Uuid, oneshot::Sender<Outcome>>>>);
+pub(crate) struct Pending(Arc<Mutex<HashMap<Uuid, Entry>>>);
+
+#[derive(Debug)]
+struct Entry {
+    outcome: oneshot::Sender<Outcome>,
+    /// Does not mind that nobody serves at the moment.
+    patient: bool,
+}
 
 /// A registered wait for one reply.
 #[derive(Debug)]
@@ -42,13 +49,17 @@ pub(crate) struct Waiter {
 
 impl Pending {
     /// Registers a wait for the reply to `id`; `None` when too many are in flight.
-    pub(crate) fn register(&self, id: Uuid) -> Option<Waiter> {
+    pub(crate) fn register(&self, id: Uuid, patient: bool) -> Option<Waiter> {
         let mut table = self.lock();
         if table.len() >= MOST_IN_FLIGHT {
             return None;
         }
         let (sender, outcome) = oneshot::channel();
-        table.insert(id, sender);
+        let entry = Entry {
+            outcome: sender,
+            patient,
+        };
+        table.insert(id, entry);
         Some(Waiter {
             id,
             outcome,
@@ -61,7 +72,7 @@ impl Pending {
         let waiter = self.lock().remove(&id);
         if let Some(waiter) = waiter {
             // It has just given up: as if the outcome had come later.
-            let _ = waiter.send(outcome);
+            let _ = waiter.outcome.send(outcome);
         }
     }
 
@@ -69,8 +80,23 @@ impl Pending {
     pub(crate) fn complete_all(&self, outcome: &Outcome) {
         let waiters = std::mem::take(&mut *self.lock());
         for waiter in waiters.into_values() {
-            let _ = waiter.send(outcome.clone());
+            let _ = waiter.outcome.send(outcome.clone());
         }
+    }
+
+    /// Ends the waits of those who want to know that nobody serves.
+    pub(crate) fn complete_impatient(&self, outcome: &Outcome) {
+        let waiters: Vec<_> = self
+            .lock()
+            .extract_if(|_, waiter| !waiter.patient)
+            .collect();
+        for (_, waiter) in waiters {
+            let _ = waiter.outcome.send(outcome.clone());
+        }
+    }
+
+    pub(crate) fn is_patient(&self, id: Uuid) -> bool {
+        self.lock().get(&id).is_some_and(|waiter| waiter.patient)
     }
 
     pub(crate) fn awaits(&self, id: Uuid) -> bool {
@@ -81,7 +107,7 @@ impl Pending {
         self.lock().is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, oneshot::Sender<Outcome>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
         // Nothing panics while it is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,7 +127,10 @@ impl Drop for Waiter {
         // open may be a later registration of the same id, which is not ours to remove.
         self.outcome.close();
         let mut table = self.table.lock();
-        if table.get(&self.id).is_some_and(oneshot::Sender::is_closed) {
+        if table
+            .get(&self.id)
+            .is_some_and(|entry| entry.outcome.is_closed())
+        {
             table.remove(&self.id);
         }
     }
@@ -123,7 +152,7 @@ mod tests {
     async fn the_first_reply_wins_and_later_ones_are_dropped() {
         let pending = Pending::default();
         let id = Uuid::new_v4();
-        let mut waiter = pending.register(id).unwrap();
+        let mut waiter = pending.register(id, false).unwrap();
         pending.complete(Uuid::new_v4(), reply("somebody else's"));
         pending.complete(id, reply("first"));
         pending.complete(id, reply("second"));
@@ -135,7 +164,7 @@ mod tests {
     fn a_waiter_that_gives_up_leaves_nothing_behind() {
         let pending = Pending::default();
         let id = Uuid::new_v4();
-        drop(pending.register(id).unwrap());
+        drop(pending.register(id, false).unwrap());
         assert!(pending.is_empty());
         pending.complete(id, reply("late"));
     }
@@ -144,8 +173,8 @@ mod tests {
     async fn dropping_an_old_waiter_spares_a_new_one_of_the_same_id() {
         let pending = Pending::default();
         let id = Uuid::new_v4();
-        let old = pending.register(id).unwrap();
-        let mut new = pending.register(id).unwrap();
+        let old = pending.register(id, false).unwrap();
+        let mut new = pending.register(id, false).unwrap();
         drop(old);
         pending.complete(id, reply("for the new one"));
         assert_eq!(new.outcome().await, reply("for the new one"));
@@ -155,7 +184,7 @@ mod tests {
     async fn all_are_told_when_the_connection_is_lost() {
         let pending = Pending::default();
         let mut waiters: Vec<Waiter> = (0..100)
-            .map(|_| pending.register(Uuid::new_v4()).unwrap())
+            .map(|_| pending.register(Uuid::new_v4(), false).unwrap())
             .collect();
         pending.complete_all(&Outcome::Lost);
         for waiter in &mut waiters {
@@ -164,14 +193,27 @@ mod tests {
         assert!(pending.is_empty());
     }
 
+    #[tokio::test]
+    async fn only_the_impatient_are_told_that_nobody_serves() {
+        let pending = Pending::default();
+        let (early, late) = (Uuid::new_v4(), Uuid::new_v4());
+        let mut impatient = pending.register(early, false).unwrap();
+        let mut patient = pending.register(late, true).unwrap();
+        pending.complete_impatient(&Outcome::Unroutable);
+        assert_eq!(impatient.outcome().await, Outcome::Unroutable);
+        assert!(pending.is_patient(late));
+        pending.complete(late, reply("after all"));
+        assert_eq!(patient.outcome().await, reply("after all"));
+    }
+
     #[test]
     fn the_table_is_bounded() {
         let pending = Pending::default();
         let waiters: Vec<Waiter> = (0..MOST_IN_FLIGHT)
-            .map(|_| pending.register(Uuid::new_v4()).unwrap())
+            .map(|_| pending.register(Uuid::new_v4(), false).unwrap())
             .collect();
-        assert!(pending.register(Uuid::new_v4()).is_none());
+        assert!(pending.register(Uuid::new_v4(), false).is_none());
         drop(waiters);
-        assert!(pending.register(Uuid::new_v4()).is_some());
+        assert!(pending.register(Uuid::new_v4(), false).is_some());
     }
 }

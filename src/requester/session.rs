@@ -210,7 +210,7 @@ impl Supervisor {
                 Some(audience) = looking.next() => match audience {
                     Audience::Serving => seen = Some(Instant::now()),
                     Audience::Nobody if !recently(seen) => {
-                        self.pending.complete_all(&self.nobody_serving());
+                        self.pending.complete_impatient(&self.nobody_serving());
                     }
                     Audience::Nobody | Audience::Unknown => {}
                 },
@@ -242,7 +242,7 @@ impl Supervisor {
         {
             self.pending.complete(
                 id,
-                if may_come_back {
+                if may_come_back || self.pending.is_patient(id) {
                     Outcome::Unroutable
                 } else {
                     self.nobody_serving()

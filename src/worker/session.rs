@@ -8,12 +8,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
     ConfirmSelectOptions,
 };
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -27,6 +28,9 @@ use crate::message::is_direct_reply_to;
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::server_url::AmqpUrl;
+
+/// Dead letters are few, and answering takes no computing.
+const DEAD_PREFETCH: u16 = 16;
 
 /// Before a reply that was refused is tried again.
 const NACK_PAUSE: Duration = Duration::from_millis(100);
@@ -43,6 +47,8 @@ pub(super) struct Session {
     consuming: Connection,
     publishing: Connection,
     deliveries: Consumer,
+    /// Of the dead-letter queue, where there is one that may be read, with the channel for its acks.
+    dead: Option<(Channel, Consumer)>,
     post: Post,
     /// What the broker says of the queue, where it is not what was to be declared.
     pub(super) declared_otherwise: Option<String>,
@@ -69,7 +75,7 @@ impl Session {
         declare: Declare,
         prefetch: u16,
     ) -> Result<Self, Error> {
-        let queue = queue.as_short();
+        let (dead_letters, queue) = (queue.dead_letters(), queue.as_short());
         let (consuming, publishing) = tokio::try_join!(
             broker::connect(url, "worker requests"),
             broker::connect(url, "worker replies"),
@@ -77,8 +83,10 @@ impl Session {
         let declared_otherwise = broker::ensure_queue(url, &consuming, &queue, declare).await?;
         let (acks, replies, deliveries) =
             broker::bounded(url, open_channels(&consuming, &publishing, queue, prefetch)).await?;
+        let dead = open_dead(&consuming, dead_letters).await;
         let lost = CancellationToken::new();
         Ok(Self {
+            dead,
             consuming,
             publishing,
             deliveries,
@@ -131,12 +139,14 @@ impl Session {
         loop {
             tokio::select! {
                 delivery = self.deliveries.next() => match delivery {
-                    Some(Ok(delivery)) => {
-                        tasks.spawn(Arc::clone(desk).serve(self.post.clone(), delivery));
-                    }
+                    Some(Ok(delivery)) => self.take(desk, tasks, delivery),
                     Some(Err(error)) => return broker::describe(&error),
                     None => return "the queue was deleted".to_owned(),
                 },
+                Some((acks, delivery)) = next_dead(&mut self.dead) => {
+                    let post = Post { acks, ..self.post.clone() };
+                    tasks.spawn(Arc::clone(desk).serve_dead(post, delivery));
+                }
                 Some(ended) = tasks.join_next() => report(ended),
                 // While it is blocked, replies wait; what they are for stays unacked.
                 trouble = broker::trouble(&self.publishing, &mut events) => {
@@ -147,6 +157,11 @@ impl Session {
                 () = self.post.lost.cancelled() => return self.post.why(),
             }
         }
+    }
+
+    fn take<P: Procedure>(&self, desk: &Arc<Desk<P>>, tasks: &mut JoinSet<()>, delivery: Delivery) {
+        let arrival = desk.suspects.arrived(delivery.redelivered);
+        tasks.spawn(Arc::clone(desk).serve(self.post.clone(), arrival, delivery));
     }
 
     /// Takes no more, finishes and answers what is held.
@@ -166,7 +181,7 @@ impl Session {
         }
         // What had arrived before the cancellation is held, too.
         while let Ok(Some(Ok(delivery))) = timeout_at(deadline, self.deliveries.next()).await {
-            tasks.spawn(Arc::clone(desk).serve(self.post.clone(), delivery));
+            self.take(desk, tasks, delivery);
         }
         while let Ok(Some(ended)) = timeout_at(deadline, tasks.join_next()).await {
             report(ended);
@@ -179,6 +194,39 @@ impl Session {
         warn!("requests are left unanswered; the broker gives them to other workers");
         Stopped::Abandoned
     }
+}
+
+/// A consumer of the dead-letter queue. There need not be one, nor the right to read it.
+async fn open_dead(connection: &Connection, queue: ShortString) -> Option<(Channel, Consumer)> {
+    let open = async {
+        broker::declare_passively(connection, &queue).await?;
+        let channel = broker::open_channel(connection).await?;
+        channel
+            .basic_qos(DEAD_PREFETCH, BasicQosOptions::default())
+            .await?;
+        let deliveries = consume(&channel, queue.clone()).await?;
+        Ok((channel, deliveries))
+    };
+    match broker::bounded_lapin(open).await {
+        Ok(dead) => Some(dead),
+        Err(error) => {
+            debug!(%queue, %error, "not answering for dead letters");
+            None
+        }
+    }
+}
+
+/// The next dead letter; `None` when there is none to be had any more.
+async fn next_dead(dead: &mut Option<(Channel, Consumer)>) -> Option<(Channel, Delivery)> {
+    let Some((acks, deliveries)) = dead else {
+        return std::future::pending().await;
+    };
+    if let Some(Ok(delivery)) = deliveries.next().await {
+        return Some((acks.clone(), delivery));
+    }
+    // Deleted, most likely. It is looked for again at the next connect.
+    *dead = None;
+    None
 }
 
 /// A task that panicked has settled nothing: its delivery stays unacked until the session ends.
@@ -230,23 +278,31 @@ impl Post {
         properties: BasicProperties,
     ) -> bool {
         let url = self.apart.lock().await;
+        let connecting = broker::connect(&url, "worker suspect reply");
+        let connection = match self.lost.run_until_cancelled(connecting).await {
+            Some(Ok(connection)) => connection,
+            Some(Err(error)) => {
+                self.give_up(error.to_string());
+                return false;
+            }
+            None => return false,
+        };
         let replied = async {
-            let uri = url.uri();
-            let connection = Connection::connect_uri(uri, ConnectionProperties::default()).await?;
             let channel = broker::open_channel(&connection).await?;
             channel
                 .confirm_select(ConfirmSelectOptions::default())
                 .await?;
-            publish(&channel, to.clone(), body, properties).await?;
-            broker::close(&connection).await;
-            Ok(())
+            publish(&channel, to.clone(), body, properties).await
         };
         let replied = self
             .lost
             .run_until_cancelled(broker::bounded_lapin(replied))
             .await;
         match replied {
-            Some(Ok(())) => true,
+            Some(Ok(())) => {
+                broker::close(&connection).await;
+                true
+            }
             Some(Err(error)) if broker::is_internal_error(&error) => {
                 let reply_to = quote(to.as_str().as_bytes());
                 warn!(
@@ -323,13 +379,13 @@ async fn open_channels(
         .confirm_select(ConfirmSelectOptions::default())
         .await?;
     acks.basic_qos(prefetch, BasicQosOptions::default()).await?;
-    let deliveries = acks
-        .basic_consume(
-            queue,
-            ShortString::default(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        )
-        .await?;
+    let deliveries = consume(&acks, queue).await?;
     Ok((acks, replies, deliveries))
+}
+
+async fn consume(channel: &Channel, queue: ShortString) -> lapin::Result<Consumer> {
+    let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
+    channel
+        .basic_consume(queue, tag, options, FieldTable::default())
+        .await
 }

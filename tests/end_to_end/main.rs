@@ -22,6 +22,7 @@ mod rights;
 mod servers_down;
 mod shutdown;
 mod support;
+mod suspects;
 mod tutorial;
 mod wire_cache_header;
 mod wire_hostile;

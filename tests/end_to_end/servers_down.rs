@@ -247,3 +247,37 @@ async fn time_out_holds_while_redis_is_silent() {
     finished.refuses(124, "100 ms");
     assert!(finished.took < Duration::from_millis(400), "{finished:#?}");
 }
+
+#[tokio::test]
+async fn call_that_may_wait_waits_for_a_worker() {
+    let setup = Setup::new().await;
+    let call = setup.start_call(&["30", "--wait", "--timeout", "20s"]);
+    let patience = Duration::from_millis(1500);
+    assert!(
+        tokio::time::timeout(
+            patience,
+            wait::wait_until("an end", async || { !call.stderr().is_empty() })
+        )
+        .await
+        .is_err()
+    );
+    let _worker = setup.worker(&[]).await;
+    call.finish().await.answers("832040\n");
+}
+
+#[tokio::test]
+async fn another_node_is_taken_when_one_is_down() {
+    let setup = Setup::new().await;
+    let nobody = ClosedPort::reserve();
+    let nodes = format!(
+        "{},{}",
+        setup.vhost.url_by(nobody.port()),
+        setup.vhost.url()
+    );
+    let by_both = |arguments: &[&str]| setup.rpcache(arguments).env("AMQP_URL", &nodes);
+    let _worker = setup.serving(by_both(&["worker"])).await;
+    for n in 30..40 {
+        let call = by_both(&["call", &n.to_string(), "--no-cache"]).run().await;
+        assert_eq!(call.code, Some(0), "{call:#?}");
+    }
+}

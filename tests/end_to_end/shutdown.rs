@@ -99,6 +99,10 @@ async fn second_signal_ends_it_at_once() {
     let finished = worker.finish().await;
     assert_eq!(finished.code, Some(130), "{finished:#?}");
     assert!(finished.took < GRACE, "{finished:#?}");
+    wait::wait_until("the broker has noticed", async || {
+        setup.consumers(QUEUE).await == 0
+    })
+    .await;
     // Nothing was lost: another worker finds what was not answered.
     let _next = setup.worker(&[]).await;
     setup.all_taken().await;

@@ -267,3 +267,16 @@ async fn reply_to_somebody_else_is_ignored() {
     worker.reply(&request, RIGHT).await;
     call.finish().await.answers("832040\n");
 }
+/// The first may have been lost: with a broker, or with a worker that is not ours.
+#[tokio::test]
+async fn unanswered_request_is_sent_once_more_under_the_same_id() {
+    let setup = Setup::new().await;
+    let mut worker = setup.raw_worker().await;
+    let call = setup.start_call(&["30", "--timeout", "4s"]);
+    let first = worker.take().await;
+    let second = worker.take().await;
+    assert_eq!(correlation_id(&second), correlation_id(&first));
+    assert!(expiration(&second) <= 2_000, "{} ms", expiration(&second));
+    worker.reply(&second, RIGHT).await;
+    call.finish().await.answers("832040\n");
+}

@@ -69,7 +69,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Group)]
 pub(crate) struct Broker {
-    /// RabbitMQ's address; the vhost / is written %2f [default: guest at localhost:5672, vhost /]
+    /// RabbitMQ's address, or several of a cluster with commas between; the vhost / is written %2f
+    /// [default: guest at localhost:5672, vhost /]
     #[arg(
         long,
         env = "AMQP_URL",
@@ -180,6 +181,7 @@ with its exit code.
 
 The source of an answer is `cache`, `computed`, or `shared`: another call for the
 same number was already under way.")]
+#[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
 pub(crate) struct Call {
     /// Numbers, and ranges that include both ends: 30, 0..100
     #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Asked::from_str)]
@@ -188,6 +190,10 @@ pub(crate) struct Call {
     /// The most that each answer may take: 500ms, 3s, 2m; a bare number is seconds
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) timeout: Duration,
+
+    /// If nobody serves the queue, wait for a worker to come
+    #[arg(long)]
+    pub(crate) wait: bool,
 
     /// Leave the cache alone: neither look nor store, here and in the worker
     #[arg(long, conflicts_with = "refresh")]
@@ -414,6 +420,7 @@ impl Call {
     pub(crate) fn call_options(&self) -> CallOptions {
         CallOptions {
             timeout: self.timeout,
+            wait: self.wait,
             cache: match (self.no_cache, self.refresh) {
                 (true, _) => CacheUse::Bypass,
                 (false, true) => CacheUse::Refresh,

@@ -1,0 +1,182 @@
+//! Requests that were delivered before. One of them may have ended the worker that had it.
+//!
+//! A worker that is killed by a request loses with it everything that it held, and the broker gives
+//! all of that out again: so a redelivered request is a suspect. Suspects wait until the fresh ones
+//! that the worker held before them are settled, and are then computed one at a time, in a random
+//! order: if one of them kills this worker, too, it takes no fresh one along, and the innocent get
+//! ahead of it before long. How often a suspect was begun is counted in Redis, see
+//! [`crate::cache::Cache::count_start`]; at [`MOST_STARTS`] it is answered `poison`.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// A request that was begun so often and never finished is not begun again.
+pub(super) const MOST_STARTS: u64 = 3;
+
+/// The same for what the broker counts, where Redis cannot be asked: deliveries of a whole batch
+/// are counted alike, innocent ones too, so the limit is further away.
+pub(super) const MOST_DELIVERIES: u64 = 15;
+
+/// What comes back together is taken in a random order: each waits up to this long.
+const SHUFFLE: Duration = Duration::from_millis(100);
+
+/// Who is in the worker's hands, in the order of arrival.
+#[derive(Debug, Clone)]
+pub(super) struct Suspects {
+    fresh: Arc<Fresh>,
+    turn: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Fresh {
+    held: Mutex<Held>,
+    /// The oldest fresh one that is held; the next number if there is none.
+    oldest: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    next: u64,
+    numbers: BTreeSet<u64>,
+}
+
+/// A delivery in the worker's hands. A fresh one lets the suspects behind it go when dropped.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    number: u64,
+    suspect: bool,
+    suspects: Suspects,
+}
+
+impl Suspects {
+    pub(super) fn new() -> Self {
+        Self {
+            fresh: Arc::new(Fresh {
+                held: Mutex::default(),
+                oldest: watch::Sender::new(0),
+            }),
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Takes note of a delivery, in the order in which they come.
+    pub(super) fn arrived(&self, redelivered: bool) -> Arrival {
+        let mut held = self.fresh.lock();
+        let number = held.next;
+        held.next += 1;
+        if !redelivered {
+            held.numbers.insert(number);
+        }
+        Arrival {
+            number,
+            suspect: redelivered,
+            suspects: self.clone(),
+        }
+    }
+}
+
+impl Arrival {
+    /// For a suspect, its turn: it holds it for as long as it is computed. `None` for a fresh one.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        if !self.suspect {
+            return None;
+        }
+        let mut oldest = self.suspects.fresh.oldest.subscribe();
+        // Neither the sender nor the semaphore can be gone: both are ours.
+        let _ = oldest
+            .wait_for(|_| self.suspects.fresh.none_before(self.number))
+            .await;
+        tokio::time::sleep(SHUFFLE.mul_f32(fastrand::f32())).await;
+        Arc::clone(&self.suspects.turn).acquire_owned().await.ok()
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        if self.suspect {
+            return;
+        }
+        let fresh = &self.suspects.fresh;
+        let oldest = {
+            let mut held = fresh.lock();
+            held.numbers.remove(&self.number);
+            held.numbers.first().copied().unwrap_or(held.next)
+        };
+        fresh
+            .oldest
+            .send_if_modified(|known| std::mem::replace(known, oldest) != oldest);
+    }
+}
+
+impl Fresh {
+    fn none_before(&self, number: u64) -> bool {
+        self.lock()
+            .numbers
+            .first()
+            .is_none_or(|&oldest| oldest > number)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        // Nothing panics while it is held.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+    use tokio::time::timeout;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fresh_one_has_no_turn_to_wait_for() {
+        let suspects = Suspects::new();
+        let _suspect = suspects.arrived(true);
+        assert!(suspects.arrived(false).turn().now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_suspect_waits_for_the_fresh_ones_before_it_and_not_for_later_ones() {
+        let suspects = Suspects::new();
+        let before = [suspects.arrived(false), suspects.arrived(false)];
+        let suspect = suspects.arrived(true);
+        let _later = suspects.arrived(false);
+        assert!(timeout(LONG, suspect.turn()).await.is_err());
+        let turn = tokio::spawn(async move { suspect.turn().await.is_some() });
+        for fresh in before {
+            tokio::task::yield_now().await;
+            assert!(!turn.is_finished());
+            drop(fresh);
+        }
+        assert!(timeout(LONG, turn).await.is_ok_and(|turn| turn.unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn suspects_have_their_turn_one_at_a_time_and_in_no_fixed_order() {
+        let suspects = Suspects::new();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let all = (0..20).map(|i| {
+            let (arrival, order) = (suspects.arrived(true), Arc::clone(&order));
+            let busy = Arc::clone(&suspects.turn);
+            async move {
+                let turn = arrival.turn().await;
+                assert_eq!(busy.available_permits(), 0);
+                order.lock().unwrap().push(i);
+                tokio::time::sleep(LONG).await;
+                drop(turn);
+            }
+        });
+        futures_util::future::join_all(all).await;
+        let order = order.lock().unwrap();
+        assert_eq!(order.len(), 20);
+        assert!(
+            !order.is_sorted(),
+            "one chance in 20! that this fails by itself"
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! Requests that end their workers, and requests that the broker gives up: each caller hears of it,
+//! and the neighbours are served.
+
+use crate::support::amqp::{Caller, QUEUE};
+use crate::support::process::Process;
+use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
+
+const STARTS: &str = "{fib:600000}:starts";
+
+async fn send(caller: &Caller, n: u64) {
+    let properties = caller.properties();
+    caller.send(n.to_string().as_bytes(), properties).await;
+}
+
+/// Kills the worker as if what it computes had done it, and waits until the broker has noticed.
+async fn dies(setup: &Setup, worker: Process) {
+    worker.signal("KILL");
+    worker.finish().await;
+    wait::wait_until("the broker has noticed", async || {
+        setup.consumers(QUEUE).await == 0
+    })
+    .await;
+}
+
+async fn began(setup: &Setup, starts: &str) {
+    wait::wait_until("the suspect is begun", async || {
+        setup.redis.get(STARTS).await.as_deref() == Some(starts)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn request_that_ends_its_workers_is_poison_and_its_neighbour_is_served() {
+    let setup = Setup::new().await;
+    let mut caller = setup.caller().await;
+    let worker = setup.worker(&ONE_AT_A_TIME).await;
+    send(&caller, SLOW).await;
+    setup.all_taken().await;
+    dies(&setup, worker).await;
+    for starts in ["1", "2"] {
+        let worker = setup.worker(&ONE_AT_A_TIME).await;
+        began(&setup, starts).await;
+        dies(&setup, worker).await;
+    }
+    let worker = setup.worker(&ONE_AT_A_TIME).await;
+    caller.next_reply().await.fails_as("poison");
+    caller.is_served().await;
+    setup.assert_settled(worker).await;
+}
+
+#[tokio::test]
+async fn suspect_that_is_computed_is_forgotten() {
+    let setup = Setup::new().await;
+    let mut caller = setup.caller().await;
+    let worker = setup.worker(&ONE_AT_A_TIME).await;
+    send(&caller, SLOW).await;
+    setup.all_taken().await;
+    dies(&setup, worker).await;
+    let worker = setup.worker(&ONE_AT_A_TIME).await;
+    let reply = caller.next_reply().await;
+    let found = (reply.header("x-rpcache-error"), reply.body.len());
+    assert_eq!(found, (None, 125_393));
+    assert_eq!(setup.redis.get(STARTS).await, None);
+    setup.assert_settled(worker).await;
+}
+
+/// Declares the request queue so that what the broker gives up goes to `rpc_queue.dead`. In earnest
+/// that is a policy's business; a worker uses the queue as it is.
+async fn queue_with_dead_letters(setup: &Setup, extra: &[(&'static str, AMQPValue)]) {
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-dead-letter-exchange".into(), text(""));
+    arguments.insert("x-dead-letter-routing-key".into(), text("rpc_queue.dead"));
+    for (name, value) in extra {
+        arguments.insert((*name).into(), value.clone());
+    }
+    let declare = async |name: &'static str, arguments| {
+        let options = QueueDeclareOptions::default();
+        let channel = &setup.broker.channel;
+        channel
+            .queue_declare(name.into(), options, arguments)
+            .await
+            .expect("anybody may declare it");
+    };
+    declare(QUEUE, arguments).await;
+    declare("rpc_queue.dead", FieldTable::default()).await;
+}
+
+#[tokio::test]
+async fn caller_of_an_expired_request_is_told() {
+    let setup = Setup::new().await;
+    queue_with_dead_letters(&setup, &[]).await;
+    let options = [&ONE_AT_A_TIME[..], &["--prefetch", "1"]].concat();
+    let worker = setup.worker(&options).await;
+    let slow = setup.caller().await;
+    send(&slow, SLOW).await;
+    setup.all_taken().await;
+    let mut caller = setup.caller().await;
+    let properties = caller.properties().with_expiration("50".into());
+    let reply = caller.ask_with(b"30", properties).await;
+    reply.fails_as("expired");
+    setup.assert_settled(worker).await;
+}
+
+#[tokio::test]
+async fn caller_of_an_overflowing_request_is_told() {
+    let setup = Setup::new().await;
+    queue_with_dead_letters(&setup, &[("x-max-length", AMQPValue::LongInt(1))]).await;
+    let options = [&ONE_AT_A_TIME[..], &["--prefetch", "1"]].concat();
+    let worker = setup.worker(&options).await;
+    let slow = setup.caller().await;
+    send(&slow, SLOW).await;
+    setup.all_taken().await;
+    let mut first = setup.caller().await;
+    send(&first, 30).await;
+    // There is room for one: the older one goes.
+    let second = setup.caller().await;
+    send(&second, 31).await;
+    first.next_reply().await.fails_as("overloaded");
+    setup.assert_settled(worker).await;
+}
+
+#[tokio::test]
+async fn what_is_no_dead_letter_is_not_answered() {
+    let setup = Setup::new().await;
+    queue_with_dead_letters(&setup, &[]).await;
+    let worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    let properties = caller.properties();
+    caller
+        .broker
+        .publish("rpc_queue.dead", b"30", properties)
+        .await;
+    wait::wait_until("it is taken", async || {
+        let look = setup.broker.look_at("rpc_queue.dead").await;
+        look.is_some_and(|(messages, _)| messages == 0)
+    })
+    .await;
+    // The next reply is the next request's own.
+    caller.is_served().await;
+    setup.assert_settled(worker).await;
+    setup.broker.assert_empty("rpc_queue.dead").await;
+}
