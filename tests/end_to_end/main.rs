@@ -25,6 +25,7 @@ mod support;
 mod suspects;
 mod tutorial;
 mod wire_cache_header;
+mod wire_generated;
 mod wire_hostile;
 mod wire_in;
 mod wire_out;
