@@ -267,4 +267,90 @@ mod tests {
         let (leader, _, _) = tokio::join!(leader, later, earlier);
         assert_eq!(leader, Landed::Own(490));
     }
+
+    /// What the interleavings below are judged by: flights aloft for each key, and how often there
+    /// were two at once.
+    #[derive(Default)]
+    struct Sky {
+        aloft: [AtomicU32; 3],
+        collisions: AtomicU32,
+    }
+
+    /// Takes a flight down however it ends.
+    struct Aloft(Arc<Sky>, u8);
+
+    impl Aloft {
+        fn new(sky: Arc<Sky>, key: u8) -> Self {
+            if sky.aloft[usize::from(key)].fetch_add(1, Ordering::SeqCst) > 0 {
+                sky.collisions.fetch_add(1, Ordering::SeqCst);
+            }
+            Self(sky, key)
+        }
+    }
+
+    impl Drop for Aloft {
+        fn drop(&mut self) {
+            self.0.aloft[usize::from(self.1)].fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Comes at a random moment for one of a few keys, with a random patience; its flight, if it is
+    /// the one to start it, lands, panics, or never ends. The key, and what it saw if it did not
+    /// give up.
+    async fn caller(
+        mut rng: fastrand::Rng,
+        flights: Arc<SingleFlight<u8, (u8, u64)>>,
+        sky: Arc<Sky>,
+    ) -> (u8, Option<Landed<(u8, u64)>>) {
+        sleep(Duration::from_millis(rng.u64(..50))).await;
+        let (key, patience) = (rng.u8(..3), Duration::from_millis(rng.u64(1..60)));
+        let started = Instant::now();
+        let fly = |_| async move {
+            let _aloft = Aloft::new(sky, key);
+            sleep(Duration::from_millis(rng.u64(..40))).await;
+            match rng.u8(..10) {
+                // Without the panic hook, which would print ten thousand times.
+                0 => std::panic::resume_unwind(Box::new("a panic")),
+                1 => std::future::pending().await,
+                _ => (key, rng.u64(..)),
+            }
+        };
+        let seen = timeout(patience, flights.join(key, started + patience, fly)).await;
+        assert!(started.elapsed() <= patience, "late");
+        (key, seen.ok())
+    }
+
+    #[test]
+    fn in_a_hundred_thousand_interleavings_nobody_is_lost_or_mixed_up() {
+        let mut shared = 0;
+        for seed in 0..1000 {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let mut rng = fastrand::Rng::with_seed(seed);
+                let (flights, sky) = (Arc::new(SingleFlight::new()), Arc::new(Sky::default()));
+                let callers: Vec<_> = (0..100)
+                    .map(|_| caller(rng.fork(), Arc::clone(&flights), Arc::clone(&sky)))
+                    .map(tokio::spawn)
+                    .collect();
+                for caller in callers {
+                    let (key, seen) = caller.await.unwrap();
+                    shared += u32::from(matches!(seen, Some(Landed::Shared(_))));
+                    if let Some(Landed::Own((of, _)) | Landed::Shared((of, _))) = seen {
+                        assert_eq!(of, key, "seed {seed}: somebody else's outcome");
+                    }
+                }
+                // Flights that nobody waits for end by themselves.
+                sleep(Duration::from_millis(1)).await;
+                assert!(flights.lock().is_empty(), "seed {seed}");
+                let aloft = sky.aloft.each_ref().map(|n| n.load(Ordering::SeqCst));
+                assert_eq!(aloft, [0; 3], "seed {seed}");
+                assert_eq!(sky.collisions.load(Ordering::SeqCst), 0, "seed {seed}");
+            });
+        }
+        assert!(shared > 10_000, "only {shared} of them met anybody");
+    }
 }
