@@ -29,7 +29,7 @@ use crate::server_url::RedisUrl;
 /// background.
 const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 
-/// Between two attempts to connect, less up to a half of it at random.
+/// Between two attempts to connect, and up to a half of it more at random.
 const REDIAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The process's connection to one Redis. Dropping it ends the keeper and the connection.
@@ -181,7 +181,7 @@ async fn keep(
         }
     };
     loop {
-        let next = Instant::now() + REDIAL_PAUSE.mul_f32(0.5 + 0.5 * fastrand::f32());
+        let next = Instant::now() + REDIAL_PAUSE.mul_f32(1.0 + 0.5 * fastrand::f32());
         let error = match check_out(&url, &pool, &mut failures).await {
             Ok(link) => {
                 slot.store(Some(Arc::clone(&*link)));
