@@ -66,50 +66,71 @@ fn vhost(number: usize) -> String {
     format!("t{number}")
 }
 
-/// The node and its epmd: running for as long as this process.
-struct Broker {
-    port: u16,
-    _processes: [Child; 2],
-}
-
 fn broker_port() -> u16 {
     // A failure is kept too: it would only repeat itself, slowly, in every test.
-    static BROKER: OnceLock<Result<Broker, String>> = OnceLock::new();
-    match BROKER.get_or_init(start) {
-        Ok(broker) => broker.port,
+    static BROKER: OnceLock<Result<Node, String>> = OnceLock::new();
+    match BROKER.get_or_init(Node::start) {
+        Ok(node) => node.amqp,
         Err(reason) => panic!("no RabbitMQ for the tests: {reason}"),
     }
 }
 
-fn start() -> Result<Broker, String> {
-    let mut failure = String::new();
-    for _ in 0..3 {
-        // Another process may have taken one of the ports: once more with others.
-        match try_to_start() {
-            Ok(broker) => return Ok(broker),
-            Err(reason) => failure = reason,
-        }
-    }
-    Err(failure)
+/// A RabbitMQ node and the epmd that belongs to it alone.
+pub(crate) struct Node {
+    pub(crate) folder: PathBuf,
+    pub(crate) amqp: u16,
+    pub(crate) distribution: u16,
+    pub(crate) epmd: u16,
+    pub(crate) process: Child,
+    _epmd_process: Child,
 }
 
-fn try_to_start() -> Result<Broker, String> {
-    let folder = lifetime::folder("rabbitmq");
-    let [amqp, distribution, epmd] = ports::free();
-    write_configuration(&folder, amqp);
-    // Left to itself the node starts an epmd that outlives it and belongs to nobody.
-    let epmd_process = lifetime::start_server(epmd_command(epmd), &lifetime::folder("epmd"), epmd)?;
+impl Node {
+    pub(crate) fn start() -> Result<Self, String> {
+        let mut failure = String::new();
+        for _ in 0..3 {
+            // Another process may have taken one of the ports: once more with others.
+            match Self::try_to_start() {
+                Ok(node) => return Ok(node),
+                Err(reason) => failure = reason,
+            }
+        }
+        Err(failure)
+    }
+
+    fn try_to_start() -> Result<Self, String> {
+        let folder = lifetime::folder("rabbitmq");
+        let [amqp, distribution, epmd] = ports::free();
+        write_configuration(&folder, amqp);
+        // Left to itself the node starts an epmd that outlives it and belongs to nobody.
+        let epmd_process =
+            lifetime::start_server(epmd_command(epmd), &lifetime::folder("epmd"), epmd)?;
+        let process = launch(&folder, amqp, distribution, epmd)?;
+        Ok(Self {
+            process,
+            folder,
+            amqp,
+            distribution,
+            epmd,
+            _epmd_process: epmd_process,
+        })
+    }
+}
+
+pub(crate) fn launch(
+    folder: &Path,
+    amqp: u16,
+    distribution: u16,
+    epmd: u16,
+) -> Result<Child, String> {
     let mut node = Command::new(find(
         "lib/rabbitmq/bin/rabbitmq-server",
         "sbin/rabbitmq-server",
     )?);
     node.env("ERL_EPMD_PORT", epmd.to_string())
         .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-        .env("HOME", &folder)
-        .env(
-            "RABBITMQ_NODENAME",
-            format!("t{}@localhost", std::process::id()),
-        )
+        .env("HOME", folder)
+        .env("RABBITMQ_NODENAME", node_name())
         .env("RABBITMQ_DIST_PORT", distribution.to_string())
         .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
         .env("RABBITMQ_LOG_BASE", folder.join("log"))
@@ -121,11 +142,11 @@ fn try_to_start() -> Result<Broker, String> {
         .env("RABBITMQ_PID_FILE", folder.join("pid"))
         .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
     // The definitions are in place before the port is opened.
-    let node = lifetime::start_server(node, &folder, amqp)?;
-    Ok(Broker {
-        port: amqp,
-        _processes: [node, epmd_process],
-    })
+    lifetime::start_server(node, folder, amqp)
+}
+
+pub(crate) fn node_name() -> String {
+    format!("t{}@localhost", std::process::id())
 }
 
 fn write_configuration(folder: &Path, port: u16) {
@@ -169,7 +190,7 @@ fn epmd_command(port: u16) -> Command {
 
 /// Looks beside the folders in `PATH`. First as Debian has it, whose `sbin/rabbitmq-server` is a
 /// wrapper that changes the user; then as everybody else does.
-fn find(debian: &str, others: &str) -> Result<PathBuf, String> {
+pub(crate) fn find(debian: &str, others: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let prefixes =
         || std::env::split_paths(&path).filter_map(|bin| bin.parent().map(Path::to_owned));

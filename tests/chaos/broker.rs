@@ -1,0 +1,147 @@
+//! The private RabbitMQ, and what can be done to it from inside.
+
+use std::process::{Command, Stdio};
+
+use tokio::task::block_in_place;
+
+use crate::support::process::signal;
+use crate::support::rabbitmq::{Node, find, launch, node_name};
+
+/// The vhost of a run: the first of those that the node has.
+pub(crate) const VHOST: &str = "t0";
+
+pub(crate) struct Broker {
+    node: Node,
+}
+
+impl Broker {
+    pub(crate) fn start() -> Result<Self, String> {
+        Ok(Self {
+            node: Node::start()?,
+        })
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.node.amqp
+    }
+
+    /// Kills the Erlang machine; the child that was started is only its shell script, and ends
+    /// with it.
+    pub(crate) fn kill(&mut self) -> Result<(), String> {
+        let text = self.evaluate("os:getpid().")?;
+        signal(
+            "KILL",
+            text.trim()
+                .parse()
+                .map_err(|_| format!("no process id: {text}"))?,
+        );
+        block_in_place(|| self.node.process.wait())
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Starts it again on the same data; returns when it listens.
+    pub(crate) fn start_again(&mut self) -> Result<(), String> {
+        block_in_place(|| {
+            let Node {
+                folder,
+                amqp,
+                distribution,
+                epmd,
+                ..
+            } = &self.node;
+            self.node.process = launch(folder, *amqp, *distribution, *epmd)?;
+            Ok(())
+        })
+    }
+
+    /// Has the node evaluate an Erlang expression, which a short-lived node of ours sends it: much
+    /// quicker than rabbitmqctl. What it evaluates to, as text.
+    pub(crate) fn evaluate(&self, expression: &str) -> Result<String, String> {
+        block_in_place(|| evaluate(&self.node, expression))
+    }
+
+    pub(crate) fn close_all_connections(&self) -> Result<(), String> {
+        self.evaluate("rabbit_networking:close_connections(rabbit_networking:connections_local(), \"chaos\").").map(drop)
+    }
+
+    pub(crate) fn alarm(&self, on: bool) -> Result<(), String> {
+        let mark = if on { "0.0000001" } else { "0.4" };
+        self.evaluate(&format!(
+            "vm_memory_monitor:set_vm_memory_high_watermark({mark})."
+        ))
+        .map(drop)
+    }
+
+    /// Deletes the queues whose name begins so.
+    pub(crate) fn delete_queues(&self, prefix: &str) -> Result<(), String> {
+        let length = prefix.len();
+        self.evaluate(&format!(
+            "[rabbit_amqqueue:delete(Q, false, false, <<\"chaos\">>) || Q <- rabbit_amqqueue:list(<<\"{VHOST}\">>), \
+             binary:longest_common_prefix([element(4, amqqueue:get_name(Q)), <<\"{prefix}\">>]) =:= {length}]."
+        ))
+        .map(drop)
+    }
+
+    /// Each queue: its name, the messages that wait in it and those that are not acked.
+    pub(crate) fn queues(&self) -> Result<Vec<(String, u64, u64)>, String> {
+        let text = self.evaluate(&format!(
+            "[io_lib:format(\"~s ~p ~p~n\", [element(4, amqqueue:get_name(Q)) | \
+             [V || {{_, V}} <- rabbit_amqqueue:info(Q, [messages_ready, messages_unacknowledged])]]) \
+             || Q <- rabbit_amqqueue:list(<<\"{VHOST}\">>)]."
+        ))?;
+        let parse = |line: &str| {
+            let mut words = line.split(' ');
+            let name = words.next()?.to_owned();
+            Some((
+                name,
+                words.next()?.parse().ok()?,
+                words.next()?.parse().ok()?,
+            ))
+        };
+        text.lines()
+            .filter(|line| !line.is_empty())
+            .map(|line| parse(line).ok_or_else(|| format!("not a queue: {line}")))
+            .collect()
+    }
+
+    /// How many connections it has.
+    pub(crate) fn connections(&self) -> Result<usize, String> {
+        let text =
+            self.evaluate("integer_to_list(length(rabbit_networking:connections_local())).")?;
+        text.trim().parse().map_err(|_| text)
+    }
+}
+
+/// The expression and what it evaluates to pass as text, lists of characters as they are.
+fn evaluate(node: &Node, expression: &str) -> Result<String, String> {
+    const SEND: &str = r#"
+        {ok, Tokens, _} = erl_scan:string(os:getenv("CHAOS_EXPRESSION")),
+        {ok, Expressions} = erl_parse:parse_exprs(Tokens),
+        Node = list_to_atom(os:getenv("CHAOS_NODE")),
+        case rpc:call(Node, erl_eval, exprs, [Expressions, []], 10000) of
+            {value, Value, _} ->
+                Text = try unicode:characters_to_binary(Value) catch _:_ -> error end,
+                if is_binary(Text) -> file:write(standard_io, Text); true -> io:format("~0p", [Value]) end,
+                halt(0);
+            Failure -> io:format("~0p", [Failure]), halt(1)
+        end."#;
+    let output = Command::new(find("lib/erlang/bin/erl", "bin/erl")?)
+        .args(["-noinput", "-hidden", "-boot", "no_dot_erlang", "-sname"])
+        .arg(format!("chaos{}@localhost", fastrand::u64(..)))
+        .args(["-eval", SEND])
+        .env("CHAOS_EXPRESSION", expression)
+        .env("CHAOS_NODE", node_name())
+        .env("HOME", &node.folder)
+        .env("ERL_EPMD_PORT", node.epmd.to_string())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .map_err(|error| format!("erl: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(format!("the broker does not evaluate {expression}: {text}"))
+    }
+}

@@ -1,0 +1,127 @@
+//! One run: from the start of the servers to the report.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Args;
+use crate::clients::Clients;
+use crate::ending;
+use crate::fleet::Fleet;
+use crate::ledger::Ledger;
+use crate::oracle::Oracle;
+use crate::plan::{self, LEAD_IN};
+use crate::progress::Progress;
+use crate::record::Clock;
+use crate::report::Report;
+use crate::strikes::Striker;
+use crate::support::lifetime;
+use crate::timeline::Timeline;
+use crate::usage::{Growth, Usage};
+
+pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
+    let length = args.length();
+    let lanes = plan::plan(seed, length, &args.faults.0, args.workers as usize);
+    let answers = lifetime::folder("oracle").join("answers");
+    Oracle::compute()
+        .write(&answers)
+        .map_err(|error| error.to_string())?;
+    let fleet = Arc::new(Fleet::start(args).await?);
+    fleet.serving().await;
+
+    let clock = Clock::new();
+    let timeline = Arc::new(Timeline::new(clock));
+    let ledger = Arc::new(Ledger::new(clock, Arc::clone(&timeline)));
+    let began = Instant::now();
+    let clients = Clients::start(&fleet, &ledger, args, seed, &answers)?;
+    let progress = Progress::start(&ledger, &timeline, length);
+    let stop = stop_on_signal()?;
+    let striker = Striker {
+        fleet: Arc::clone(&fleet),
+        timeline: Arc::clone(&timeline),
+        ledger: Arc::clone(&ledger),
+        stop: stop.clone(),
+    };
+    let follow = |lane| tokio::spawn(striker.clone().follow(lane, began));
+    let lanes: Vec<_> = lanes.into_iter().map(follow).collect();
+
+    or_stopped(&stop, began + LEAD_IN.min(length)).await;
+    let start = usages(&fleet, &clients).await;
+    or_stopped(&stop, began + length).await;
+    let interrupted = stop.is_cancelled();
+    stop.cancel();
+    for lane in lanes {
+        lane.await
+            .map_err(|error| format!("a lane of faults: {error}"))?;
+    }
+    let took = began.elapsed();
+    let end = usages(&fleet, &clients).await;
+    clients.end(&ledger).await;
+    progress.end();
+    drop(striker);
+    ending::of(fleet, &ledger).await;
+
+    let growths = start
+        .into_iter()
+        .zip(end)
+        .map(|((who, start), (_, end))| Growth { who, start, end })
+        .collect();
+    Ok(Report {
+        seed,
+        took,
+        interrupted,
+        growths,
+        ledger,
+        timeline,
+    })
+}
+
+/// Cancelled by Ctrl-C and SIGTERM: the run then ends as if its time were up.
+fn stop_on_signal() -> Result<CancellationToken, String> {
+    let listen = |kind| signal(kind).map_err(|error| error.to_string());
+    let (mut interrupt, mut terminate) = (
+        listen(SignalKind::interrupt())?,
+        listen(SignalKind::terminate())?,
+    );
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        stopping.cancel();
+        // A second one ends it at once; the watchdog cleans up.
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(130);
+    });
+    Ok(stop)
+}
+
+async fn or_stopped(stop: &CancellationToken, until: Instant) {
+    tokio::select! {
+        () = sleep_until(until) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn usages(fleet: &Fleet, clients: &Clients) -> Vec<(String, Option<Usage>)> {
+    let mut usages = Vec::new();
+    for (seat, worker) in fleet.workers.iter().enumerate() {
+        // A worker that is under a fault is taken as it was left: its lane holds it.
+        let usage = worker
+            .try_lock()
+            .ok()
+            .and_then(|worker| Usage::of(worker.id()?));
+        usages.push((format!("worker {seat}"), usage));
+    }
+    for (number, process) in clients.ids().enumerate() {
+        usages.push((format!("client {number}"), process.and_then(Usage::of)));
+    }
+    usages
+}

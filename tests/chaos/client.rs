@@ -1,0 +1,165 @@
+//! The client's role: a process with one long-lived `Client`, many callers, and the oracle's eye on
+//! each of their calls. Ends when its stdin does, once every call has ended.
+
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use rpcache::fibonacci::{Fibonacci, N};
+use rpcache::{CacheOptions, CacheUse, CallOptions, Client, ClientOptions};
+use tokio::io::AsyncReadExt as _;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::ClientArgs;
+use crate::oracle::{self, Oracle};
+use crate::record::{Batch, Call, Clock, Outcome, micros};
+use crate::stall::Ticker;
+
+/// What a call may take beyond its deadline.
+const BOUND: Duration = Duration::from_millis(50);
+/// A call that has not ended so long after its deadline is lost.
+const GIVE_UP: Duration = Duration::from_secs(10);
+/// Most callers are patient enough to sit out any fault: of a hundred, the rest waits so long.
+const PATIENT: u64 = 30_000;
+const HASTY: [(u64, u64); 2] = [(8, 2000), (4, 200)];
+/// Of a hundred calls, how many each leave the cache alone or refresh it.
+const UNCACHED: [(u64, CacheUse); 2] = [(1, CacheUse::Bypass), (1, CacheUse::Refresh)];
+
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+struct Desk {
+    client: Client<Fibonacci>,
+    oracle: Oracle,
+    clock: Clock,
+    ticker: Ticker,
+    begun: AtomicU64,
+    ended: Mutex<Vec<Call>>,
+}
+
+pub(crate) async fn run(args: ClientArgs) {
+    let mut cache = CacheOptions::new(args.redis_url.parse().expect("the driver's URL"));
+    cache.ttl = Some(Duration::from_millis(args.ttl_ms));
+    let options = ClientOptions::new(args.amqp_url.parse().expect("the driver's URL"), cache);
+    let desk = Arc::new(Desk {
+        client: Client::new(Fibonacci::default(), options),
+        oracle: Oracle::read(&args.oracle).expect("the driver's file"),
+        clock: Clock::new(),
+        ticker: Ticker::start(),
+        begun: AtomicU64::new(0),
+        ended: Mutex::default(),
+    });
+    let stop = CancellationToken::new();
+    let mut rng = Rng::with_seed(args.seed);
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..args.callers {
+        callers.spawn(call_on(
+            Arc::clone(&desk),
+            rng.fork(),
+            args.clone(),
+            stop.clone(),
+        ));
+    }
+    let reports = tokio::spawn(report_on(Arc::clone(&desk)));
+    // Until the driver closes it, or is gone.
+    let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
+    stop.cancel();
+    while callers.join_next().await.is_some() {}
+    // It stops between two reports: nothing is awaited within one.
+    reports.abort();
+    let _ = reports.await;
+    print(&desk, true);
+    if let Some(desk) = Arc::into_inner(desk) {
+        desk.client.close().await;
+    }
+}
+
+/// One caller: the next call when the last one has ended, but no more than its share of the rate.
+async fn call_on(desk: Arc<Desk>, mut rng: Rng, args: ClientArgs, stop: CancellationToken) {
+    // Closed loop when there is no rate: the shortest interval there is.
+    let pause = match args.rate {
+        0 => Duration::from_nanos(1),
+        rate => Duration::from_secs(1) * args.callers / rate,
+    };
+    // Callers that begin at once would go on in step.
+    tokio::time::sleep(pause.mul_f64(rng.f64())).await;
+    let mut pace = interval(pause);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !stop.is_cancelled() {
+        if args.rate > 0 {
+            pace.tick().await;
+        }
+        let n = oracle::draw(&mut rng, args.hits);
+        let timeout_ms = pick(&mut rng, HASTY, PATIENT);
+        let cache = pick(&mut rng, UNCACHED, CacheUse::Normal);
+        call(&desk, n, timeout_ms, cache).await;
+    }
+}
+
+fn pick<T>(rng: &mut Rng, choices: impl IntoIterator<Item = (u64, T)>, otherwise: T) -> T {
+    let mut ticket = rng.u64(0..100);
+    for (share, choice) in choices {
+        if ticket < share {
+            return choice;
+        }
+        ticket -= share;
+    }
+    otherwise
+}
+
+async fn call(desk: &Desk, n: u64, timeout_ms: u64, cache: CacheUse) {
+    let patience = Duration::from_millis(timeout_ms);
+    let options = CallOptions {
+        timeout: patience,
+        cache,
+    };
+    desk.begun.fetch_add(1, Ordering::Relaxed);
+    let start = Instant::now();
+    let called = timeout(patience + GIVE_UP, desk.client.call_with(N(n), options)).await;
+    let end = Instant::now();
+    let outcome = match called {
+        Ok(Ok(answered)) if desk.oracle.is_answer(n, answered.answer.as_str()) => {
+            Outcome::Answered(answered.source.as_str().to_owned())
+        }
+        Ok(Ok(_)) => Outcome::Wrong,
+        Ok(Err(error)) => Outcome::Failed(error.code().to_owned(), error.to_string()),
+        Err(_) => Outcome::Lost,
+    };
+    let mut late = (end - start).saturating_sub(patience + BOUND);
+    if !late.is_zero() {
+        late = late.saturating_sub(desk.ticker.since(start + patience).await);
+    }
+    let call = Call {
+        start: desk.clock.micros(start),
+        end: desk.clock.micros(end),
+        timeout_ms,
+        n,
+        cached: cache == CacheUse::Normal,
+        late: micros(late),
+        outcome,
+    };
+    desk.ended.lock().expect("nobody panics with it").push(call);
+}
+
+async fn report_on(desk: Arc<Desk>) {
+    let mut next = interval(REPORT_EVERY);
+    loop {
+        next.tick().await;
+        print(&desk, false);
+    }
+}
+
+fn print(desk: &Desk, last: bool) {
+    let batch = Batch {
+        calls: std::mem::take(&mut *desk.ended.lock().expect("nobody panics with it")),
+        begun: desk.begun.load(Ordering::Relaxed),
+        stall: micros(desk.ticker.worst()),
+        last,
+    };
+    let mut line = serde_json::to_vec(&batch).expect("plain data");
+    line.push(b'\n');
+    // Nobody reads any more when the driver is gone; then stdin tells.
+    let _ = std::io::stdout().lock().write_all(&line);
+}

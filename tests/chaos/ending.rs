@@ -1,0 +1,79 @@
+//! After the last call: nothing may be left in a queue, on a link, or running.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::fleet::Fleet;
+use crate::ledger::Ledger;
+use crate::support::lifetime;
+use crate::usage;
+
+/// What is left may take a moment to go: a killed connection's queue, an expired request.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// Ends the fleet, and tells the ledger what leaked.
+pub(crate) async fn of(fleet: Arc<Fleet>, ledger: &Ledger) {
+    settled(ledger, || left_in_queues(&fleet, false)).await;
+    for worker in &fleet.workers {
+        let code = worker.lock().await.terminate().await;
+        ledger.worker_ended(code);
+        if code != Some(0) {
+            ledger.leak(format!("a worker that was idle ended with {code:?}"));
+        }
+    }
+    settled(ledger, || left_in_queues(&fleet, true)).await;
+    settled(ledger, async || match fleet.open_links() {
+        0 => None,
+        open => Some(format!("{open} connections are still open")),
+    })
+    .await;
+    for panic in fleet.panics().await {
+        ledger.leak(panic);
+    }
+    drop(Arc::into_inner(fleet).expect("everybody else has ended"));
+    settled(ledger, async || {
+        let mut left = usage::members(lifetime::group());
+        // The group's leader, and epmd, which ends with the run.
+        left.retain(|name| name != "cat" && name != "epmd");
+        (!left.is_empty()).then(|| format!("processes are left: {left:?}"))
+    })
+    .await;
+}
+
+/// Waits until nothing is left; what is left in the end has leaked.
+async fn settled(ledger: &Ledger, left: impl AsyncFn() -> Option<String>) {
+    let last_look = Instant::now() + PATIENCE;
+    while let Some(left) = left().await {
+        if Instant::now() >= last_look {
+            return ledger.leak(left);
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Without workers, nothing but the queue itself is left; with them, not even a message.
+async fn left_in_queues(fleet: &Fleet, without_workers: bool) -> Option<String> {
+    let broker = fleet.broker.lock().await;
+    let queues = match broker.queues() {
+        Ok(queues) => queues,
+        Err(problem) => return Some(problem),
+    };
+    for (name, ready, unacked) in queues {
+        if ready + unacked > 0 {
+            return Some(format!(
+                "{name} holds {ready} messages and {unacked} that are not acked"
+            ));
+        }
+        if name.starts_with("amq.") {
+            return Some(format!("the queue {name} is left"));
+        }
+    }
+    match broker.connections() {
+        Ok(0) => None,
+        Ok(_) if !without_workers => None,
+        Ok(connections) => Some(format!("the broker still has {connections} connections")),
+        Err(problem) => Some(problem),
+    }
+}

@@ -1,0 +1,98 @@
+//! The fault campaign: `scripts/chaos --help`.
+//!
+//! Real worker and client processes between a private RabbitMQ and a private Redis, faults drawn from
+//! a seed, and an oracle that judges every call: it must end in the right answer or a typed error by
+//! its deadline. The path of a run: `args` → `plan` (which fault when) → `campaign` (the run) →
+//! `fleet` (processes and links) → `strikes` (faults done) beside `clients` (calls made, in `client`)
+//! → `ledger` (calls judged, by `oracle` and `timeline`) → `ending` → `report`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a run that cannot go on ends by panicking"
+)]
+
+mod args;
+mod broker;
+mod campaign;
+mod client;
+mod clients;
+mod computed;
+mod ending;
+mod fault;
+mod fleet;
+mod ledger;
+mod oracle;
+mod plan;
+mod progress;
+mod proxy;
+mod record;
+mod redis_server;
+mod report;
+mod stall;
+mod strikes;
+mod support;
+mod timeline;
+mod usage;
+
+use std::process::ExitCode;
+
+use args::{Args, Role};
+use report::Report;
+
+fn main() -> ExitCode {
+    let args = Args::parse_with_help();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // Servers are started and asked by blocking calls, several at once.
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    if let Some(Role::Client(client)) = args.role {
+        runtime.block_on(client::run(client));
+        return ExitCode::SUCCESS;
+    }
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
+    if args.plan {
+        print!(
+            "{}",
+            plan::print(&plan::plan(
+                seed,
+                args.length(),
+                &args.faults.0,
+                args.workers as usize
+            ))
+        );
+        return ExitCode::SUCCESS;
+    }
+    eprintln!(
+        "seed {seed}: {} s, faults: {}",
+        args.length().as_secs_f64(),
+        args.faults
+    );
+    match runtime.block_on(async { campaign::run(&args, seed).await }) {
+        Ok(report) => judge(&args, &report),
+        Err(problem) => {
+            eprintln!("no campaign: {problem}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn judge(args: &Args, report: &Report) -> ExitCode {
+    print!("{}", report.table());
+    if let Some(path) = &args.json {
+        let text = format!("{:#}\n", report.json(args));
+        std::fs::write(path, text).unwrap_or_else(|error| eprintln!("{}: {error}", path.display()));
+    }
+    let failures = report.failures();
+    if failures.is_empty() {
+        println!("Nothing was wrong, lost, late or leaked.");
+        return ExitCode::SUCCESS;
+    }
+    for failure in &failures {
+        println!("{failure}");
+    }
+    println!("Again: {}", args.again(report.seed));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,77 @@
+//! Doing what the plan says: each fault and its repair.
+
+mod broker;
+mod link;
+mod redis;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::fault::{Fault, Scope};
+use crate::fleet::Fleet;
+use crate::ledger::Ledger;
+use crate::plan::Event;
+use crate::proxy::Mode;
+use crate::timeline::Timeline;
+
+/// What a link that is delayed adds, each way.
+const DELAY: Duration = Duration::from_millis(50);
+
+#[derive(Clone)]
+pub(crate) struct Striker {
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) timeline: Arc<Timeline>,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Faults that last end at once, and no other begins.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Striker {
+    /// One lane of the plan. An event whose time has come while the one before is not repaired yet
+    /// follows at once.
+    pub(crate) async fn follow(self, lane: Vec<Event>, start: Instant) {
+        for event in lane {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                () = sleep_until(start + event.at) => {}
+            }
+            let number = self.timeline.begin(event.fault);
+            let outcome = self.strike(&event).await;
+            self.timeline.end(number, outcome);
+        }
+    }
+
+    async fn strike(&self, event: &Event) -> Result<(), String> {
+        let amqp = &self.fleet.amqp_links;
+        let redis = &self.fleet.redis_links;
+        match event.fault {
+            Fault::AmqpStall => self.links(amqp, event, Mode::Stall).await,
+            Fault::AmqpDelay => self.links(amqp, event, Mode::Delay(DELAY)).await,
+            Fault::AmqpRefuse => self.links(amqp, event, Mode::Refuse).await,
+            Fault::AmqpCut => self.links(amqp, event, Mode::Pass).await,
+            Fault::RedisStall => self.links(redis, event, Mode::Stall).await,
+            Fault::RedisDelay => self.links(redis, event, Mode::Delay(DELAY)).await,
+            Fault::RedisRefuse => self.links(redis, event, Mode::Refuse).await,
+            Fault::RedisCut => self.links(redis, event, Mode::Pass).await,
+            fault => match fault.about().scope {
+                Scope::Worker => return self.worker(event).await,
+                Scope::Broker => return self.broker(event).await,
+                Scope::Redis => return self.redis(event).await,
+            },
+        }
+        Ok(())
+    }
+
+    /// As long as the fault lasts.
+    async fn last(&self, event: &Event) {
+        tokio::select! {
+            () = sleep(event.lasts) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+}
