@@ -113,6 +113,13 @@ impl Broker {
     }
 }
 
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // One that no longer listens to us is left to the run's watchdog.
+        let _ = self.kill();
+    }
+}
+
 /// The expression and what it evaluates to pass as text, lists of characters as they are.
 fn evaluate(node: &Node, expression: &str) -> Result<String, String> {
     const SEND: &str = r#"

@@ -13,6 +13,9 @@ use crate::timeline::Timeline;
 /// So many of a kind are told in words; the others are counted.
 const TOLD: usize = 10;
 
+/// In microseconds: longer than any call is waited for.
+const LONGEST: u64 = 100_000_000;
+
 pub(crate) struct Ledger {
     clock: Clock,
     timeline: Arc<Timeline>,
@@ -110,7 +113,7 @@ impl Ledger {
                 let kind = if source == "cache" { "hit" } else { "miss" };
                 let latencies = tally.latencies.entry((kind, !faults.is_empty()));
                 latencies
-                    .or_insert_with(|| Histogram::new(3).expect("three digits"))
+                    .or_insert_with(|| Histogram::new_with_max(LONGEST, 3).expect("three digits"))
                     .saturating_record(took);
                 if source == "computed" {
                     if let Some((accepts, first @ None)) = tally.recoveries.last_mut()
