@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::fault::{FAULTS, Selection};
+use crate::plan;
 
 /// Faults for workers, broker and Redis while clients call, and an oracle that knows every answer.
 #[derive(Debug, Parser)]
@@ -26,13 +27,21 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 60.0)]
     seconds: f64,
 
-    /// Which faults: names with commas between, all, or none
+    /// Which faults: names, workers, broker, redis, all or none, with commas between
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub(crate) faults: Selection,
+
+    /// One fault at a time in the whole fleet, with time to recover after each
+    #[arg(long)]
+    pub(crate) apart: bool,
 
     /// Where to write the report as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    /// Keep the logs of workers and clients in this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) logs: Option<PathBuf>,
 
     /// Print which fault would strike when, and end
     #[arg(long)]
@@ -107,6 +116,16 @@ impl Args {
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
+    pub(crate) fn plan(&self, seed: u64) -> Vec<Vec<plan::Event>> {
+        plan::plan(&plan::Run {
+            seed,
+            length: self.length(),
+            faults: &self.faults.0,
+            workers: self.workers as usize,
+            apart: self.apart,
+        })
+    }
+
     /// The command that repeats the run.
     pub(crate) fn again(&self, seed: u64) -> String {
         let Load {
@@ -116,9 +135,10 @@ impl Args {
             ttl_ms,
         } = &self.load;
         format!(
-            "scripts/chaos --seed {seed} --seconds {} --faults {} --workers {} --clients {} --callers {callers} --rate {rate} --hits {hits} --ttl-ms {ttl_ms}",
+            "scripts/chaos --seed {seed} --seconds {} --faults {}{} --workers {} --clients {} --callers {callers} --rate {rate} --hits {hits} --ttl-ms {ttl_ms}",
             self.length().as_secs_f64(),
             self.faults,
+            if self.apart { " --apart" } else { "" },
             self.workers,
             self.clients
         )

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use tokio::task::block_in_place;
 
 use crate::support::process::signal;
-use crate::support::rabbitmq::{Node, find, launch, node_name};
+use crate::support::rabbitmq::{Node, find, node_name};
 
 /// The vhost of a run: the first of those that the node has.
 pub(crate) const VHOST: &str = "t0";
@@ -25,34 +25,20 @@ impl Broker {
         self.node.amqp
     }
 
-    /// Kills the Erlang machine; the child that was started is only its shell script, and ends
-    /// with it.
-    pub(crate) fn kill(&mut self) -> Result<(), String> {
+    /// Kills the Erlang machine.
+    pub(crate) fn kill(&self) -> Result<(), String> {
         let text = self.evaluate("os:getpid().")?;
+        let machine = text.trim().parse();
         signal(
             "KILL",
-            text.trim()
-                .parse()
-                .map_err(|_| format!("no process id: {text}"))?,
+            machine.map_err(|_| format!("no process id: {text}"))?,
         );
-        block_in_place(|| self.node.process.wait())
-            .map(drop)
-            .map_err(|error| error.to_string())
+        Ok(())
     }
 
     /// Starts it again on the same data; returns when it listens.
     pub(crate) fn start_again(&mut self) -> Result<(), String> {
-        block_in_place(|| {
-            let Node {
-                folder,
-                amqp,
-                distribution,
-                epmd,
-                ..
-            } = &self.node;
-            self.node.process = launch(folder, *amqp, *distribution, *epmd)?;
-            Ok(())
-        })
+        block_in_place(|| self.node.launch())
     }
 
     /// Has the node evaluate an Erlang expression, which a short-lived node of ours sends it: much

@@ -12,7 +12,7 @@ use crate::ending;
 use crate::fleet::Fleet;
 use crate::ledger::Ledger;
 use crate::oracle::Oracle;
-use crate::plan::{self, LEAD_IN};
+use crate::plan::LEAD_IN;
 use crate::progress::Progress;
 use crate::record::Clock;
 use crate::report::Report;
@@ -23,7 +23,7 @@ use crate::usage::{Growth, Usage};
 
 pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
     let length = args.length();
-    let lanes = plan::plan(seed, length, &args.faults.0, args.workers as usize);
+    let lanes = args.plan(seed);
     let answers = lifetime::folder("oracle").join("answers");
     Oracle::compute()
         .write(&answers)
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
     let lanes: Vec<_> = lanes.into_iter().map(follow).collect();
 
     or_stopped(&stop, began + LEAD_IN.min(length)).await;
-    let start = usages(&fleet, &clients).await;
+    let start = usages(&fleet, &clients);
     or_stopped(&stop, began + length).await;
     let interrupted = stop.is_cancelled();
     stop.cancel();
@@ -57,11 +57,11 @@ pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
             .map_err(|error| format!("a lane of faults: {error}"))?;
     }
     let took = began.elapsed();
-    let end = usages(&fleet, &clients).await;
+    let end = usages(&fleet, &clients);
     clients.end(&ledger).await;
     progress.end();
     drop(striker);
-    ending::of(fleet, &ledger).await;
+    ending::of(fleet, &ledger, args.logs.as_deref()).await;
 
     let growths = start
         .into_iter()
@@ -110,7 +110,7 @@ async fn or_stopped(stop: &CancellationToken, until: Instant) {
     }
 }
 
-async fn usages(fleet: &Fleet, clients: &Clients) -> Vec<(String, Option<Usage>)> {
+fn usages(fleet: &Fleet, clients: &Clients) -> Vec<(String, Option<Usage>)> {
     let mut usages = Vec::new();
     for (seat, worker) in fleet.workers.iter().enumerate() {
         // A worker that is under a fault is taken as it was left: its lane holds it.

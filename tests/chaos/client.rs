@@ -12,6 +12,9 @@ use rpcache::{CacheOptions, CacheUse, CallOptions, Client, ClientOptions};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::ClientArgs;
 use crate::oracle::{self, Oracle};
@@ -40,6 +43,7 @@ struct Desk {
 }
 
 pub(crate) async fn run(args: ClientArgs) {
+    log_to_stderr();
     let mut cache = CacheOptions::new(args.redis_url.parse().expect("the driver's URL"));
     cache.ttl = Some(Duration::from_millis(args.ttl_ms));
     let options = ClientOptions::new(args.amqp_url.parse().expect("the driver's URL"), cache);
@@ -74,6 +78,15 @@ pub(crate) async fn run(args: ClientArgs) {
     if let Some(desk) = Arc::into_inner(desk) {
         desk.client.close().await;
     }
+}
+
+fn log_to_stderr() {
+    // Nothing of lapin's: it logs whole messages.
+    let ours = Targets::new().with_target("rpcache", LevelFilter::INFO);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
+    tracing_subscriber::registry().with(ours).with(lines).init();
 }
 
 /// One caller: the next call when the last one has ended, but no more than its share of the rate.

@@ -1,5 +1,6 @@
 //! After the last call: nothing may be left in a queue, on a link, or running.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::usage;
 const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Ends the fleet, and tells the ledger what leaked.
-pub(crate) async fn of(fleet: Arc<Fleet>, ledger: &Ledger) {
+pub(crate) async fn of(fleet: Arc<Fleet>, ledger: &Ledger, logs: Option<&Path>) {
     settled(ledger, || left_in_queues(&fleet, false)).await;
     for worker in &fleet.workers {
         let code = worker.lock().await.terminate().await;
@@ -29,8 +30,11 @@ pub(crate) async fn of(fleet: Arc<Fleet>, ledger: &Ledger) {
         open => Some(format!("{open} connections are still open")),
     })
     .await;
-    for panic in fleet.panics().await {
-        ledger.leak(panic);
+    for (name, log) in fleet.logs() {
+        read(ledger, &name, &log);
+        if let Some(folder) = logs {
+            keep(&log, folder, &name).unwrap_or_else(|error| eprintln!("{name}: {error}"));
+        }
     }
     drop(Arc::into_inner(fleet).expect("everybody else has ended"));
     settled(ledger, async || {
@@ -40,6 +44,24 @@ pub(crate) async fn of(fleet: Arc<Fleet>, ledger: &Ledger) {
         (!left.is_empty()).then(|| format!("processes are left: {left:?}"))
     })
     .await;
+}
+
+/// A panic is a leak: of a fault into the process.
+fn read(ledger: &Ledger, name: &str, log: &Path) {
+    let bytes = std::fs::read(log).unwrap_or_default();
+    ledger.tally().log_bytes += bytes.len() as u64;
+    let panics = String::from_utf8_lossy(&bytes)
+        .lines()
+        .filter(|line| line.contains("panicked"))
+        .count();
+    if panics > 0 {
+        ledger.leak(format!("{name} panicked: {panics} lines of its log say so"));
+    }
+}
+
+fn keep(log: &Path, folder: &Path, name: &str) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::copy(log, folder.join(format!("{name}.log"))).map(drop)
 }
 
 /// Waits until nothing is left; what is left in the end has leaked.

@@ -111,24 +111,35 @@ impl FromStr for Selection {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = || FAULTS.iter().map(|about| about.fault);
-        let one = |name: &str| {
-            let found = FAULTS.iter().find(|about| about.name == name);
-            found
-                .map(|about| about.fault)
-                .ok_or_else(|| format!("there is no fault {name:?}"))
+        let of = |scope| {
+            FAULTS
+                .iter()
+                .filter(move |about| about.scope == scope)
+                .collect()
         };
-        match text {
-            "all" => Ok(Self(all().collect())),
-            "none" => Ok(Self(Vec::new())),
-            // In the order of the table: the order of the list must not change the schedule.
-            names => {
-                let mut faults = names.split(',').map(one).collect::<Result<Vec<_>, _>>()?;
-                faults.sort();
-                faults.dedup();
-                Ok(Self(faults))
-            }
-        }
+        let named = |name: &str| -> Result<Vec<&About>, String> {
+            Ok(match name {
+                "all" => FAULTS.iter().collect(),
+                "none" => Vec::new(),
+                "workers" => of(Scope::Worker),
+                "broker" => of(Scope::Broker),
+                "redis" => of(Scope::Redis),
+                name => {
+                    let found = FAULTS.iter().find(|about| about.name == name);
+                    vec![found.ok_or_else(|| format!("there is no fault {name:?}"))?]
+                }
+            })
+        };
+        let lists = text.split(',').map(named).collect::<Result<Vec<_>, _>>()?;
+        let mut faults: Vec<Fault> = lists
+            .into_iter()
+            .flatten()
+            .map(|about| about.fault)
+            .collect();
+        // In the order of the table: the order of the list must not change the schedule.
+        faults.sort();
+        faults.dedup();
+        Ok(Self(faults))
     }
 }
 

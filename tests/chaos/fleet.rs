@@ -3,22 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
 
 use crate::args::{Args, Load};
 use crate::broker::{Broker, VHOST};
 use crate::proxy::Link;
 use crate::redis_server::Redis;
 use crate::support::lifetime;
-use crate::support::process::signal;
 use crate::support::wait::wait_until;
-
-/// A worker gives itself 10 s to finish.
-const ENDS_WITHIN: Duration = Duration::from_secs(15);
+use crate::worker::Worker;
 
 pub(crate) struct Fleet {
     pub(crate) broker: Mutex<Broker>,
@@ -27,6 +22,8 @@ pub(crate) struct Fleet {
     /// Of the workers first, then of the clients.
     pub(crate) amqp_links: Vec<Arc<Link>>,
     pub(crate) redis_links: Vec<Arc<Link>>,
+    /// Of the workers first, then of the clients, each with the name of whose it is.
+    logs: Vec<(String, PathBuf)>,
     load: Load,
 }
 
@@ -39,14 +36,15 @@ impl Fleet {
             amqp_links.push(Arc::new(Link::to(broker.port()).await));
             redis_links.push(Arc::new(Link::to(redis.port()).await));
         }
+        let seat =
+            |who: &str, number| (format!("{who}-{number}"), lifetime::folder(who).join("log"));
+        let logs: Vec<_> = (0..args.workers)
+            .map(|number| seat("worker", number))
+            .chain((0..args.clients).map(|number| seat("client", number)))
+            .collect();
         let workers = (0..args.workers as usize).map(|seat| {
-            let log = lifetime::folder("worker").join("log");
-            Mutex::new(Worker::start(
-                &amqp_links[seat],
-                &redis_links[seat],
-                &args.load,
-                log,
-            ))
+            let urls = (amqp_url(&amqp_links[seat]), redis_url(&redis_links[seat]));
+            Mutex::new(Worker::start(urls, args.load.ttl_ms, &logs[seat].1))
         });
         Ok(Self {
             workers: workers.collect(),
@@ -54,6 +52,7 @@ impl Fleet {
             redis: Mutex::new(redis),
             amqp_links,
             redis_links,
+            logs,
             load: args.load.clone(),
         })
     }
@@ -65,18 +64,17 @@ impl Fleet {
         seed: u64,
         oracle: &Path,
     ) -> std::io::Result<Child> {
-        let link = self.workers.len() + number;
+        let seat = self.workers.len() + number;
         let Load {
             callers,
             rate,
             hits,
             ttl_ms,
         } = &self.load;
-        let log = lifetime::folder("client").join("log");
         Command::new(std::env::current_exe()?)
             .arg("client")
-            .args(["--amqp-url", &amqp_url(&self.amqp_links[link])])
-            .args(["--redis-url", &redis_url(&self.redis_links[link])])
+            .args(["--amqp-url", &amqp_url(&self.amqp_links[seat])])
+            .args(["--redis-url", &redis_url(&self.redis_links[seat])])
             .arg("--oracle")
             .arg(oracle)
             .args(["--seed", &(seed ^ (number as u64) << 40).to_string()])
@@ -90,29 +88,23 @@ impl Fleet {
             .process_group(lifetime::group())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(log)?)
+            .stderr(std::fs::File::create(&self.logs[seat].1)?)
             .kill_on_drop(true)
             .spawn()
     }
 
     /// Waits until every worker takes requests.
     pub(crate) async fn serving(&self) {
-        for worker in &self.workers {
-            let worker = worker.lock().await;
-            wait_until("a worker serves", async || worker.says("serving ") > 0).await;
+        for (_, log) in &self.logs[..self.workers.len()] {
+            let serves =
+                async || std::fs::read_to_string(log).is_ok_and(|log| log.contains("serving "));
+            wait_until("a worker serves", serves).await;
         }
     }
 
-    /// Workers that panicked: none of them may.
-    pub(crate) async fn panics(&self) -> Vec<String> {
-        let mut panics = Vec::new();
-        for (seat, worker) in self.workers.iter().enumerate() {
-            match worker.lock().await.says("panicked") {
-                0 => {}
-                lines => panics.push(format!("worker {seat} panicked: {lines} lines")),
-            }
-        }
-        panics
+    /// Whose log is where.
+    pub(crate) fn logs(&self) -> Vec<(String, PathBuf)> {
+        self.logs.clone()
     }
 
     /// Connections that links still carry.
@@ -132,82 +124,4 @@ fn amqp_url(link: &Link) -> String {
 
 fn redis_url(link: &Link) -> String {
     format!("redis://127.0.0.1:{}/", link.port)
-}
-
-/// A seat in which one worker follows another.
-pub(crate) struct Worker {
-    child: Child,
-    command: Command,
-    /// What all of them have logged.
-    log: PathBuf,
-}
-
-impl Worker {
-    fn start(amqp: &Link, redis: &Link, load: &Load, log: PathBuf) -> Self {
-        let file = std::fs::File::create(&log).expect("the run's folder is ours");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rpcache"));
-        command
-            .args([
-                "worker",
-                "--concurrency",
-                "2",
-                "--ttl",
-                &format!("{}ms", load.ttl_ms),
-            ])
-            .env_clear()
-            .env("AMQP_URL", amqp_url(amqp))
-            .env("REDIS_URL", redis_url(redis))
-            .process_group(lifetime::group())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .kill_on_drop(true);
-        let child = command.spawn().expect("the command was built");
-        Self {
-            child,
-            command,
-            log,
-        }
-    }
-
-    pub(crate) fn id(&self) -> Option<u32> {
-        self.child.id()
-    }
-
-    pub(crate) fn signal(&self, name: &str) {
-        signal(name, self.id().expect("it has not been waited for"));
-    }
-
-    /// In how many lines of its log.
-    fn says(&self, text: &str) -> usize {
-        let log = std::fs::read(&self.log).expect("the run's folder is ours");
-        String::from_utf8_lossy(&log)
-            .lines()
-            .filter(|line| line.contains(text))
-            .count()
-    }
-
-    pub(crate) async fn kill(&mut self) -> Result<(), String> {
-        self.child.kill().await.map_err(|error| error.to_string())
-    }
-
-    /// Asks it to end and waits. Its exit code; none when it had to be killed.
-    pub(crate) async fn terminate(&mut self) -> Option<i32> {
-        self.signal("TERM");
-        let Ok(ended) = timeout(ENDS_WITHIN, self.child.wait()).await else {
-            let _ = self.child.kill().await;
-            return None;
-        };
-        ended.ok()?.code()
-    }
-
-    pub(crate) fn start_again(&mut self) -> Result<(), String> {
-        self.child = self.command.spawn().map_err(|error| error.to_string())?;
-        Ok(())
-    }
-
-    /// Whether it has ended although nobody asked it to.
-    pub(crate) fn is_gone(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
-    }
 }

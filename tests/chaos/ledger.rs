@@ -43,6 +43,8 @@ pub(crate) struct Tally {
     /// How often a worker that was asked to end did so with which exit code; none: it was killed.
     pub(crate) worker_exits: BTreeMap<Option<i32>, u64>,
     pub(crate) leaks: Vec<String>,
+    /// What all workers together have logged.
+    pub(crate) log_bytes: u64,
 }
 
 /// The errors of one code.
@@ -72,6 +74,7 @@ impl Ledger {
             recoveries: Vec::new(),
             worker_exits: BTreeMap::new(),
             leaks: Vec::new(),
+            log_bytes: 0,
         };
         Self {
             clock,
@@ -116,10 +119,10 @@ impl Ledger {
                     .or_insert_with(|| Histogram::new_with_max(LONGEST, 3).expect("three digits"))
                     .saturating_record(took);
                 if source == "computed" {
-                    if let Some((accepts, first @ None)) = tally.recoveries.last_mut()
-                        && call.end > *accepts
-                    {
-                        *first = Some(call.end);
+                    for (accepts, first) in &mut tally.recoveries {
+                        if first.is_none() && call.end > *accepts {
+                            *first = Some(call.end);
+                        }
                     }
                     let undisturbed = faults
                         .iter()

@@ -7,7 +7,6 @@
 //! → `ledger` (calls judged, by `oracle` and `timeline`) → `ending` → `report`.
 
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     reason = "a run that cannot go on ends by panicking"
 )]
@@ -32,8 +31,10 @@ mod report;
 mod stall;
 mod strikes;
 mod support;
+mod table;
 mod timeline;
 mod usage;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -54,15 +55,7 @@ fn main() -> ExitCode {
     }
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
     if args.plan {
-        print!(
-            "{}",
-            plan::print(&plan::plan(
-                seed,
-                args.length(),
-                &args.faults.0,
-                args.workers as usize
-            ))
-        );
+        print!("{}", plan::print(&args.plan(seed)));
         return ExitCode::SUCCESS;
     }
     eprintln!(
@@ -80,7 +73,7 @@ fn main() -> ExitCode {
 }
 
 fn judge(args: &Args, report: &Report) -> ExitCode {
-    print!("{}", report.table());
+    print!("{}", table::of(report));
     if let Some(path) = &args.json {
         let text = format!("{:#}\n", report.json(args));
         std::fs::write(path, text).unwrap_or_else(|error| eprintln!("{}: {error}", path.display()));

@@ -4,6 +4,7 @@
 //! another and never overlap. Lanes overlap freely. Worker 0 has no lane: it sees every fault of the
 //! servers, and what it holds at the end is what a long life has left behind.
 
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -26,77 +27,106 @@ pub(crate) struct Event {
     pub(crate) draw: u64,
 }
 
-/// The lanes of a run, each in the order of time.
-pub(crate) fn plan(
-    seed: u64,
-    length: Duration,
-    faults: &[Fault],
-    workers: usize,
-) -> Vec<Vec<Event>> {
-    let end = length.saturating_sub(LEAD_OUT);
-    let of = |scope| {
-        let faults = faults.iter().copied();
-        faults
-            .filter(|fault| fault.about().scope == scope)
-            .collect::<Vec<_>>()
-    };
-    let workers = (1..workers).map(|worker| {
-        lane(
-            seed ^ worker as u64,
-            end,
-            &of(Scope::Worker),
-            Some(worker),
-            (100, 600),
-        )
-    });
-    let servers = [
-        lane(seed ^ 1 << 32, end, &of(Scope::Broker), None, (1500, 3500)),
-        lane(seed ^ 2 << 32, end, &of(Scope::Redis), None, (600, 1800)),
-    ];
-    workers.chain(servers).collect()
+/// What a plan is made for.
+pub(crate) struct Run<'a> {
+    pub(crate) seed: u64,
+    pub(crate) length: Duration,
+    pub(crate) faults: &'a [Fault],
+    pub(crate) workers: usize,
+    /// One fault at a time in the whole fleet, with time to recover after each.
+    pub(crate) apart: bool,
 }
 
-/// `pause`: between the repair of one fault and the next one, in milliseconds.
-fn lane(
+/// A lane is drawn from these.
+struct Lane {
     seed: u64,
-    end: Duration,
-    faults: &[Fault],
-    worker: Option<usize>,
-    pause: (u64, u64),
-) -> Vec<Event> {
-    let mut rng = Rng::with_seed(seed);
-    let mut events = Vec::new();
-    let weights: u64 = faults.iter().map(|fault| fault.about().weight).sum();
-    let mut at = LEAD_IN;
-    while weights > 0 {
-        at += Duration::from_millis(rng.u64(pause.0..=pause.1));
-        let mut ticket = rng.u64(0..weights);
-        let fault = faults.iter().find(|fault| {
-            let weight = fault.about().weight;
-            let drawn = ticket < weight;
-            ticket = ticket.wrapping_sub(weight);
-            drawn
+    faults: Vec<Fault>,
+    /// Of which it may strike one.
+    workers: Range<usize>,
+    /// Between the repair of one fault and the next one, in milliseconds.
+    pause: RangeInclusive<u64>,
+}
+
+/// The lanes of a run, each in the order of time.
+pub(crate) fn plan(run: &Run) -> Vec<Vec<Event>> {
+    let of = |scope| {
+        run.faults
+            .iter()
+            .copied()
+            .filter(move |fault| fault.about().scope == scope)
+            .collect()
+    };
+    let lane = |number: u64, faults, workers, pause| Lane {
+        seed: run.seed ^ number << 32,
+        faults,
+        workers,
+        pause,
+    };
+    let lanes: Vec<Lane> = if run.apart {
+        vec![lane(0, run.faults.to_vec(), 1..run.workers, 2500..=3500)]
+    } else {
+        let workers = (1..run.workers).map(|worker| {
+            lane(
+                worker as u64 + 2,
+                of(Scope::Worker),
+                worker..worker + 1,
+                100..=600,
+            )
         });
-        let about = fault.expect("the ticket is below the sum").about();
-        // The cube draws short ones often and long ones seldom.
-        let share = rng.u64(0..=1000).pow(3);
-        let (shortest, longest) = about.lasts;
-        let lasts = Duration::from_millis(shortest + (longest - shortest) * share / 1_000_000_000);
-        let draw = rng.u64(..);
-        let repaired = at + lasts + Duration::from_millis(about.repair);
-        if repaired > end {
-            break;
+        let servers = [
+            lane(1, of(Scope::Broker), 0..0, 1500..=3500),
+            lane(2, of(Scope::Redis), 0..0, 600..=1800),
+        ];
+        workers.chain(servers).collect()
+    };
+    let end = run.length.saturating_sub(LEAD_OUT);
+    lanes.iter().map(|lane| lane.draw(end)).collect()
+}
+
+impl Lane {
+    fn draw(&self, end: Duration) -> Vec<Event> {
+        let mut rng = Rng::with_seed(self.seed);
+        let mut events = Vec::new();
+        let faults = || self.faults.iter().map(|fault| fault.about());
+        let faults =
+            || faults().filter(|about| about.scope != Scope::Worker || !self.workers.is_empty());
+        let weights: u64 = faults().map(|about| about.weight).sum();
+        if weights == 0 {
+            return events;
         }
-        events.push(Event {
-            at,
-            fault: about.fault,
-            worker,
-            lasts,
-            draw,
-        });
-        at = repaired;
+        let mut at = LEAD_IN;
+        loop {
+            at += Duration::from_millis(rng.u64(self.pause.clone()));
+            let mut ticket = rng.u64(0..weights);
+            let drawn = faults().find(|about| match ticket.checked_sub(about.weight) {
+                Some(left) => {
+                    ticket = left;
+                    false
+                }
+                None => true,
+            });
+            let about = drawn.expect("the ticket is below the sum");
+            // The cube draws short ones often and long ones seldom.
+            let share = rng.u64(0..=1000).pow(3);
+            let (shortest, longest) = about.lasts;
+            let lasts =
+                Duration::from_millis(shortest + (longest - shortest) * share / 1_000_000_000);
+            let draw = rng.u64(..);
+            let worker = (about.scope == Scope::Worker).then(|| rng.usize(self.workers.clone()));
+            let repaired = at + lasts + Duration::from_millis(about.repair);
+            if repaired > end {
+                return events;
+            }
+            events.push(Event {
+                at,
+                fault: about.fault,
+                worker,
+                lasts,
+                draw,
+            });
+            at = repaired;
+        }
     }
-    events
 }
 
 /// The plan as text, in the order of time.

@@ -1,6 +1,5 @@
-//! What a run has come to: a table for people, JSON for programs.
+//! What a run has come to: whether it failed, and all of it as JSON; `table` shows it to people.
 
-use std::fmt::Write as _;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +9,7 @@ use serde_json::{Value, json};
 use crate::args::Args;
 use crate::ledger::{Errors, Ledger};
 use crate::timeline::Timeline;
-use crate::usage::{Growth, Usage};
-
-/// So many combinations of faults are shown for an error.
-const SHOWN: usize = 6;
+use crate::usage::Growth;
 
 pub(crate) struct Report {
     pub(crate) seed: u64,
@@ -36,122 +32,6 @@ impl Report {
             failures.push("nothing was called".to_owned());
         }
         failures
-    }
-
-    pub(crate) fn table(&self) -> String {
-        let tally = self.ledger.tally();
-        let counts = self.timeline.counts();
-        let mut table = String::new();
-        let mut row = |name: &str, value: String| {
-            writeln!(table, "{name:<22} {value}").expect("strings take everything")
-        };
-        row("seed", self.seed.to_string());
-        row(
-            "length",
-            format!(
-                "{:.0} s{}",
-                self.took.as_secs_f64(),
-                if self.interrupted {
-                    ", interrupted"
-                } else {
-                    ""
-                }
-            ),
-        );
-        row("faults", counts.values().sum::<u64>().to_string());
-        for (fault, count) in &counts {
-            row(&format!("  {fault}"), count.to_string());
-        }
-        row("calls", tally.ended.to_string());
-        for (source, count) in &tally.answers {
-            row(&format!("  {source}"), count.to_string());
-        }
-        for (code, errors) in &tally.errors {
-            row(
-                &format!("  {code}"),
-                format!("{} ({})", errors.count, errors.example),
-            );
-            for ((timeout_ms, faults), count) in errors.most(SHOWN) {
-                row("", format!("{count:>7} of {timeout_ms} ms under {faults}"));
-            }
-        }
-        row("wrong", tally.wrong.to_string());
-        row("lost", tally.lost.to_string());
-        row("late", tally.late.to_string());
-        row(
-            "longest own stall",
-            format!("{} ms", tally.stalls.values().max().unwrap_or(&0) / 1000),
-        );
-        let computed = &tally.computed;
-        row(
-            "computed",
-            format!(
-                "{} of {} keys; {} overlapping, {} again at once",
-                computed.total,
-                computed.keys(),
-                computed.overlapping,
-                computed.again
-            ),
-        );
-        row(
-            "latency, ms",
-            "     p50      p99      max    calls".to_owned(),
-        );
-        for ((kind, faulty), latencies) in &tally.latencies {
-            let at = |quantile| millis(latencies.value_at_quantile(quantile));
-            let name = format!(
-                "  {kind}, {}",
-                if *faulty { "under faults" } else { "no fault" }
-            );
-            row(
-                &name,
-                format!(
-                    "{:>8.1} {:>8.1} {:>8.1} {:>8}",
-                    at(0.5),
-                    at(0.99),
-                    millis(latencies.max()),
-                    latencies.len()
-                ),
-            );
-        }
-        if !tally.recoveries.is_empty() {
-            row(
-                "broker back, first",
-                tally
-                    .recoveries
-                    .iter()
-                    .map(recovery)
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            );
-        }
-        row("worker exits", format!("{:?}", tally.worker_exits));
-        row(
-            "process",
-            "rss MB start, end; descriptors start, end".to_owned(),
-        );
-        for Growth { who, start, end } in &self.growths {
-            let rss = |usage: &Option<Usage>| {
-                usage.map_or("-".to_owned(), |usage| (usage.rss_kb / 1024).to_string())
-            };
-            let descriptors = |usage: &Option<Usage>| {
-                usage.map_or("-".to_owned(), |usage| usage.descriptors.to_string())
-            };
-            row(
-                &format!("  {who}"),
-                format!(
-                    "{:>4} {:>4}; {:>4} {:>4}",
-                    rss(start),
-                    rss(end),
-                    descriptors(start),
-                    descriptors(end)
-                ),
-            );
-        }
-        for problem in self.timeline.problems() {
-            row("the driver", problem);
-        }
-        table
     }
 
     pub(crate) fn json(&self, args: &Args) -> Value {
@@ -187,6 +67,7 @@ impl Report {
             "seconds": self.took.as_secs_f64(),
             "interrupted": self.interrupted,
             "selection": args.faults.to_string(),
+            "apart": args.apart,
             "workers": args.workers,
             "clients": args.clients,
             "callers": args.load.callers,
@@ -207,6 +88,7 @@ impl Report {
             "recoveries_us": tally.recoveries.iter().map(|(accepts, first)| first.map(|first| first - accepts)).collect::<Vec<_>>(),
             "worker_exits": exits.collect::<Vec<_>>(),
             "processes": self.growths,
+            "worker_log_bytes": tally.log_bytes,
             "failures": failures,
             "driver_problems": self.timeline.problems(),
         })
@@ -214,29 +96,10 @@ impl Report {
 }
 
 impl Errors {
-    fn most(&self, shown: usize) -> Vec<(&(u64, String), u64)> {
-        let mut all: Vec<_> = self.by.iter().map(|(of, count)| (of, *count)).collect();
-        // The most patient calls first: their errors say most.
-        all.sort_by_key(|((timeout_ms, _), count)| std::cmp::Reverse((*timeout_ms, *count)));
-        all.truncate(shown);
-        all
-    }
-
     fn json(&self) -> Value {
         let by = self.by.iter().map(|((timeout_ms, faults), count)| json!({"timeout_ms": timeout_ms, "faults": faults, "count": count}));
         json!({"count": self.count, "example": self.example, "by": by.collect::<Vec<_>>()})
     }
-}
-
-fn recovery((accepts, first): &(u64, Option<u64>)) -> String {
-    first.map_or("never".to_owned(), |first| {
-        format!("{:.0} ms", millis(first - accepts))
-    })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "for people")]
-fn millis(micros: u64) -> f64 {
-    micros as f64 / 1000.0
 }
 
 fn machine() -> String {

@@ -7,17 +7,22 @@ pub(crate) struct Usage {
     pub(crate) process: u32,
     pub(crate) rss_kb: u64,
     pub(crate) descriptors: u64,
+    pub(crate) threads: u64,
 }
 
 impl Usage {
     pub(crate) fn of(process: u32) -> Option<Self> {
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-        let rss = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let value = |name| {
+            let mut lines = status.lines();
+            lines
+                .find_map(|line| line.strip_prefix(name))
+                .map(str::trim)
+        };
         Some(Self {
             process,
-            rss_kb: rss.trim().trim_end_matches(" kB").parse().ok()?,
+            rss_kb: value("VmRSS:")?.trim_end_matches(" kB").parse().ok()?,
+            threads: value("Threads:")?.parse().ok()?,
             descriptors: std::fs::read_dir(format!("/proc/{process}/fd"))
                 .ok()?
                 .count() as u64,
@@ -39,7 +44,9 @@ impl Growth {
     pub(crate) fn is_leak(&self) -> bool {
         match (self.start, self.end) {
             (Some(start), Some(end)) if start.process == end.process => {
-                end.descriptors > start.descriptors + 8 || end.rss_kb > start.rss_kb * 2 + 100_000
+                end.descriptors > start.descriptors + 8
+                    || end.threads > start.threads + 16
+                    || end.rss_kb > start.rss_kb * 2 + 100_000
             }
             _ => false,
         }

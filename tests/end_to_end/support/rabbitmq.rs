@@ -79,9 +79,10 @@ fn broker_port() -> u16 {
 pub(crate) struct Node {
     pub(crate) folder: PathBuf,
     pub(crate) amqp: u16,
-    pub(crate) distribution: u16,
+    distribution: u16,
     pub(crate) epmd: u16,
-    pub(crate) process: Child,
+    /// The shell script that runs the Erlang machine and ends with it.
+    script: Option<Child>,
     _epmd_process: Child,
 }
 
@@ -105,44 +106,45 @@ impl Node {
         // Left to itself the node starts an epmd that outlives it and belongs to nobody.
         let epmd_process =
             lifetime::start_server(epmd_command(epmd), &lifetime::folder("epmd"), epmd)?;
-        let process = launch(&folder, amqp, distribution, epmd)?;
-        Ok(Self {
-            process,
+        let mut node = Self {
             folder,
             amqp,
             distribution,
             epmd,
+            script: None,
             _epmd_process: epmd_process,
-        })
+        };
+        node.launch()?;
+        Ok(node)
     }
-}
 
-pub(crate) fn launch(
-    folder: &Path,
-    amqp: u16,
-    distribution: u16,
-    epmd: u16,
-) -> Result<Child, String> {
-    let mut node = Command::new(find(
-        "lib/rabbitmq/bin/rabbitmq-server",
-        "sbin/rabbitmq-server",
-    )?);
-    node.env("ERL_EPMD_PORT", epmd.to_string())
-        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-        .env("HOME", folder)
-        .env("RABBITMQ_NODENAME", node_name())
-        .env("RABBITMQ_DIST_PORT", distribution.to_string())
-        .env("RABBITMQ_MNESIA_BASE", folder.join("mnesia"))
-        .env("RABBITMQ_LOG_BASE", folder.join("log"))
-        .env(
-            "RABBITMQ_ENABLED_PLUGINS_FILE",
-            folder.join("enabled_plugins"),
-        )
-        .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
-        .env("RABBITMQ_PID_FILE", folder.join("pid"))
-        .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
-    // The definitions are in place before the port is opened.
-    lifetime::start_server(node, folder, amqp)
+    /// Starts it, again if it was killed, on the same data; returns when it listens.
+    pub(crate) fn launch(&mut self) -> Result<(), String> {
+        if let Some(mut script) = self.script.take() {
+            let _ = script.wait();
+        }
+        let mut node = Command::new(find(
+            "lib/rabbitmq/bin/rabbitmq-server",
+            "sbin/rabbitmq-server",
+        )?);
+        node.env("ERL_EPMD_PORT", self.epmd.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("HOME", &self.folder)
+            .env("RABBITMQ_NODENAME", node_name())
+            .env("RABBITMQ_DIST_PORT", self.distribution.to_string())
+            .env("RABBITMQ_MNESIA_BASE", self.folder.join("mnesia"))
+            .env("RABBITMQ_LOG_BASE", self.folder.join("log"))
+            .env(
+                "RABBITMQ_ENABLED_PLUGINS_FILE",
+                self.folder.join("enabled_plugins"),
+            )
+            .env("RABBITMQ_CONFIG_FILE", self.folder.join("rabbitmq.conf"))
+            .env("RABBITMQ_PID_FILE", self.folder.join("pid"))
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
+        // The definitions are in place before the port is opened.
+        self.script = Some(lifetime::start_server(node, &self.folder, self.amqp)?);
+        Ok(())
+    }
 }
 
 pub(crate) fn node_name() -> String {

@@ -1,0 +1,164 @@
+//! What a run has come to, for people.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+
+use crate::ledger::{Errors, Tally};
+use crate::report::Report;
+use crate::usage::{Growth, Usage};
+
+/// So many faults are shown for an error.
+const SHOWN: usize = 6;
+
+#[derive(Default)]
+struct Table(String);
+
+impl Table {
+    fn row(&mut self, name: impl Display, value: impl Display) {
+        use fmt::Write as _;
+        writeln!(self.0, "{:<22} {value}", name.to_string()).expect("strings take everything");
+    }
+}
+
+pub(crate) fn of(report: &Report) -> String {
+    let mut table = Table::default();
+    let length = report.took.as_secs();
+    table.row("seed", report.seed);
+    table.row(
+        "length",
+        format!(
+            "{length} s{}",
+            if report.interrupted {
+                ", interrupted"
+            } else {
+                ""
+            }
+        ),
+    );
+    let counts = report.timeline.counts();
+    table.row("faults", counts.values().sum::<u64>());
+    for (fault, count) in &counts {
+        table.row(format!("  {fault}"), count);
+    }
+    let tally = report.ledger.tally();
+    calls(&mut table, &tally);
+    latencies(&mut table, &tally);
+    if !tally.recoveries.is_empty() {
+        let recoveries: Vec<_> = tally.recoveries.iter().map(recovery).collect();
+        table.row("broker back, first", recoveries.join(", "));
+    }
+    table.row("worker exits", format!("{:?}", tally.worker_exits));
+    table.row("worker logs", format!("{} kB", tally.log_bytes / 1024));
+    table.row("process", "rss MB start, end; descriptors; threads");
+    for growth in &report.growths {
+        table.row(format!("  {}", growth.who), grown(growth));
+    }
+    for problem in report.timeline.problems() {
+        table.row("the driver", problem);
+    }
+    table.0
+}
+
+fn calls(table: &mut Table, tally: &Tally) {
+    table.row("calls", tally.ended);
+    for (source, count) in &tally.answers {
+        table.row(format!("  {source}"), count);
+    }
+    for (code, errors) in &tally.errors {
+        table.row(
+            format!("  {code}"),
+            format!("{} ({})", errors.count, errors.example),
+        );
+        for line in by_patience(errors) {
+            table.row("", line);
+        }
+    }
+    table.row("wrong", tally.wrong);
+    table.row("lost", tally.lost);
+    table.row("late", tally.late);
+    let stall = tally.stalls.values().max().unwrap_or(&0) / 1000;
+    table.row("longest own stall", format!("{stall} ms"));
+    let computed = &tally.computed;
+    table.row(
+        "computed",
+        format!(
+            "{} of {} keys; {} overlapping, {} again at once",
+            computed.total,
+            computed.keys(),
+            computed.overlapping,
+            computed.again
+        ),
+    );
+}
+
+/// For each patience, the longest first: how many errors, and which share of them ran under
+/// which fault.
+fn by_patience(errors: &Errors) -> Vec<String> {
+    let mut patiences: BTreeMap<u64, (u64, BTreeMap<&str, u64>)> = BTreeMap::new();
+    for ((timeout_ms, faults), count) in &errors.by {
+        let (all, under) = patiences.entry(*timeout_ms).or_default();
+        *all += count;
+        for fault in faults.split('+') {
+            *under.entry(fault).or_default() += count;
+        }
+    }
+    let line = |(timeout_ms, (errors, under)): (&u64, &(u64, BTreeMap<&str, u64>))| {
+        let mut under: Vec<_> = under
+            .iter()
+            .map(|(fault, count)| (100 * count / errors, *fault))
+            .collect();
+        under.sort_by_key(|(share, _)| Reverse(*share));
+        let under: Vec<_> = under
+            .iter()
+            .take(SHOWN)
+            .map(|(share, fault)| format!("{fault} {share} %"))
+            .collect();
+        format!("  {errors} with {timeout_ms} ms: {}", under.join(", "))
+    };
+    patiences.iter().rev().map(line).collect()
+}
+
+fn latencies(table: &mut Table, tally: &Tally) {
+    table.row("latency, ms", "     p50      p99      max    calls");
+    for ((kind, faulty), latencies) in &tally.latencies {
+        let at = |quantile| millis(latencies.value_at_quantile(quantile));
+        let name = format!(
+            "  {kind}, {}",
+            if *faulty { "under faults" } else { "no fault" }
+        );
+        let (max, calls) = (millis(latencies.max()), latencies.len());
+        table.row(
+            name,
+            format!("{:>8.1} {:>8.1} {max:>8.1} {calls:>8}", at(0.5), at(0.99)),
+        );
+    }
+}
+
+fn recovery((accepts, first): &(u64, Option<u64>)) -> String {
+    first.map_or("never".to_owned(), |first| {
+        format!("{:.0} ms", millis(first - accepts))
+    })
+}
+
+fn grown(Growth { start, end, .. }: &Growth) -> String {
+    let both = |of: fn(&Usage) -> u64| {
+        let one = |usage: &Option<Usage>| {
+            usage
+                .as_ref()
+                .map_or("-".to_owned(), |usage| of(usage).to_string())
+        };
+        format!("{:>4} {:>4}", one(start), one(end))
+    };
+    let [rss, descriptors, threads] = [
+        both(|usage| usage.rss_kb / 1024),
+        both(|usage| usage.descriptors),
+        both(|usage| usage.threads),
+    ];
+    format!("{rss}; {descriptors}; {threads}")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn millis(micros: u64) -> f64 {
+    micros as f64 / 1000.0
+}

@@ -1,0 +1,78 @@
+//! The worker processes: real ones, as users start them.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::support::lifetime;
+use crate::support::process::signal;
+
+/// A worker gives itself 10 s to finish.
+const ENDS_WITHIN: Duration = Duration::from_secs(15);
+
+/// A seat in which one worker follows another.
+pub(crate) struct Worker {
+    child: Child,
+    command: Command,
+}
+
+impl Worker {
+    /// All of them write to the same log, one after another.
+    pub(crate) fn start((amqp, redis): (String, String), ttl_ms: u64, log: &Path) -> Self {
+        let log = std::fs::File::create(log).expect("the run's folder is ours");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rpcache"));
+        command
+            .args([
+                "worker",
+                "--concurrency",
+                "2",
+                "--ttl",
+                &format!("{ttl_ms}ms"),
+            ])
+            .env_clear()
+            .env("AMQP_URL", amqp)
+            .env("REDIS_URL", redis)
+            .process_group(lifetime::group())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true);
+        let child = command.spawn().expect("the command was built");
+        Self { child, command }
+    }
+
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(name, self.id().expect("it has not been waited for"));
+    }
+
+    pub(crate) async fn kill(&mut self) -> Result<(), String> {
+        self.child.kill().await.map_err(|error| error.to_string())
+    }
+
+    /// Asks it to end and waits. Its exit code; none when it had to be killed.
+    pub(crate) async fn terminate(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        let Ok(ended) = timeout(ENDS_WITHIN, self.child.wait()).await else {
+            let _ = self.child.kill().await;
+            return None;
+        };
+        ended.ok()?.code()
+    }
+
+    pub(crate) fn start_again(&mut self) -> Result<(), String> {
+        self.child = self.command.spawn().map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// Whether it has ended although nobody asked it to.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+}
