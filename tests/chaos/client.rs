@@ -127,6 +127,7 @@ async fn call(desk: &Desk, n: u64, timeout_ms: u64, cache: CacheUse) {
     let options = CallOptions {
         timeout: patience,
         cache,
+        ..CallOptions::default()
     };
     desk.begun.fetch_add(1, Ordering::Relaxed);
     let start = Instant::now();
