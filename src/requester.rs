@@ -76,6 +76,7 @@ impl Requester {
         deadline: &Deadline,
     ) -> Result<Reply, Error> {
         let mut had_session = false;
+        let mut nacked = false;
         self.copies.deposit();
         loop {
             // A caller who joins the flight may extend the deadline. The request that is under way
@@ -92,11 +93,25 @@ impl Requester {
                 };
                 self.ask(id, patient, expires, publish).await
             };
-            match timeout_at(expires, once).await {
-                Ok(Ok(Some(reply))) if expired(&reply) && deadline.at() > expires => {}
-                Ok(Ok(Some(reply))) => return Ok(reply),
-                Ok(Ok(None)) | Err(_) => {}
-                Ok(Err(error)) => return Err(error),
+            let outcome = match timeout_at(expires, once).await {
+                Ok(outcome) => outcome?,
+                Err(_elapsed) => Outcome::Lost,
+            };
+            match outcome {
+                Outcome::Reply(reply) if expired(&reply) && deadline.at() > expires => {}
+                Outcome::Reply(reply) => return Ok(reply),
+                Outcome::Failed(error) => return Err(error),
+                Outcome::Nacked if nacked => {
+                    return Err(Error::Overloaded {
+                        reason: "the broker refused the request".to_owned(),
+                    });
+                }
+                Outcome::Nacked | Outcome::Unroutable => {
+                    nacked |= outcome == Outcome::Nacked;
+                    // Elapsed or not, the deadline is looked at next.
+                    let _ = timeout_at(expires, sleep(UNROUTABLE_PAUSE)).await;
+                }
+                Outcome::Lost => {}
             }
             if deadline.at() <= Instant::now() {
                 return Err(self.timed_out());
@@ -105,43 +120,31 @@ impl Requester {
     }
 
     /// Publishes and waits; after half of the time once more, if the budget for copies allows it.
-    /// `None`: lost, and worth another try while time is left.
     async fn ask(
         &self,
         id: Uuid,
         patient: bool,
         expires: Instant,
         publish: impl Fn() -> bool,
-    ) -> Result<Option<Reply>, Error> {
+    ) -> Result<Outcome, Error> {
         let Some(mut waiter) = self.pending.register(id, patient) else {
             return Err(Error::Overloaded {
                 reason: "too many calls at once from this process".to_owned(),
             });
         };
         if !publish() {
-            return Ok(None);
+            return Ok(Outcome::Lost);
         }
         let half = expires.saturating_duration_since(Instant::now()) / 2;
-        let outcome = match timeout(half, waiter.outcome()).await {
-            Ok(outcome) => outcome,
-            Err(_elapsed) => {
-                // It may be lost without anybody's knowing. If its worker is only slow, the copy
-                // finds the answer in the cache.
-                if self.copies.withdraw() && !publish() {
-                    return Ok(None);
-                }
-                waiter.outcome().await
-            }
-        };
-        match outcome {
-            Outcome::Reply(reply) => Ok(Some(reply)),
-            Outcome::Lost => Ok(None),
-            Outcome::Unroutable => {
-                sleep(UNROUTABLE_PAUSE).await;
-                Ok(None)
-            }
-            Outcome::Failed(error) => Err(error),
+        if let Ok(outcome) = timeout(half, waiter.outcome()).await {
+            return Ok(outcome);
         }
+        // It may be lost without anybody's knowing. If its worker is only slow, the copy finds the
+        // answer in the cache.
+        if self.copies.withdraw() && !publish() {
+            return Ok(Outcome::Lost);
+        }
+        Ok(waiter.outcome().await)
     }
 
     /// The session, once there is one. A call that had none yet fails with the reason if it cannot

@@ -24,6 +24,8 @@ pub(crate) enum Outcome {
     Lost,
     /// There was no queue at this moment: worth another try in a while.
     Unroutable,
+    /// The broker refused it: worth one more try, since a queue that is being deleted does so, too.
+    Nacked,
     /// Not worth another try.
     Failed(Error),
 }

@@ -33,6 +33,10 @@ const AUDIENCE_PERIOD: Duration = Duration::from_secs(1);
 /// connection is so young after a loss: workers restart, and reconnect as we do.
 const AUDIENCE_MEMORY: Duration = Duration::from_secs(5);
 
+/// A broker that was there is waited for as long as it may take to restart; only then do calls fail
+/// without having waited.
+const OUTAGE: Duration = Duration::from_secs(15);
+
 /// A session that ends sooner was none: the next attempt waits longer.
 const LIVED: Duration = Duration::from_secs(1);
 
@@ -109,6 +113,7 @@ impl Supervisor {
     async fn keep_a_session(&self) {
         let mut attempt = 0;
         let mut seen = None;
+        let mut lost_at: Option<Instant> = None;
         loop {
             let opening = self.stop.run_until_cancelled(self.open()).await;
             match opening {
@@ -131,7 +136,8 @@ impl Supervisor {
                         return;
                     };
                     warn!("lost RabbitMQ: {error}; reconnecting");
-                    seen = Some(Instant::now());
+                    lost_at = Some(Instant::now());
+                    seen = lost_at;
                     attempt = if opened.elapsed() < LIVED {
                         attempt + 1
                     } else {
@@ -139,7 +145,10 @@ impl Supervisor {
                     };
                 }
                 Some(Err(error)) => {
-                    self.state.send_replace(State::Down(error));
+                    let outage = lost_at.is_some_and(|lost| lost.elapsed() < OUTAGE);
+                    if !outage || matches!(error, Error::Refused { .. }) {
+                        self.state.send_replace(State::Down(error));
+                    }
                     attempt += 1;
                 }
             }
@@ -178,6 +187,8 @@ impl Supervisor {
             tokio::select! {
                 delivery = held.replies.next() => match delivery {
                     Some(Ok(delivery)) => {
+                        // Whoever replies was there a moment ago.
+                        seen = Some(Instant::now());
                         if let Some((id, reply)) = Reply::read(delivery) {
                             self.pending.complete(id, Outcome::Reply(reply));
                         }
@@ -234,8 +245,7 @@ impl Supervisor {
     /// its own correlation id tells.
     fn settle(&self, id: Uuid, confirmed: Confirmation, may_come_back: bool) {
         if confirmed.is_nack() {
-            self.pending
-                .complete(id, overloaded("the broker refused the request"));
+            self.pending.complete(id, Outcome::Nacked);
         }
         if let Some(returned) = confirmed.take_message()
             && let Some(id) = message::correlation_id(&returned.properties)
