@@ -5,6 +5,7 @@
 //! the same correlation id and what is left of its deadline: procedures are pure, so asking twice
 //! does no harm.
 
+mod channels;
 mod pending;
 mod retry_budget;
 mod session;

@@ -1,12 +1,14 @@
 //! The worker: takes requests from the queue, one after another, and answers each.
 //!
 //! [`Worker::run`] keeps a session with the broker; [`Desk::serve`] is the whole path of one request.
-//! Everything about connections and settling is in [`session`], computing in [`compute`]. Requests
+//! Connections are [`session`]'s, replying and settling [`post`]'s, computing [`compute`]'s. Requests
 //! that may have ended a worker are kept apart by [`suspects`]; for requests that the broker has
 //! given up, [`dead_letters`] answers.
 
 mod compute;
 mod dead_letters;
+mod options;
+mod post;
 mod session;
 mod suspects;
 
@@ -22,67 +24,20 @@ use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use self::compute::Computer;
-use self::session::{Ended, Post, Session};
+pub use self::options::WorkerOptions;
+use self::post::Post;
+use self::session::{Ended, Session};
 use self::suspects::{Arrival, Suspects};
-use crate::broker::{self, Declare};
-use crate::cache::{Cache, CacheOptions, Key, Lookup};
+use crate::broker;
+use crate::cache::{Cache, Key, Lookup};
 use crate::error::{Error, ErrorCode, quote};
-use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request, Source, is_direct_reply_to};
+use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request, Source};
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::seldom::Seldom;
-use crate::server_url::AmqpUrl;
-
-/// Requests held beyond those that are being computed, so that the next one is at hand.
-const WAITING_ROOM: u16 = 64;
 
 /// A session that ends sooner was none: the next attempt waits longer.
 const LIVED: Duration = Duration::from_secs(1);
-
-/// How a worker serves.
-#[derive(Debug, Clone)]
-pub struct WorkerOptions {
-    /// The broker.
-    pub amqp: AmqpUrl,
-    /// The request queue; by default the procedure's, see [`QueueName::of`].
-    pub queue: Option<QueueName>,
-    /// The cache that answers are filled into.
-    pub cache: CacheOptions,
-    /// Computations at once, each on a thread of its own; by default as many as there are cores.
-    pub concurrency: u16,
-    /// Requests held at once, those being computed included; by default 64 more than computations.
-    /// The worker's memory is bounded by this many requests and answers; a request can be as large
-    /// as the broker lets messages be (16 MiB for RabbitMQ 4, 128 MiB before).
-    pub prefetch: Option<u16>,
-    /// How the queue is created where it is missing.
-    pub declare: Declare,
-    /// Queues that may be replied to; by default [`ReplyPattern::defaults`].
-    pub reply_to: Vec<ReplyPattern>,
-    /// A larger answer is not sent but refused as `too-large`, in bytes; 8 MiB by default. Brokers
-    /// have a limit of their own (16 MiB for RabbitMQ 4) and close the channel above it.
-    pub max_reply_size: usize,
-    /// How long a worker that was asked to stop goes on with what it holds; 10 s by default.
-    pub grace: Duration,
-}
-
-impl WorkerOptions {
-    /// The defaults, with this broker and this cache.
-    #[must_use]
-    pub fn new(amqp: AmqpUrl, cache: CacheOptions) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self {
-            amqp,
-            queue: None,
-            cache,
-            concurrency: u16::try_from(cores).unwrap_or(u16::MAX),
-            prefetch: None,
-            declare: Declare::default(),
-            reply_to: ReplyPattern::defaults(),
-            max_reply_size: 8 * 1024 * 1024,
-            grace: Duration::from_secs(10),
-        }
-    }
-}
 
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +84,7 @@ impl<P: Procedure> Worker<P> {
         let queue = options.queue.unwrap_or_else(QueueName::of::<P>);
         let prefetch = options
             .prefetch
-            .unwrap_or_else(|| options.concurrency.saturating_add(WAITING_ROOM));
+            .unwrap_or_else(|| options.concurrency.saturating_add(options::WAITING_ROOM));
         if prefetch < options.concurrency {
             warn!("no more than {prefetch} are computed at once: the prefetch is that small");
         }
@@ -239,12 +194,8 @@ impl<P: Procedure> Desk<P> {
         };
         if let Some(reply_to) = request.reply_to {
             let (body, properties) = reply.write(request.correlation_id.as_ref());
-            let replied = if delivery.redelivered && is_direct_reply_to(&reply_to) {
-                post.reply_apart(reply_to, &body, properties).await
-            } else {
-                post.reply(reply_to, &body, properties).await
-            };
-            if !replied {
+            let apart = delivery.redelivered;
+            if !post.reply(reply_to, &body, properties, apart).await {
                 return;
             }
         }
@@ -260,12 +211,7 @@ impl<P: Procedure> Desk<P> {
             && self.may_reply_to(&reply_to)
         {
             let (body, properties) = failed(failure).write(request.correlation_id.as_ref());
-            let replied = if is_direct_reply_to(&reply_to) {
-                post.reply_apart(reply_to, &body, properties).await
-            } else {
-                post.reply(reply_to, &body, properties).await
-            };
-            if !replied {
+            if !post.reply(reply_to, &body, properties, true).await {
                 return;
             }
         }

@@ -9,10 +9,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use lapin::options::{
-    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-};
-use lapin::types::{FieldTable, ShortString};
+use lapin::options::BasicPublishOptions;
+use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -21,6 +19,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::RequesterOptions;
+use super::channels::{Channels, open_direct, open_queue};
 use super::pending::{MOST_IN_FLIGHT, Outcome, Pending};
 use crate::broker::{self, Audience, Trouble};
 use crate::error::Error;
@@ -39,6 +38,8 @@ const OUTAGE: Duration = Duration::from_secs(15);
 
 /// A session that ends sooner was none: the next attempt waits longer.
 const LIVED: Duration = Duration::from_secs(1);
+
+const ALARM: &str = "RabbitMQ has raised an alarm and takes no requests";
 
 /// What the supervisor has to offer.
 #[derive(Debug, Clone)]
@@ -200,7 +201,7 @@ impl Supervisor {
                     let id = publication.id;
                     if requests.status().blocked() {
                         // lapin would send it when the alarm is over, long after its caller.
-                        self.pending.complete(id, overloaded("RabbitMQ has raised an alarm and takes no requests"));
+                        self.pending.complete(id, overloaded(ALARM));
                     } else if unconfirmed.len() >= MOST_IN_FLIGHT {
                         self.pending.complete(id, overloaded("RabbitMQ does not confirm requests"));
                     } else if self.pending.awaits(id) {
@@ -232,7 +233,7 @@ impl Supervisor {
                 }
                 event = broker::trouble(requests, &mut events) => match event {
                     Trouble::Blocked => {
-                        self.pending.complete_all(&overloaded("RabbitMQ has raised an alarm and takes no requests"));
+                        self.pending.complete_all(&overloaded(ALARM));
                     }
                     Trouble::Lost(reason) => return Some(broker::unreachable(url, &reason)),
                 },
@@ -308,9 +309,6 @@ async fn publish(
     (id, confirmed.await)
 }
 
-/// A channel to publish on, a consumer of replies, and the name to reach it by.
-type Channels = (Channel, Consumer, ShortString);
-
 impl Held {
     fn new(
         (channel, replies, reply_to): Channels,
@@ -339,50 +337,4 @@ impl Held {
         };
         tokio::join!(close_requests, broker::close(replies));
     }
-}
-
-/// For one call and the end: direct reply-to, which wants everything on one channel and no queue.
-async fn open_direct(connection: &Connection) -> lapin::Result<Channels> {
-    let direct = ShortString::from("amq.rabbitmq.reply-to");
-    let channel = broker::open_channel(connection).await?;
-    let (replies, ()) = tokio::try_join!(
-        consume(&channel, direct.clone()),
-        channel.confirm_select(ConfirmSelectOptions::default()),
-    )?;
-    Ok((channel, replies, direct))
-}
-
-/// For a long-lived client: an exclusive queue that the broker names.
-async fn open_queue(replies: &Connection, requests: &Connection) -> lapin::Result<Channels> {
-    let (replies, requests) = tokio::try_join!(
-        broker::open_channel(replies),
-        broker::open_channel(requests)
-    )?;
-    let callback = async {
-        let exclusive = QueueDeclareOptions {
-            exclusive: true,
-            ..QueueDeclareOptions::default()
-        };
-        let queue = replies
-            .queue_declare(ShortString::default(), exclusive, FieldTable::default())
-            .await?;
-        let name = queue.name().clone();
-        Ok((consume(&replies, name.clone()).await?, name))
-    };
-    let ((replies, name), ()) = tokio::try_join!(
-        callback,
-        requests.confirm_select(ConfirmSelectOptions::default()),
-    )?;
-    Ok((requests, replies, name))
-}
-
-/// Without acks: a reply that is lost with the connection is asked for again.
-async fn consume(channel: &Channel, queue: ShortString) -> lapin::Result<Consumer> {
-    let no_ack = BasicConsumeOptions {
-        no_ack: true,
-        ..BasicConsumeOptions::default()
-    };
-    channel
-        .basic_consume(queue, ShortString::default(), no_ack, FieldTable::default())
-        .await
 }

@@ -4,36 +4,31 @@
 //! stops everything on the connection that publishes, and must not stop acks. When either is lost,
 //! the session is: nothing more is settled, and the broker redelivers what was not.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions,
+    BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions,
 };
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Connection, Consumer};
-use tokio::sync::Mutex;
+use lapin::{Channel, Connection, Consumer};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, error, info, warn};
 
+use super::post::Post;
 use super::{Desk, Stopped};
 use crate::broker::{self, Declare, Trouble};
-use crate::error::{Error, quote};
-use crate::message::is_direct_reply_to;
+use crate::error::Error;
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::server_url::AmqpUrl;
 
 /// Dead letters are few, and answering takes no computing.
 const DEAD_PREFETCH: u16 = 16;
-
-/// Before a reply that was refused is tried again.
-const NACK_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a session ended.
 pub(super) enum Ended {
@@ -54,18 +49,6 @@ pub(super) struct Session {
     pub(super) declared_otherwise: Option<String>,
     /// Tells the tasks of this session, however it ends.
     _ends: DropGuard,
-}
-
-/// Replying and acking, for the task of one delivery.
-#[derive(Debug, Clone)]
-pub(super) struct Post {
-    acks: Channel,
-    replies: Channel,
-    /// For suspect replies, one at a time, over a connection of their own.
-    apart: Arc<Mutex<AmqpUrl>>,
-    /// Cancelled when the session is of no more use; the reason, where a reply found out, in `why`.
-    pub(super) lost: CancellationToken,
-    why: Arc<OnceLock<String>>,
 }
 
 impl Session {
@@ -90,13 +73,7 @@ impl Session {
             consuming,
             publishing,
             deliveries,
-            post: Post {
-                acks,
-                replies,
-                apart: Arc::new(Mutex::new(url.clone())),
-                lost: lost.clone(),
-                why: Arc::default(),
-            },
+            post: Post::new(url, acks, replies, lost.clone()),
             declared_otherwise,
             _ends: lost.drop_guard(),
         })
@@ -144,7 +121,7 @@ impl Session {
                     None => return "the queue was deleted".to_owned(),
                 },
                 Some((acks, delivery)) = next_dead(&mut self.dead) => {
-                    let post = Post { acks, ..self.post.clone() };
+                    let post = self.post.with_acks(acks);
                     tasks.spawn(Arc::clone(desk).serve_dead(post, delivery));
                 }
                 Some(ended) = tasks.join_next() => report(ended),
@@ -236,133 +213,6 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     {
         error!("a request's task panicked: its delivery is left to be redelivered");
     }
-}
-
-impl Post {
-    /// Ends the session.
-    fn give_up(&self, reason: String) {
-        self.why.get_or_init(|| reason);
-        self.lost.cancel();
-    }
-
-    fn why(&self) -> String {
-        self.why.get().cloned().unwrap_or_default()
-    }
-
-    /// Publishes a reply and waits for the confirm. `false`: it is not known to have arrived, and
-    /// its request must not be acked.
-    pub(super) async fn reply(
-        &self,
-        to: ShortString,
-        body: &[u8],
-        properties: BasicProperties,
-    ) -> bool {
-        match publish(&self.replies, to, body, properties).await {
-            Ok(()) => true,
-            Err(error) => {
-                self.give_up(broker::describe(&error));
-                false
-            }
-        }
-    }
-
-    /// Replies to a request that was delivered before, by direct reply-to.
-    ///
-    /// RabbitMQ (3.10 at least) closes the connection that publishes to a forged name of that kind.
-    /// On the connection of all replies, such a request would come back and end it again and again;
-    /// on one of its own it is found out, and settled.
-    pub(super) async fn reply_apart(
-        &self,
-        to: ShortString,
-        body: &[u8],
-        properties: BasicProperties,
-    ) -> bool {
-        let url = self.apart.lock().await;
-        let connecting = broker::connect(&url, "worker suspect reply");
-        let connection = match self.lost.run_until_cancelled(connecting).await {
-            Some(Ok(connection)) => connection,
-            Some(Err(error)) => {
-                self.give_up(error.to_string());
-                return false;
-            }
-            None => return false,
-        };
-        let replied = async {
-            let channel = broker::open_channel(&connection).await?;
-            channel
-                .confirm_select(ConfirmSelectOptions::default())
-                .await?;
-            publish(&channel, to.clone(), body, properties).await
-        };
-        let replied = self
-            .lost
-            .run_until_cancelled(broker::bounded_lapin(replied))
-            .await;
-        match replied {
-            Some(Ok(())) => {
-                broker::close(&connection).await;
-                true
-            }
-            Some(Err(error)) if broker::is_internal_error(&error) => {
-                let reply_to = quote(to.as_str().as_bytes());
-                warn!(
-                    reply_to,
-                    "gave up a reply: RabbitMQ fails over its reply_to"
-                );
-                true
-            }
-            Some(Err(error)) => {
-                self.give_up(broker::describe(&error));
-                false
-            }
-            None => false,
-        }
-    }
-
-    pub(super) async fn ack(&self, tag: u64) {
-        if let Err(error) = self.acks.basic_ack(tag, BasicAckOptions::default()).await {
-            debug!(%error, "an ack could not be sent: the request will be delivered again");
-        }
-    }
-}
-
-/// Publishes a reply; `Ok` once it has arrived, or there is nobody to take it.
-async fn publish(
-    channel: &Channel,
-    to: ShortString,
-    body: &[u8],
-    properties: BasicProperties,
-) -> lapin::Result<()> {
-    let options = BasicPublishOptions {
-        // To learn that nobody waits any more.
-        mandatory: !is_direct_reply_to(&to),
-        ..BasicPublishOptions::default()
-    };
-    for pause in [Some(NACK_PAUSE), None] {
-        let default_exchange = ShortString::default();
-        let confirmed = channel
-            .basic_publish(
-                default_exchange,
-                to.clone(),
-                options,
-                body,
-                properties.clone(),
-            )
-            .await?
-            .await?;
-        // A returned message may have come with another one's confirm; either way some caller's
-        // queue is gone, and there is nobody to reply to.
-        if confirmed.is_ack() {
-            return Ok(());
-        }
-        if let Some(pause) = pause {
-            sleep(pause).await;
-        }
-    }
-    // A callback queue of somebody's own making that is full and refuses more. Were its request
-    // not settled, it would come back for ever.
-    debug!(%to, "a caller's queue takes no reply");
-    Ok(())
 }
 
 async fn open_channels(

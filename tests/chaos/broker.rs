@@ -17,7 +17,7 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) fn start() -> Result<Self, String> {
         Ok(Self {
-            node: Node::start()?,
+            node: Node::start(1)?,
         })
     }
 

@@ -7,11 +7,13 @@ use clap::builder::Resettable;
 use clap::{
     Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
-use rpcache::fibonacci::{self, Fibonacci, N, ParseError};
+use rpcache::fibonacci::{self, Fibonacci};
 use rpcache::{
     AmqpUrl, CacheOptions, CacheUse, CallOptions, ClientOptions, Declare, Namespace, QueueName,
     RedisUrl, ReplyPattern, WorkerOptions,
 };
+
+use crate::values::{Asked, Ttl, duration};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -256,58 +258,6 @@ pub(crate) struct CacheRm {
     pub(crate) redis: Redis,
 }
 
-/// A number or an inclusive range of them, as typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked {
-    first: u64,
-    last: u64,
-    is_range: bool,
-}
-
-impl Asked {
-    pub(crate) fn numbers(self) -> impl Iterator<Item = N> {
-        (self.first..=self.last).map(N)
-    }
-
-    /// Whether the answers need their arguments beside them: more than one number was asked for, or
-    /// could have been.
-    pub(crate) fn are_many(asked: &[Self]) -> bool {
-        asked.len() > 1 || asked.iter().any(|asked| asked.is_range)
-    }
-}
-
-impl FromStr for Asked {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let Some((first, last)) = text.split_once("..") else {
-            let N(only) = text
-                .parse()
-                .map_err(|error: ParseError| error.to_string())?;
-            return Ok(Self {
-                first: only,
-                last: only,
-                is_range: false,
-            });
-        };
-        let (Ok(N(first)), Ok(N(last))) = (first.parse(), last.parse()) else {
-            return Err(format!(
-                "{text:?} is no range of whole numbers such as 0..100"
-            ));
-        };
-        if first > last {
-            return Err(format!(
-                "{text:?} is an empty range, {last}..{first} is not"
-            ));
-        }
-        Ok(Self {
-            first,
-            last,
-            is_range: true,
-        })
-    }
-}
-
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Algorithm {
     /// Fast doubling: the fastest
@@ -326,46 +276,6 @@ enum DeclareAs {
     Classic,
     /// Not at all: wait until somebody has created it
     Never,
-}
-
-/// `none`, or a duration.
-#[derive(Debug, Clone, Copy)]
-struct Ttl(Option<Duration>);
-
-impl FromStr for Ttl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "none" => Ok(Self(None)),
-            text => duration(text).map(Some).map(Self),
-        }
-    }
-}
-
-/// A thousand years: beyond it clocks, and Redis, overflow.
-const LONGEST_MILLIS: u64 = 1000 * 365 * 24 * 60 * 60 * 1000;
-
-fn duration(text: &str) -> Result<Duration, String> {
-    const EXAMPLES: &str = "expected something like 500ms, 3s, 2m, 24h or 7d";
-    let unit_at = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let millis_each: u64 = match unit {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60 * 1000,
-        "h" => 60 * 60 * 1000,
-        "d" => 24 * 60 * 60 * 1000,
-        _ => return Err(EXAMPLES.to_owned()),
-    };
-    let number: u64 = number.parse().map_err(|_| EXAMPLES.to_owned())?;
-    match number.checked_mul(millis_each) {
-        Some(0) => Err("it must be more than nothing".to_owned()),
-        Some(millis) if millis <= LONGEST_MILLIS => Ok(Duration::from_millis(millis)),
-        _ => Err("it must be less than a thousand years".to_owned()),
-    }
 }
 
 impl Redis {

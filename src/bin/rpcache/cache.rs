@@ -6,8 +6,9 @@ use std::sync::Arc;
 use rpcache::fibonacci::Fibonacci;
 use rpcache::{Cache, Stored};
 
-use crate::args::{self, Asked, CacheAction};
+use crate::args::{self, CacheAction};
 use crate::output::Failure;
+use crate::values::Asked;
 
 pub(crate) async fn run(cache: args::Cache) -> Result<(), Failure> {
     let act = async {

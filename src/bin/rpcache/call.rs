@@ -8,8 +8,9 @@ use rpcache::fibonacci::{Decimal, Fibonacci, N};
 use rpcache::{Answered, Client, Error};
 use serde::Serialize;
 
-use crate::args::{self, Asked};
+use crate::args;
 use crate::output::Failure;
+use crate::values::Asked;
 
 /// Calls under way at once when many are asked for.
 const IN_FLIGHT: usize = 64;

@@ -7,6 +7,7 @@ mod args;
 mod cache;
 mod call;
 mod output;
+mod values;
 mod worker;
 
 use std::process::ExitCode;

@@ -11,7 +11,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::args::{Asked, Command};
+use crate::args::Command;
+use crate::values::Asked;
 
 /// Why the command ends otherwise than well: one line for a person, a code for a program.
 #[derive(Debug)]

@@ -69,7 +69,7 @@ fn vhost(number: usize) -> String {
 fn broker_port() -> u16 {
     // A failure is kept too: it would only repeat itself, slowly, in every test.
     static BROKER: OnceLock<Result<Node, String>> = OnceLock::new();
-    match BROKER.get_or_init(Node::start) {
+    match BROKER.get_or_init(|| Node::start(VHOSTS)) {
         Ok(node) => node.amqp,
         Err(reason) => panic!("no RabbitMQ for the tests: {reason}"),
     }
@@ -87,11 +87,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn start() -> Result<Self, String> {
+    /// With so many vhosts. Each makes the start, and a restart even more, some 0.1 s longer.
+    pub(crate) fn start(vhosts: usize) -> Result<Self, String> {
         let mut failure = String::new();
         for _ in 0..3 {
             // Another process may have taken one of the ports: once more with others.
-            match Self::try_to_start() {
+            match Self::try_to_start(vhosts) {
                 Ok(node) => return Ok(node),
                 Err(reason) => failure = reason,
             }
@@ -99,10 +100,10 @@ impl Node {
         Err(failure)
     }
 
-    fn try_to_start() -> Result<Self, String> {
+    fn try_to_start(vhosts: usize) -> Result<Self, String> {
         let folder = lifetime::folder("rabbitmq");
         let [amqp, distribution, epmd] = ports::free();
-        write_configuration(&folder, amqp);
+        write_configuration(&folder, amqp, vhosts);
         // Left to itself the node starts an epmd that outlives it and belongs to nobody.
         let epmd_process =
             lifetime::start_server(epmd_command(epmd), &lifetime::folder("epmd"), epmd)?;
@@ -151,8 +152,8 @@ pub(crate) fn node_name() -> String {
     format!("t{}@localhost", std::process::id())
 }
 
-fn write_configuration(folder: &Path, port: u16) {
-    let vhosts = || (0..VHOSTS).map(vhost);
+fn write_configuration(folder: &Path, port: u16, vhosts: usize) {
+    let vhosts = || (0..vhosts).map(vhost);
     let permissions = vhosts().flat_map(|vhost| {
         USERS.map(|(user, [configure, write, read])| {
             json!({"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read})

@@ -1,0 +1,57 @@
+//! How a worker serves.
+
+use std::time::Duration;
+
+use crate::broker::Declare;
+use crate::cache::CacheOptions;
+use crate::message::ReplyPattern;
+use crate::queue::QueueName;
+use crate::server_url::AmqpUrl;
+
+/// Requests held beyond those that are being computed, so that the next one is at hand.
+pub(super) const WAITING_ROOM: u16 = 64;
+
+/// How a worker serves.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// The broker.
+    pub amqp: AmqpUrl,
+    /// The request queue; by default the procedure's, see [`QueueName::of`].
+    pub queue: Option<QueueName>,
+    /// The cache that answers are filled into.
+    pub cache: CacheOptions,
+    /// Computations at once, each on a thread of its own; by default as many as there are cores.
+    pub concurrency: u16,
+    /// Requests held at once, those being computed included; by default 64 more than computations.
+    /// The worker's memory is bounded by this many requests and answers; a request can be as large
+    /// as the broker lets messages be (16 MiB for RabbitMQ 4, 128 MiB before).
+    pub prefetch: Option<u16>,
+    /// How the queue is created where it is missing.
+    pub declare: Declare,
+    /// Queues that may be replied to; by default [`ReplyPattern::defaults`].
+    pub reply_to: Vec<ReplyPattern>,
+    /// A larger answer is not sent but refused as `too-large`, in bytes; 8 MiB by default. Brokers
+    /// have a limit of their own (16 MiB for RabbitMQ 4) and close the channel above it.
+    pub max_reply_size: usize,
+    /// How long a worker that was asked to stop goes on with what it holds; 10 s by default.
+    pub grace: Duration,
+}
+
+impl WorkerOptions {
+    /// The defaults, with this broker and this cache.
+    #[must_use]
+    pub fn new(amqp: AmqpUrl, cache: CacheOptions) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            amqp,
+            queue: None,
+            cache,
+            concurrency: u16::try_from(cores).unwrap_or(u16::MAX),
+            prefetch: None,
+            declare: Declare::default(),
+            reply_to: ReplyPattern::defaults(),
+            max_reply_size: 8 * 1024 * 1024,
+            grace: Duration::from_secs(10),
+        }
+    }
+}

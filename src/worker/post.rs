@@ -1,0 +1,185 @@
+//! Replying to a request and settling its delivery.
+//!
+//! A delivery is acked only once its reply is confirmed, or when there is nobody to take it. A reply
+//! that is not known to have arrived ends the session: nothing is settled, and the broker redelivers.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use lapin::options::{BasicAckOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel};
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::broker;
+use crate::error::quote;
+use crate::message::is_direct_reply_to;
+use crate::server_url::AmqpUrl;
+
+/// Before a reply that was refused is tried again.
+const NACK_PAUSE: Duration = Duration::from_millis(100);
+
+/// Replying and acking, for the task of one delivery.
+#[derive(Debug, Clone)]
+pub(super) struct Post {
+    pub(super) acks: Channel,
+    replies: Channel,
+    /// For suspect replies, one at a time, over a connection of their own.
+    apart: Arc<Mutex<AmqpUrl>>,
+    /// Cancelled when the session is of no more use; the reason, where a reply found out, in `why`.
+    pub(super) lost: CancellationToken,
+    why: Arc<OnceLock<String>>,
+}
+
+impl Post {
+    pub(super) fn new(
+        url: &AmqpUrl,
+        acks: Channel,
+        replies: Channel,
+        lost: CancellationToken,
+    ) -> Self {
+        Self {
+            acks,
+            replies,
+            apart: Arc::new(Mutex::new(url.clone())),
+            lost,
+            why: Arc::default(),
+        }
+    }
+
+    /// The same for deliveries of another channel.
+    pub(super) fn with_acks(&self, acks: Channel) -> Self {
+        Self {
+            acks,
+            ..self.clone()
+        }
+    }
+
+    /// Ends the session.
+    fn give_up(&self, reason: String) {
+        self.why.get_or_init(|| reason);
+        self.lost.cancel();
+    }
+
+    /// Why a reply ended the session, if one did.
+    pub(super) fn why(&self) -> String {
+        self.why.get().cloned().unwrap_or_default()
+    }
+
+    /// Publishes a reply and waits for the confirm. `false`: it is not known to have arrived, and
+    /// its request must not be acked. `apart` is for requests that may have ended a session before.
+    pub(super) async fn reply(
+        &self,
+        to: ShortString,
+        body: &[u8],
+        properties: BasicProperties,
+        apart: bool,
+    ) -> bool {
+        if apart && is_direct_reply_to(&to) {
+            return self.reply_apart(to, body, properties).await;
+        }
+        match publish(&self.replies, to, body, properties).await {
+            Ok(()) => true,
+            Err(error) => {
+                self.give_up(broker::describe(&error));
+                false
+            }
+        }
+    }
+
+    /// Replies by direct reply-to over a connection of its own.
+    ///
+    /// RabbitMQ (3.10 at least) closes the connection that publishes to a forged name of that kind.
+    /// On the connection of all replies, such a request would come back and end it again and again;
+    /// on one of its own it is found out, and settled.
+    async fn reply_apart(&self, to: ShortString, body: &[u8], properties: BasicProperties) -> bool {
+        let url = self.apart.lock().await;
+        let connecting = broker::connect(&url, "worker suspect reply");
+        let connection = match self.lost.run_until_cancelled(connecting).await {
+            Some(Ok(connection)) => connection,
+            Some(Err(error)) => {
+                self.give_up(error.to_string());
+                return false;
+            }
+            None => return false,
+        };
+        let replied = async {
+            let channel = broker::open_channel(&connection).await?;
+            channel
+                .confirm_select(ConfirmSelectOptions::default())
+                .await?;
+            publish(&channel, to.clone(), body, properties).await
+        };
+        let replied = self
+            .lost
+            .run_until_cancelled(broker::bounded_lapin(replied))
+            .await;
+        match replied {
+            Some(Ok(())) => {
+                broker::close(&connection).await;
+                true
+            }
+            Some(Err(error)) if broker::is_internal_error(&error) => {
+                let reply_to = quote(to.as_str().as_bytes());
+                warn!(
+                    reply_to,
+                    "gave up a reply: RabbitMQ fails over its reply_to"
+                );
+                true
+            }
+            Some(Err(error)) => {
+                self.give_up(broker::describe(&error));
+                false
+            }
+            None => false,
+        }
+    }
+
+    pub(super) async fn ack(&self, tag: u64) {
+        if let Err(error) = self.acks.basic_ack(tag, BasicAckOptions::default()).await {
+            debug!(%error, "an ack could not be sent: the request will be delivered again");
+        }
+    }
+}
+
+/// Publishes a reply; `Ok` once it has arrived, or there is nobody to take it.
+async fn publish(
+    channel: &Channel,
+    to: ShortString,
+    body: &[u8],
+    properties: BasicProperties,
+) -> lapin::Result<()> {
+    let options = BasicPublishOptions {
+        // To learn that nobody waits any more.
+        mandatory: !is_direct_reply_to(&to),
+        ..BasicPublishOptions::default()
+    };
+    for pause in [Some(NACK_PAUSE), None] {
+        let default_exchange = ShortString::default();
+        let confirmed = channel
+            .basic_publish(
+                default_exchange,
+                to.clone(),
+                options,
+                body,
+                properties.clone(),
+            )
+            .await?
+            .await?;
+        // A returned message may have come with another one's confirm; either way some caller's
+        // queue is gone, and there is nobody to reply to.
+        if confirmed.is_ack() {
+            return Ok(());
+        }
+        if let Some(pause) = pause {
+            sleep(pause).await;
+        }
+    }
+    // A callback queue of somebody's own making that is full and refuses more. Were its request
+    // not settled, it would come back for ever.
+    debug!(%to, "a caller's queue takes no reply");
+    Ok(())
+}
