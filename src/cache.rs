@@ -216,7 +216,7 @@ impl Cache {
         counted.ok().map(|(starts,): (u64,)| starts)
     }
 
-    /// The suspect was innocent: it has been computed.
+    /// The suspect has not ended its worker.
     pub(crate) async fn forget_starts(&self, key: &Key) {
         let command = Cmd::unlink(key.starts());
         // Forgotten by itself in an hour.

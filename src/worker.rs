@@ -211,7 +211,8 @@ impl<P: Procedure> Desk<P> {
             && self.may_reply_to(&reply_to)
         {
             let (body, properties) = failed(failure).write(request.correlation_id.as_ref());
-            if !post.reply(reply_to, &body, properties, true).await {
+            let apart = delivery.redelivered;
+            if !post.reply(reply_to, &body, properties, apart).await {
                 return;
             }
         }
@@ -254,11 +255,13 @@ impl<P: Procedure> Desk<P> {
         }
         let may_start = || request.expiration.is_none_or(|left| taken.elapsed() < left);
         let computing = self.computer.compute(&argument, &post.lost, may_start);
-        let computed = computing.await?;
-        debug!(%key, ok = computed.is_ok(), elapsed = ?taken.elapsed(), "computed");
+        let computed = computing.await;
         if turn.is_some() {
+            // We are alive: it was innocent, or was not begun after all because the session ended.
             self.cache.forget_starts(&key).await;
         }
+        let computed = computed?;
+        debug!(%key, ok = computed.is_ok(), elapsed = ?taken.elapsed(), "computed");
         let answer = match computed {
             Ok(answer) => answer.to_string(),
             Err(failure) => return Some(failed(failure)),

@@ -47,7 +47,7 @@ pub(super) struct Session {
     post: Post,
     /// What the broker says of the queue, where it is not what was to be declared.
     pub(super) declared_otherwise: Option<String>,
-    /// Tells the tasks of this session, however it ends.
+    /// Tells the tasks that the session is over, however it ends.
     _ends: DropGuard,
 }
 
