@@ -6,29 +6,29 @@
 //! logged, never an error of the call. Here and below it alone: redis and bb8.
 
 mod breaker;
+mod claim;
 mod connection;
 mod key;
+mod lease;
+mod manage;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::Cmd;
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError};
 use tracing::warn;
 
+pub(crate) use self::claim::Claim;
 pub(crate) use self::key::Key;
 pub use self::key::{Namespace, NamespaceError};
+pub(crate) use self::lease::{Lease, Token};
+pub use self::manage::Stored;
 
-use self::connection::{Connection, State, Unanswered};
-use crate::error::{Error, quote};
+use self::connection::{Connection, Unanswered};
+use crate::error::quote;
 use crate::procedure::{Procedure, check};
 use crate::seldom::Seldom;
 use crate::server_url::RedisUrl;
-
-/// For a person who looks into the cache: not part of any call, so patience costs nobody.
-const MANAGEMENT_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long it is remembered that a request was begun.
-const STARTS_TTL_MILLIS: i64 = 60 * 60 * 1000;
 
 /// Where the cache is and how it is used.
 #[derive(Debug, Clone)]
@@ -65,11 +65,16 @@ impl CacheOptions {
 #[derive(Debug)]
 pub struct Cache {
     options: CacheOptions,
-    connection: Connection,
+    connection: Arc<Connection>,
     poisoned: Seldom,
     refused_lookups: Seldom,
+    refused_leases: Seldom,
     refused_fills: Seldom,
 }
+
+/// What is left of all that this process may wait for Redis in one call.
+#[derive(Debug)]
+pub(crate) struct Budget(Duration);
 
 /// What a lookup found.
 pub(crate) enum Lookup<A> {
@@ -79,25 +84,20 @@ pub(crate) enum Lookup<A> {
     Miss(Vacancy),
 }
 
-/// The permission to fill one key, held by whoever missed it.
+/// The permission to fill one key, held by whoever missed it; with the lease, where there is one.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Vacancy {
     key: Key,
-    /// What is left of the call's budget.
-    budget: Duration,
+    pub(crate) budget: Budget,
+    pub(crate) lease: Option<Lease>,
 }
 
-/// What stands under a key, for a person who looks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Stored<A> {
-    /// No such key.
-    Nothing,
-    /// An answer that passed the check.
-    Answer(A),
-    /// Something that calls would refuse and replace: peer text, escaped and shortened.
-    Refused(String),
+impl Budget {
+    /// Takes off what has been waited since.
+    fn spend(&mut self, since: Instant) {
+        self.0 = self.0.saturating_sub(since.elapsed());
+    }
 }
 
 impl Cache {
@@ -107,9 +107,10 @@ impl Cache {
         let connection = Connection::open(options.url.clone(), options.budget);
         Self {
             options,
-            connection,
+            connection: Arc::new(connection),
             poisoned: Seldom::default(),
             refused_lookups: Seldom::default(),
+            refused_leases: Seldom::default(),
             refused_fills: Seldom::default(),
         }
     }
@@ -123,11 +124,17 @@ impl Cache {
         )
     }
 
+    /// What one call may wait for Redis.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget(self.options.budget)
+    }
+
     /// The permission to fill a key without having looked: for a call that wants a fresh answer.
     pub(crate) fn vacancy(&self, key: Key) -> Vacancy {
         Vacancy {
             key,
-            budget: self.options.budget,
+            budget: self.budget(),
+            lease: None,
         }
     }
 
@@ -144,29 +151,43 @@ impl Cache {
             self.connection.settled().await;
         }
         let mut vacancy = self.vacancy(key);
-        let started = Instant::now();
-        let found = self
-            .connection
-            .run::<Option<Vec<u8>>>(&Cmd::get(vacancy.key.as_str()), vacancy.budget)
-            .await;
-        vacancy.budget = vacancy.budget.saturating_sub(started.elapsed());
+        let get = Cmd::get(vacancy.key.as_str());
+        let found = match self.run(&get, &mut vacancy.budget).await {
+            Ok(found) => Ok(found),
+            Err(Unanswered::Unavailable) => return Lookup::Miss(vacancy),
+            Err(Unanswered::Refused(error)) => Err(error),
+        };
+        match self.checked(&vacancy.key, found, procedure, argument).await {
+            Some(answer) => Lookup::Hit(answer),
+            None => Lookup::Miss(vacancy),
+        }
+    }
+
+    /// What Redis gave for a key, as an answer that passed the check.
+    async fn checked<P: Procedure>(
+        &self,
+        key: &Key,
+        found: Result<Option<Vec<u8>>, RedisError>,
+        procedure: &Arc<P>,
+        argument: &Arc<P::Argument>,
+    ) -> Option<P::Answer> {
         match found {
-            Ok(None) | Err(Unanswered::Unavailable) => {}
+            Ok(None) => return None,
             Ok(Some(text)) => match check(procedure, argument, text).await {
-                Ok(answer) => return Lookup::Hit(answer),
-                Err(text) => self.poisoned(&vacancy.key, &quote(&text)),
+                Ok(answer) => return Some(answer),
+                Err(text) => self.poisoned(key, &quote(&text)),
             },
-            Err(Unanswered::Refused(error)) if error.code() == Some("WRONGTYPE") => {
-                self.poisoned(&vacancy.key, "a value that is no string");
+            Err(error) if error.code() == Some("WRONGTYPE") => {
+                self.poisoned(key, "a value that is no string");
             }
-            Err(Unanswered::Refused(error)) => {
+            Err(error) => {
                 if let Some(left_out) = self.refused_lookups.happened() {
                     let error = connection::describe(&error);
-                    warn!(key = %vacancy.key, error, left_out, "Redis refused a lookup");
+                    warn!(%key, error, left_out, "Redis refused a lookup");
                 }
             }
         }
-        Lookup::Miss(vacancy)
+        None
     }
 
     /// What stands under the key is not the answer. The next fill replaces it.
@@ -177,137 +198,64 @@ impl Cache {
     }
 
     /// Stores the answer where it was missing, within what is left of the budget, over whatever
-    /// stands there. `true` once Redis has it.
-    pub(crate) async fn fill(&self, vacancy: Vacancy, answer: &str) -> bool {
-        let mut command = redis::cmd("SET");
-        command.arg(vacancy.key.as_str()).arg(answer);
-        if let Some(ttl) = self.options.ttl {
-            // Redis refuses 0.
-            let spread = ttl.mul_f64(1.0 - 0.1 * fastrand::f64());
-            let millis = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
-            command.arg("PX").arg(millis.max(1));
+    /// stands there; the lease is released in the same round trip. `true` once Redis has it.
+    pub(crate) async fn fill(&self, mut vacancy: Vacancy, answer: &str) -> bool {
+        let mut commands = redis::pipe();
+        commands
+            .ignore_errors()
+            .add_command(self.set(&vacancy.key, answer));
+        if let Some(lease) = &vacancy.lease {
+            lease.release_with(&mut commands);
         }
-        match self.connection.run::<()>(&command, vacancy.budget).await {
-            Ok(()) => true,
-            Err(Unanswered::Unavailable) => false,
-            Err(Unanswered::Refused(error)) => {
+        let replies: Result<Vec<Result<redis::Value, RedisError>>, _> =
+            self.run_all(&commands, &mut vacancy.budget).await;
+        if let (Ok(_), Some(lease)) = (&replies, vacancy.lease) {
+            lease.forget();
+        }
+        match replies.map(|replies| replies.into_iter().next()) {
+            Ok(Some(Ok(_))) => true,
+            Ok(Some(Err(error))) | Err(Unanswered::Refused(error)) => {
                 if let Some(left_out) = self.refused_fills.happened() {
                     let error = connection::describe(&error);
                     warn!(key = %vacancy.key, error, left_out, "Redis refused a fill");
                 }
                 false
             }
+            Ok(None) | Err(Unanswered::Unavailable) => false,
         }
     }
 
-    /// Counts that a suspect request is about to be computed; how often that makes it. `None` if
-    /// Redis cannot tell.
-    pub(crate) async fn count_start(&self, key: &Key) -> Option<u64> {
-        let starts = key.starts();
-        let mut commands = redis::pipe();
-        commands
-            .incr(&starts, 1)
-            .pexpire(&starts, STARTS_TTL_MILLIS)
-            .ignore();
-        let counted = self
-            .connection
-            .run_all(&commands, self.options.budget)
-            .await;
-        counted.ok().map(|(starts,): (u64,)| starts)
+    fn set(&self, key: &Key, answer: &str) -> Cmd {
+        let mut command = redis::cmd("SET");
+        command.arg(key.as_str()).arg(answer);
+        if let Some(ttl) = self.options.ttl {
+            // Redis refuses 0.
+            let spread = ttl.mul_f64(1.0 - 0.1 * fastrand::f64());
+            let millis = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
+            command.arg("PX").arg(millis.max(1));
+        }
+        command
     }
 
-    /// The suspect has not ended its worker.
-    pub(crate) async fn forget_starts(&self, key: &Key) {
-        let command = Cmd::unlink(key.starts());
-        // Forgotten by itself in an hour.
-        let _ = self
-            .connection
-            .run::<()>(&command, self.options.budget)
-            .await;
-    }
-
-    /// What stands under the argument's key, as [`lookup`](Self::lookup) would see it, for a person
-    /// who looks. Waits up to 5 s once connected.
-    pub async fn get<P: Procedure>(
+    async fn run<T: FromRedisValue>(
         &self,
-        procedure: &Arc<P>,
-        argument: &Arc<P::Argument>,
-    ) -> Result<Stored<P::Answer>, Error> {
-        let key = self.key::<P>(argument);
-        let found = self
-            .manage::<Option<Vec<u8>>>(&Cmd::get(key.as_str()))
-            .await;
-        match found {
-            Ok(None) => Ok(Stored::Nothing),
-            Ok(Some(text)) => Ok(match check(procedure, argument, text).await {
-                Ok(answer) => Stored::Answer(answer),
-                Err(text) => Stored::Refused(quote(&text)),
-            }),
-            Err(Unanswered::Refused(error)) if error.code() == Some("WRONGTYPE") => {
-                Ok(Stored::Refused("a value that is no string".to_owned()))
-            }
-            Err(unanswered) => Err(self.error(unanswered)),
-        }
+        command: &Cmd,
+        budget: &mut Budget,
+    ) -> Result<T, Unanswered> {
+        let started = Instant::now();
+        let result = self.connection.run(command, budget.0).await;
+        budget.spend(started);
+        result
     }
 
-    /// Removes the argument's answer; `false` where there was none. Waits up to 5 s
-    /// once connected.
-    pub async fn remove<P: Procedure>(&self, argument: &P::Argument) -> Result<bool, Error> {
-        let key = self.key::<P>(argument);
-        let removed: u64 = self
-            .manage(&Cmd::unlink(key.as_str()))
-            .await
-            .map_err(|unanswered| self.error(unanswered))?;
-        Ok(removed == 1)
-    }
-
-    /// Calls `visit` with each key of the procedure, in no order, some maybe twice, as SCAN finds
-    /// them: Redis serves others in between. Ends early when `visit` returns `false`.
-    pub async fn keys<P: Procedure>(
+    async fn run_all<T: FromRedisValue>(
         &self,
-        mut visit: impl FnMut(&str) -> bool,
-    ) -> Result<(), Error> {
-        let pattern = format!("{}*", key::prefix(self.options.namespace.as_ref(), P::NAME));
-        let mut cursor = 0_u64;
-        loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor)
-                .arg("MATCH")
-                .arg(&pattern)
-                .arg("COUNT")
-                .arg(1000);
-            let (next, page): (u64, Vec<Vec<u8>>) = self
-                .manage(&scan)
-                .await
-                .map_err(|unanswered| self.error(unanswered))?;
-            // Whoever else writes to this Redis may have put anything there.
-            let mut keys = page.iter().map(|key| String::from_utf8_lossy(key));
-            if !keys.all(|key| visit(&key)) || next == 0 {
-                return Ok(());
-            }
-            cursor = next;
-        }
-    }
-
-    async fn manage<T: redis::FromRedisValue>(&self, command: &Cmd) -> Result<T, Unanswered> {
-        self.connection.settled().await;
-        self.connection.run(command, MANAGEMENT_DEADLINE).await
-    }
-
-    fn error(&self, unanswered: Unanswered) -> Error {
-        let server = self.options.url.to_string();
-        match unanswered {
-            Unanswered::Refused(error) => Error::Refused {
-                server,
-                reason: connection::describe(&error),
-            },
-            Unanswered::Unavailable => match self.connection.state() {
-                State::Down(error) => error,
-                State::Connecting | State::Up => Error::Unreachable {
-                    server,
-                    reason: "no answer in time".to_owned(),
-                },
-            },
-        }
+        commands: &Pipeline,
+        budget: &mut Budget,
+    ) -> Result<T, Unanswered> {
+        let started = Instant::now();
+        let result = self.connection.run_all(commands, budget.0).await;
+        budget.spend(started);
+        result
     }
 }

@@ -15,7 +15,7 @@ use crate::queue::QueueName;
 use crate::requester::{Requester, RequesterOptions};
 use crate::seldom::Seldom;
 use crate::server_url::AmqpUrl;
-use crate::single_flight::{Deadline, Landed, SingleFlight};
+use crate::single_flight::{Callers, Deadline, Landed, SingleFlight};
 
 /// A request whose reply was refused is published once more.
 const ATTEMPTS: u32 = 2;
@@ -204,7 +204,10 @@ impl<P: Procedure> Client<P> {
                 async move { inner.fly(&argument, vacancy, options, &deadline).await }
             };
             let landed = match options.cache {
-                CacheUse::Normal => flights.join((key, options.wait), deadline, fly).await,
+                CacheUse::Normal => {
+                    let fly = |callers: Callers<_>| fly(callers.deadline);
+                    flights.join((key, options.wait), deadline, fly).await
+                }
                 CacheUse::Bypass | CacheUse::Refresh => {
                     Landed::Own(fly(Deadline::new(deadline)).await)
                 }
@@ -266,7 +269,7 @@ impl<P: Procedure> Inner<P> {
                     message: failure.message,
                 },
             })?;
-            match check(&self.procedure, argument, body).await {
+            match check(&self.procedure, argument, Arc::unwrap_or_clone(body)).await {
                 Ok(answer) => {
                     // Workers of ours have filled, or know why not; others know nothing of it. One
                     // that found what was not there for us has another Redis or namespace, or was

@@ -4,6 +4,7 @@
 //! What a peer sent is read here, once, into types that cannot be wrong; nothing here does I/O.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::BasicProperties;
@@ -27,7 +28,7 @@ const FAILURE_PREFIX: &str = "error: ";
 const LONGEST_ARGUMENT: usize = 64 * 1024;
 
 /// How a call uses the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CacheUse {
     /// Look, and fill what is missing.
     #[default]
@@ -44,7 +45,8 @@ pub enum CacheUse {
 pub enum Source {
     /// Redis, found there by the caller or by the worker.
     Cache,
-    /// Another caller's flight in the same process.
+    /// Another caller's flight: in the same process, or in a worker that was computing the same for
+    /// somebody else.
     Shared,
     /// A worker computed it for this call.
     Computed,
@@ -205,17 +207,25 @@ impl Failure {
 /// A reply, as a worker writes and a client reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reply {
-    /// The answer's text, or why there is none.
-    pub(crate) outcome: Result<Vec<u8>, Failure>,
-    /// Ours say whether they computed it or found it in the cache.
+    /// The answer's text, or why there is none. Shared by all requests that hang on one flight.
+    pub(crate) outcome: Result<Arc<Vec<u8>>, Failure>,
+    /// Ours say whether they computed it, found it in the cache, or waited for another's.
     pub(crate) source: Option<Source>,
     /// Ours say whether the answer is in the cache now; of others, nothing is known.
     pub(crate) filled: Option<bool>,
 }
 
 impl Reply {
+    pub(crate) fn failure(failure: Failure) -> Self {
+        Self {
+            outcome: Err(failure),
+            source: None,
+            filled: None,
+        }
+    }
+
     /// Body and properties. `id` is the request's correlation id, the only property copied.
-    pub(crate) fn write(self, id: Option<&ShortString>) -> (Vec<u8>, BasicProperties) {
+    pub(crate) fn write(self, id: Option<&ShortString>) -> (Arc<Vec<u8>>, BasicProperties) {
         let (body, headers) = match self.outcome {
             Ok(body) => {
                 let source = self.source.unwrap_or(Source::Computed).as_str();
@@ -230,7 +240,9 @@ impl Reply {
                 )
             }
             Err(failure) => (
-                format!("{FAILURE_PREFIX}{}", quote(failure.message.as_bytes())).into_bytes(),
+                Arc::new(
+                    format!("{FAILURE_PREFIX}{}", quote(failure.message.as_bytes())).into_bytes(),
+                ),
                 headers([(ERROR_HEADER, failure.code.as_str())]),
             ),
         };
@@ -261,13 +273,14 @@ impl Reply {
         let reply = Self {
             source: match header(properties, SOURCE_HEADER) {
                 Some(b"cache") => Some(Source::Cache),
+                Some(b"shared") => Some(Source::Shared),
                 Some(b"computed") => Some(Source::Computed),
                 _ => None,
             },
             filled: header(properties, FILLED_HEADER).map(|filled| filled == b"true"),
             outcome: match failure {
                 Some(failure) => Err(failure),
-                None => Ok(delivery.data),
+                None => Ok(Arc::new(delivery.data)),
             },
         };
         Some((id, reply))

@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -27,6 +28,37 @@ struct Flight<T> {
 /// A moment that callers who join may move further away, never nearer.
 #[derive(Debug, Clone)]
 pub(crate) struct Deadline(Arc<Mutex<Instant>>);
+
+/// What a flight can know of its callers.
+#[derive(Debug)]
+pub(crate) struct Callers<T> {
+    /// The latest of theirs.
+    pub(crate) deadline: Deadline,
+    outcome: Weak<watch::Sender<Option<T>>>,
+}
+
+/// While it is held, its flight goes on although all callers may be gone.
+#[derive(Debug)]
+pub(crate) struct KeptAloft<T> {
+    _caller: Option<watch::Receiver<Option<T>>>,
+}
+
+impl<T> Callers<T> {
+    /// For a flight that others can join.
+    fn new(flight: &Flight<T>) -> Self {
+        Self {
+            deadline: flight.deadline.clone(),
+            outcome: Arc::downgrade(&flight.outcome),
+        }
+    }
+
+    /// Keeps the flight aloft: what it has begun is worth finishing, whoever is still there.
+    pub(crate) fn keep_aloft(&self) -> KeptAloft<T> {
+        KeptAloft {
+            _caller: self.outcome.upgrade().map(|outcome| outcome.subscribe()),
+        }
+    }
+}
 
 /// What became of a flight for one of its callers.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,6 +86,15 @@ impl Deadline {
     }
 }
 
+impl<K, T> fmt::Debug for SingleFlight<K, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let aloft = lock(&self.flights).len();
+        f.debug_struct("SingleFlight")
+            .field("aloft", &aloft)
+            .finish()
+    }
+}
+
 impl<K, T> SingleFlight<K, T>
 where
     K: Clone + Eq + Hash + Send + 'static,
@@ -71,7 +112,7 @@ where
         &self,
         key: K,
         deadline: Instant,
-        fly: impl FnOnce(Deadline) -> F,
+        fly: impl FnOnce(Callers<T>) -> F,
     ) -> Landed<T>
     where
         F: Future<Output = T> + Send + 'static,
@@ -83,19 +124,19 @@ where
                 (flight.outcome.subscribe(), false)
             }
             Entry::Vacant(vacant) => {
-                let deadline = Deadline::new(deadline);
                 let (sender, receiver) = watch::channel(None);
                 let flight = Flight {
-                    deadline: deadline.clone(),
+                    deadline: Deadline::new(deadline),
                     outcome: Arc::new(sender),
                 };
                 vacant.insert(flight.clone());
+                let work = fly(Callers::new(&flight));
                 let seat = Seat {
                     key,
                     flight,
                     flights: Arc::clone(&self.flights),
                 };
-                tokio::spawn(seat.fly(fly(deadline)));
+                tokio::spawn(seat.fly(work));
                 (receiver, true)
             }
         };
@@ -108,6 +149,11 @@ where
             Some(outcome) => Landed::Shared(outcome),
             None => Landed::Lost,
         }
+    }
+
+    /// Whether one who joined at this moment would share somebody else's flight.
+    pub(crate) fn is_aloft(&self, key: &K) -> bool {
+        self.lock().contains_key(key)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<K, Flight<T>>> {
@@ -241,6 +287,25 @@ mod tests {
         assert!(flights.lock().is_empty());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_flight_that_keeps_itself_aloft_lands_without_callers() {
+        let flights = Flights::new();
+        let work = |callers: Callers<u32>| async move {
+            let _kept = callers.keep_aloft();
+            sleep(Duration::from_millis(100)).await;
+            7
+        };
+        let leader = timeout(
+            Duration::from_millis(10),
+            flights.join("k", in_ms(10), work),
+        );
+        assert!(leader.await.is_err());
+        sleep(Duration::from_millis(50)).await;
+        let joined = flights.join("k", in_ms(1000), |_| async { unreachable!() });
+        assert_eq!(joined.await, Landed::Shared(7));
+        assert!(flights.lock().is_empty());
+    }
+
     #[tokio::test]
     async fn a_flight_that_panics_is_lost_and_the_next_one_flies() {
         let flights = Flights::new();
@@ -257,9 +322,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_latest_deadline_of_its_callers_counts() {
         let flights = Flights::new();
-        let until_deadline = |deadline: Deadline| async move {
+        let until_deadline = |callers: Callers<u32>| async move {
             sleep(Duration::from_millis(10)).await;
-            u32::try_from((deadline.at() - Instant::now()).as_millis()).unwrap_or(0)
+            u32::try_from((callers.deadline.at() - Instant::now()).as_millis()).unwrap_or(0)
         };
         let leader = flights.join("k", in_ms(100), until_deadline);
         let later = flights.join("k", in_ms(500), |_| async { unreachable!() });

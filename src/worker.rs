@@ -5,8 +5,11 @@
 //! that may have ended a worker are kept apart by [`suspects`]; for requests that the broker has
 //! given up, [`dead_letters`] answers.
 
+mod answer;
 mod compute;
 mod dead_letters;
+mod flight;
+mod intake;
 mod options;
 mod post;
 mod session;
@@ -14,14 +17,14 @@ mod suspects;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use lapin::message::Delivery;
 use lapin::types::ShortString;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
-use tracing::{debug, error, info, warn};
+use tokio::time::{Instant, sleep};
+use tracing::{error, info, warn};
 
 use self::compute::Computer;
 pub use self::options::WorkerOptions;
@@ -29,12 +32,13 @@ use self::post::Post;
 use self::session::{Ended, Session};
 use self::suspects::{Arrival, Suspects};
 use crate::broker;
-use crate::cache::{Cache, Key, Lookup};
-use crate::error::{Error, ErrorCode, quote};
-use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request, Source};
+use crate::cache::{Cache, Key};
+use crate::error::{Error, quote};
+use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request};
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::seldom::Seldom;
+use crate::single_flight::SingleFlight;
 
 /// A session that ends sooner was none: the next attempt waits longer.
 const LIVED: Duration = Duration::from_secs(1);
@@ -90,14 +94,17 @@ impl<P: Procedure> Worker<P> {
         }
         let cache = options.cache.url.to_string();
         let desk = Arc::new(Desk {
+            id: format!("{:08x}", fastrand::u32(..)),
             computer: Computer::new(procedure, options.concurrency),
             cache: Cache::open(options.cache),
+            flights: SingleFlight::new(),
             queue: queue.clone(),
             reply_to: options.reply_to,
             max_reply_size: options.max_reply_size,
             refused_reply_to: Seldom::default(),
             suspects: Suspects::new(),
         });
+        let _cancels = desk.computer.cancel_on_drop();
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         let mut attempt = 0;
@@ -160,8 +167,12 @@ impl<P: Procedure> Worker<P> {
 /// Where requests are answered: everything that all requests share.
 #[derive(Debug)]
 struct Desk<P: Procedure> {
+    /// Tells this worker from others, in leases.
+    id: String,
     computer: Computer<P>,
     cache: Cache,
+    /// What is computed or waited for. Requests that only want it refreshed are apart.
+    flights: SingleFlight<(Key, CacheUse), flight::Landed>,
     queue: QueueName,
     reply_to: Vec<ReplyPattern>,
     max_reply_size: usize,
@@ -176,7 +187,7 @@ impl<P: Procedure> Desk<P> {
     /// cached, and a killed worker's delivery goes to the next one. Returns early, without settling,
     /// when the session is lost: the broker redelivers.
     async fn serve(self: Arc<Self>, post: Post, arrival: Arrival, delivery: Delivery) {
-        let taken = Instant::now();
+        let (taken, arrival) = (Instant::now(), Arc::new(arrival));
         let tag = delivery.delivery_tag;
         let request = Request::read(delivery.data, &delivery.properties);
         if let Some(name) = &request.reply_to
@@ -184,12 +195,9 @@ impl<P: Procedure> Desk<P> {
         {
             return post.ack(tag).await;
         }
-        // A panic of the user's code while reading or writing text; computing has its own net.
         let answer = AssertUnwindSafe(self.answer(&post, &arrival, &request, taken));
-        let Some(reply) = answer.catch_unwind().await.unwrap_or_else(|_| {
-            error!("{} panicked; its caller is told that it failed", P::NAME);
-            Some(failed(Failure::panicked::<P>()))
-        }) else {
+        let reply = answer.catch_unwind().await;
+        let Some(reply) = reply.unwrap_or_else(|_| Some(panicked::<P>())) else {
             return;
         };
         if let Some(reply_to) = request.reply_to {
@@ -210,95 +218,13 @@ impl<P: Procedure> Desk<P> {
         if let (Some(failure), Some(reply_to)) = (failure, request.reply_to)
             && self.may_reply_to(&reply_to)
         {
-            let (body, properties) = failed(failure).write(request.correlation_id.as_ref());
+            let (body, properties) = Reply::failure(failure).write(request.correlation_id.as_ref());
             let apart = delivery.redelivered;
             if !post.reply(reply_to, &body, properties, apart).await {
                 return;
             }
         }
         post.ack(tag).await;
-    }
-
-    /// The reply; `None` when the session was lost before computing began, or all has to end.
-    async fn answer(
-        &self,
-        post: &Post,
-        arrival: &Arrival,
-        request: &Request,
-        taken: Instant,
-    ) -> Option<Reply> {
-        let argument = match request.argument::<P::Argument>() {
-            Ok(argument) => Arc::new(argument),
-            Err(failure) => return Some(failed(failure)),
-        };
-        let key = self.cache.key::<P>(&argument);
-        let vacancy = match request.cache {
-            CacheUse::Bypass => None,
-            CacheUse::Refresh => Some(self.cache.vacancy(key.clone())),
-            CacheUse::Normal => {
-                let procedure = self.computer.procedure();
-                match self.cache.lookup(key.clone(), procedure, &argument).await {
-                    Lookup::Hit(answer) => {
-                        return Some(self.answered(answer.to_string(), Source::Cache, true));
-                    }
-                    Lookup::Miss(vacancy) => Some(vacancy),
-                }
-            }
-        };
-        let turn = post.lost.run_until_cancelled(arrival.turn()).await?;
-        if turn.is_some() && self.is_poison(&key, request).await {
-            error!(%key, "a request has ended the workers that began it, and is not begun again");
-            return Some(failed(Failure {
-                code: ErrorCode::Poison,
-                message: "the request has ended the workers that tried it".to_owned(),
-            }));
-        }
-        let may_start = || request.expiration.is_none_or(|left| taken.elapsed() < left);
-        let computing = self.computer.compute(&argument, &post.lost, may_start);
-        let computed = computing.await;
-        if turn.is_some() {
-            // We are alive: it was innocent, or was not begun after all because the session ended.
-            self.cache.forget_starts(&key).await;
-        }
-        let computed = computed?;
-        debug!(%key, ok = computed.is_ok(), elapsed = ?taken.elapsed(), "computed");
-        let answer = match computed {
-            Ok(answer) => answer.to_string(),
-            Err(failure) => return Some(failed(failure)),
-        };
-        let filled = match vacancy {
-            Some(vacancy) if answer.len() <= self.max_reply_size => {
-                self.cache.fill(vacancy, &answer).await
-            }
-            _ => false,
-        };
-        Some(self.answered(answer, Source::Computed, filled))
-    }
-
-    /// Counts a suspect's start, in Redis or, where that cannot be asked, as the broker does.
-    async fn is_poison(&self, key: &Key, request: &Request) -> bool {
-        match self.cache.count_start(key).await {
-            Some(starts) => starts >= suspects::MOST_STARTS,
-            None => request.delivered_before >= suspects::MOST_DELIVERIES,
-        }
-    }
-
-    fn answered(&self, answer: String, source: Source, filled: bool) -> Reply {
-        if answer.len() > self.max_reply_size {
-            return failed(Failure {
-                code: ErrorCode::TooLarge,
-                message: format!(
-                    "the answer has {} bytes, this worker sends {} at most",
-                    answer.len(),
-                    self.max_reply_size
-                ),
-            });
-        }
-        Reply {
-            outcome: Ok(answer.into_bytes()),
-            source: Some(source),
-            filled: Some(filled),
-        }
     }
 
     /// Only to callback queues: see [`ReplyPattern`]. Never to where requests come from.
@@ -317,10 +243,8 @@ impl<P: Procedure> Desk<P> {
     }
 }
 
-fn failed(failure: Failure) -> Reply {
-    Reply {
-        outcome: Err(failure),
-        source: None,
-        filled: None,
-    }
+/// The user's code panicked while it read or wrote text; computing has its own net.
+fn panicked<P: Procedure>() -> Reply {
+    error!("{} panicked; its caller is told that it failed", P::NAME);
+    Reply::failure(Failure::panicked::<P>())
 }

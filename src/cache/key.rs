@@ -71,6 +71,11 @@ impl Key {
         format!("{{{}}}:starts", self.0)
     }
 
+    /// Where the token of whoever computes the answer stands, beside it like [`Self::starts`].
+    pub(crate) fn lease(&self) -> String {
+        format!("{{{}}}:lease", self.0)
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

@@ -144,7 +144,7 @@ mod tests {
 
     fn reply(text: &str) -> Outcome {
         Outcome::Reply(Reply {
-            outcome: Ok(text.into()),
+            outcome: Ok(Arc::new(text.into())),
             source: None,
             filled: None,
         })

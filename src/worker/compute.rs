@@ -3,8 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::error;
 
 use crate::error::ErrorCode;
@@ -16,7 +15,6 @@ use crate::procedure::{Cancel, ComputeError, Procedure};
 pub(super) struct Computer<P> {
     procedure: Arc<P>,
     slots: Arc<Semaphore>,
-    /// Cancelled when the computer is dropped: a thread cannot be stopped from outside.
     cancel: Cancel,
 }
 
@@ -33,56 +31,60 @@ impl<P: Procedure> Computer<P> {
         &self.procedure
     }
 
-    /// Waits for a slot and computes; a cheap argument takes none. Once begun, a computation is finished even if the session is
-    /// lost meanwhile: its answer is worth storing. `None` if it did not begin for that reason, or
-    /// was cancelled.
+    /// Waits for a place to compute in.
+    pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed.
+        Arc::clone(&self.slots).acquire_owned().await.ok()
+    }
+
+    /// Computes in a slot, on a thread where blocking is allowed. `None` if it was cancelled.
     pub(super) async fn compute(
         &self,
+        slot: Option<OwnedSemaphorePermit>,
         argument: &Arc<P::Argument>,
-        lost: &CancellationToken,
-        may_start: impl FnOnce() -> bool,
     ) -> Option<Result<P::Answer, Failure>> {
-        let expired = || Failure {
-            code: ErrorCode::Expired,
-            message: "the request's time ran out before its turn came".to_owned(),
+        let (procedure, argument) = (Arc::clone(&self.procedure), Arc::clone(argument));
+        let cancel = self.cancel.clone();
+        // The slot goes with the thread: a task that is dropped does not end it.
+        let on_thread = move || {
+            let _slot = slot;
+            compute_now(&*procedure, &argument, &cancel)
         };
-        let computed = if self.procedure.is_cheap(argument) {
-            if !may_start() {
-                return Some(Err(expired()));
-            }
-            compute_now(&*self.procedure, argument, &self.cancel)
-        } else {
-            let slot = tokio::select! {
-                slot = Arc::clone(&self.slots).acquire_owned() => slot.ok()?,
-                () = lost.cancelled() => return None,
-            };
-            if !may_start() {
-                return Some(Err(expired()));
-            }
-            let (procedure, argument) = (Arc::clone(&self.procedure), Arc::clone(argument));
-            let cancel = self.cancel.clone();
-            // The slot goes with the thread: a task that is dropped does not end it.
-            let on_thread = move || {
-                let _slot = slot;
-                compute_now(&*procedure, &argument, &cancel)
-            };
-            tokio::task::spawn_blocking(on_thread).await.ok()?
-        };
-        let (code, message) = match computed {
-            Ok(answer) => return Some(Ok(answer)),
-            Err(ComputeError::Cancelled) => return None,
-            Err(ComputeError::BadArgument(message)) => (ErrorCode::BadArgument, message),
-            Err(ComputeError::TooLarge(message)) => (ErrorCode::TooLarge, message),
-            Err(ComputeError::Failed(message)) => (ErrorCode::Failed, message),
-        };
-        Some(Err(Failure { code, message }))
+        outcome(tokio::task::spawn_blocking(on_thread).await.ok()?)
+    }
+
+    /// Computes at once, on this thread, an argument that the procedure calls cheap.
+    pub(super) fn compute_cheap(
+        &self,
+        argument: &P::Argument,
+    ) -> Option<Result<P::Answer, Failure>> {
+        outcome(compute_now(&*self.procedure, argument, &self.cancel))
+    }
+
+    /// Cancels all that is computed when it is dropped: a thread cannot be stopped from outside.
+    pub(super) fn cancel_on_drop(&self) -> CancelOnDrop {
+        CancelOnDrop(self.cancel.clone())
     }
 }
 
-impl<P> Drop for Computer<P> {
+pub(super) struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.cancel.cancel();
+        self.0.cancel();
     }
+}
+
+/// As the caller is told; `None` for what was cancelled.
+fn outcome<A>(computed: Result<A, ComputeError>) -> Option<Result<A, Failure>> {
+    let (code, message) = match computed {
+        Ok(answer) => return Some(Ok(answer)),
+        Err(ComputeError::Cancelled) => return None,
+        Err(ComputeError::BadArgument(message)) => (ErrorCode::BadArgument, message),
+        Err(ComputeError::TooLarge(message)) => (ErrorCode::TooLarge, message),
+        Err(ComputeError::Failed(message)) => (ErrorCode::Failed, message),
+    };
+    Some(Err(Failure { code, message }))
 }
 
 fn compute_now<P: Procedure>(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lapin::options::{BasicAckOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -22,11 +22,18 @@ use crate::server_url::AmqpUrl;
 /// Before a reply that was refused is tried again.
 const NACK_PAUSE: Duration = Duration::from_millis(100);
 
+/// The bytes of replies that are published and not confirmed yet: a large answer that hundreds of
+/// requests were waiting for is copied for each of them.
+const MEASURE: usize = 1024;
+const ROOM: u32 = 32 * 1024;
+
 /// Replying and acking, for the task of one delivery.
 #[derive(Debug, Clone)]
 pub(super) struct Post {
     pub(super) acks: Channel,
     replies: Channel,
+    /// What replies on their way may occupy, in [`MEASURE`].
+    room: Arc<Semaphore>,
     /// For suspect replies, one at a time, over a connection of their own.
     apart: Arc<Mutex<AmqpUrl>>,
     /// Cancelled when the session is of no more use; the reason, where a reply found out, in `why`.
@@ -44,6 +51,7 @@ impl Post {
         Self {
             acks,
             replies,
+            room: Arc::new(Semaphore::new(ROOM as usize)),
             apart: Arc::new(Mutex::new(url.clone())),
             lost,
             why: Arc::default(),
@@ -81,6 +89,9 @@ impl Post {
         if apart && is_direct_reply_to(&to) {
             return self.reply_apart(to, body, properties).await;
         }
+        let measures = u32::try_from(body.len() / MEASURE).map_or(ROOM, |size| size.min(ROOM));
+        // Never closed.
+        let _room = self.room.acquire_many(measures).await;
         match publish(&self.replies, to, body, properties).await {
             Ok(()) => true,
             Err(error) => {

@@ -9,16 +9,15 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions,
-};
-use lapin::types::{FieldTable, ShortString};
+use lapin::options::{BasicQosOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
 use lapin::{Channel, Connection, Consumer};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, error, info, warn};
 
+use super::intake::{Intake, Place, consume};
 use super::post::Post;
 use super::{Desk, Stopped};
 use crate::broker::{self, Declare, Trouble};
@@ -41,7 +40,7 @@ pub(super) enum Ended {
 pub(super) struct Session {
     consuming: Connection,
     publishing: Connection,
-    deliveries: Consumer,
+    intake: Intake,
     /// Of the dead-letter queue, where there is one that may be read, with the channel for its acks.
     dead: Option<(Channel, Consumer)>,
     post: Post,
@@ -64,7 +63,7 @@ impl Session {
             broker::connect(url, "worker replies"),
         )?;
         let declared_otherwise = broker::ensure_queue(url, &consuming, &queue, declare).await?;
-        let (acks, replies, deliveries) =
+        let (acks, replies, intake) =
             broker::bounded(url, open_channels(&consuming, &publishing, queue, prefetch)).await?;
         let dead = open_dead(&consuming, dead_letters).await;
         let lost = CancellationToken::new();
@@ -72,7 +71,7 @@ impl Session {
             dead,
             consuming,
             publishing,
-            deliveries,
+            intake,
             post: Post::new(url, acks, replies, lost.clone()),
             declared_otherwise,
             _ends: lost.drop_guard(),
@@ -115,10 +114,9 @@ impl Session {
         let mut events = Box::pin(self.publishing.events_listener());
         loop {
             tokio::select! {
-                delivery = self.deliveries.next() => match delivery {
-                    Some(Ok(delivery)) => self.take(desk, tasks, delivery),
-                    Some(Err(error)) => return broker::describe(&error),
-                    None => return "the queue was deleted".to_owned(),
+                taken = self.intake.next() => match taken {
+                    Ok((delivery, place)) => self.take(desk, tasks, delivery, place),
+                    Err(reason) => return reason,
                 },
                 Some((acks, delivery)) = next_dead(&mut self.dead) => {
                     let post = self.post.with_acks(acks);
@@ -136,8 +134,14 @@ impl Session {
         }
     }
 
-    fn take<P: Procedure>(&self, desk: &Arc<Desk<P>>, tasks: &mut JoinSet<()>, delivery: Delivery) {
-        let arrival = desk.suspects.arrived(delivery.redelivered);
+    fn take<P: Procedure>(
+        &self,
+        desk: &Arc<Desk<P>>,
+        tasks: &mut JoinSet<()>,
+        delivery: Delivery,
+        place: Place,
+    ) {
+        let arrival = desk.suspects.arrived(delivery.redelivered, place);
         tasks.spawn(Arc::clone(desk).serve(self.post.clone(), arrival, delivery));
     }
 
@@ -148,17 +152,11 @@ impl Session {
         tasks: &mut JoinSet<()>,
         deadline: Instant,
     ) -> Stopped {
-        let tag = self.deliveries.tag();
-        let cancel = self
-            .post
-            .acks
-            .basic_cancel(tag, BasicCancelOptions::default());
-        if !matches!(timeout_at(deadline, cancel).await, Ok(Ok(()))) {
+        if !matches!(timeout_at(deadline, self.intake.cancel()).await, Ok(Ok(()))) {
             warn!("RabbitMQ did not confirm the end of consuming");
         }
-        // What had arrived before the cancellation is held, too.
-        while let Ok(Some(Ok(delivery))) = timeout_at(deadline, self.deliveries.next()).await {
-            self.take(desk, tasks, delivery);
+        while let Ok(Some((delivery, place))) = timeout_at(deadline, self.intake.last()).await {
+            self.take(desk, tasks, delivery, place);
         }
         while let Ok(Some(ended)) = timeout_at(deadline, tasks.join_next()).await {
             report(ended);
@@ -220,7 +218,7 @@ async fn open_channels(
     publishing: &Connection,
     queue: ShortString,
     prefetch: u16,
-) -> lapin::Result<(Channel, Channel, Consumer)> {
+) -> lapin::Result<(Channel, Channel, Intake)> {
     let (acks, replies) = tokio::try_join!(
         broker::open_channel(consuming),
         broker::open_channel(publishing)
@@ -228,14 +226,6 @@ async fn open_channels(
     replies
         .confirm_select(ConfirmSelectOptions::default())
         .await?;
-    acks.basic_qos(prefetch, BasicQosOptions::default()).await?;
-    let deliveries = consume(&acks, queue).await?;
-    Ok((acks, replies, deliveries))
-}
-
-async fn consume(channel: &Channel, queue: ShortString) -> lapin::Result<Consumer> {
-    let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
-    channel
-        .basic_consume(queue, tag, options, FieldTable::default())
-        .await
+    let intake = Intake::open(acks.clone(), queue, prefetch).await?;
+    Ok((acks, replies, intake))
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::intake::Place;
+
 /// A request that was begun so often and never finished is not begun again.
 pub(super) const MOST_STARTS: u64 = 3;
 
@@ -46,6 +48,7 @@ struct Held {
 /// A delivery in the worker's hands. A fresh one lets the suspects behind it go when dropped.
 #[derive(Debug)]
 pub(super) struct Arrival {
+    place: Place,
     number: u64,
     suspect: bool,
     suspects: Suspects,
@@ -63,7 +66,7 @@ impl Suspects {
     }
 
     /// Takes note of a delivery, in the order in which they come.
-    pub(super) fn arrived(&self, redelivered: bool) -> Arrival {
+    pub(super) fn arrived(&self, redelivered: bool, place: Place) -> Arrival {
         let mut held = self.fresh.lock();
         let number = held.next;
         held.next += 1;
@@ -71,6 +74,7 @@ impl Suspects {
             held.numbers.insert(number);
         }
         Arrival {
+            place,
             number,
             suspect: redelivered,
             suspects: self.clone(),
@@ -79,17 +83,35 @@ impl Suspects {
 }
 
 impl Arrival {
+    /// It only waits for what is computed for another request.
+    pub(super) fn waits(&self) {
+        self.place.waits();
+    }
+
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// For a suspect, waits until the fresh ones before it are settled. Whoever shares a flight with
+    /// others does so before: one of those might be a fresh one that it would wait for.
+    pub(super) async fn after_fresh(&self) {
+        if !self.suspect {
+            return;
+        }
+        let mut oldest = self.suspects.fresh.oldest.subscribe();
+        // The sender cannot be gone: it is ours.
+        let _ = oldest
+            .wait_for(|_| self.suspects.fresh.none_before(self.number))
+            .await;
+        tokio::time::sleep(SHUFFLE.mul_f32(fastrand::f32())).await;
+    }
+
     /// For a suspect, its turn: it holds it for as long as it is computed. `None` for a fresh one.
     pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         if !self.suspect {
             return None;
         }
-        let mut oldest = self.suspects.fresh.oldest.subscribe();
-        // Neither the sender nor the semaphore can be gone: both are ours.
-        let _ = oldest
-            .wait_for(|_| self.suspects.fresh.none_before(self.number))
-            .await;
-        tokio::time::sleep(SHUFFLE.mul_f32(fastrand::f32())).await;
+        // Never closed.
         Arc::clone(&self.suspects.turn).acquire_owned().await.ok()
     }
 }
@@ -133,21 +155,34 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
+    /// All that it waits for before it is computed.
+    async fn begins(arrival: &Arrival) -> Option<OwnedSemaphorePermit> {
+        arrival.after_fresh().await;
+        arrival.turn().await
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_fresh_one_has_no_turn_to_wait_for() {
         let suspects = Suspects::new();
-        let _suspect = suspects.arrived(true);
-        assert!(suspects.arrived(false).turn().now_or_never().is_some());
+        let _suspect = suspects.arrived(true, Place::alone());
+        assert!(
+            begins(&suspects.arrived(false, Place::alone()))
+                .now_or_never()
+                .is_some()
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_suspect_waits_for_the_fresh_ones_before_it_and_not_for_later_ones() {
         let suspects = Suspects::new();
-        let before = [suspects.arrived(false), suspects.arrived(false)];
-        let suspect = suspects.arrived(true);
-        let _later = suspects.arrived(false);
-        assert!(timeout(LONG, suspect.turn()).await.is_err());
-        let turn = tokio::spawn(async move { suspect.turn().await.is_some() });
+        let before = [
+            suspects.arrived(false, Place::alone()),
+            suspects.arrived(false, Place::alone()),
+        ];
+        let suspect = suspects.arrived(true, Place::alone());
+        let _later = suspects.arrived(false, Place::alone());
+        assert!(timeout(LONG, begins(&suspect)).await.is_err());
+        let turn = tokio::spawn(async move { begins(&suspect).await.is_some() });
         for fresh in before {
             tokio::task::yield_now().await;
             assert!(!turn.is_finished());
@@ -161,10 +196,10 @@ mod tests {
         let suspects = Suspects::new();
         let order = Arc::new(Mutex::new(Vec::new()));
         let all = (0..20).map(|i| {
-            let (arrival, order) = (suspects.arrived(true), Arc::clone(&order));
+            let (arrival, order) = (suspects.arrived(true, Place::alone()), Arc::clone(&order));
             let busy = Arc::clone(&suspects.turn);
             async move {
-                let turn = arrival.turn().await;
+                let turn = begins(&arrival).await;
                 assert_eq!(busy.available_permits(), 0);
                 order.lock().unwrap().push(i);
                 tokio::time::sleep(LONG).await;

@@ -1,0 +1,137 @@
+//! What workers do with a missing answer: claim it, give it back, and count who began it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use redis::{Cmd, RedisError};
+use tracing::warn;
+
+use super::lease::{Claimed, Lease, Token};
+use super::{Budget, Cache, Key, Vacancy, connection};
+use crate::message::CacheUse;
+use crate::procedure::Procedure;
+
+/// How long it is remembered that a request was begun.
+const STARTS_TTL_MILLIS: i64 = 60 * 60 * 1000;
+
+type Found = Result<Option<Vec<u8>>, RedisError>;
+
+/// What a worker that is to compute finds.
+pub(crate) enum Claim<A> {
+    /// An answer that passed the check.
+    Hit(A),
+    /// None, and nobody else computes it as far as one can know.
+    Vacant(Vacancy),
+    /// None, and another worker computes it.
+    Held,
+}
+
+impl Cache {
+    /// Tries for the key's lease and looks for the answer, in one round trip and in this order: in
+    /// the other, a holder that fills and releases in between would be missed twice. A hit wins.
+    /// With [`CacheUse::Refresh`] it does not look.
+    ///
+    /// Cancel safe: a lease that was taken is released.
+    pub(crate) async fn claim<P: Procedure>(
+        &self,
+        key: Key,
+        token: &Token,
+        cache: CacheUse,
+        procedure: &Arc<P>,
+        argument: &Arc<P::Argument>,
+    ) -> Claim<P::Answer> {
+        let mut vacancy = self.vacancy(key);
+        let lease = self.lease(&vacancy.key, token);
+        let mut commands = redis::pipe();
+        commands.ignore_errors().add_command(lease.take());
+        if cache == CacheUse::Normal {
+            commands.get(vacancy.key.as_str());
+        }
+        let replies: Result<Vec<Found>, _> = self.run_all(&commands, &mut vacancy.budget).await;
+        let Ok(replies) = replies else {
+            return Claim::Vacant(vacancy);
+        };
+        let mut replies = replies.into_iter();
+        let claimed = self.claimed(lease, replies.next());
+        let hit = match replies.next() {
+            Some(found) => self.checked(&vacancy.key, found, procedure, argument).await,
+            None => None,
+        };
+        match (hit, claimed) {
+            (Some(answer), claimed) => {
+                if let Claimed::Ours(lease) = claimed {
+                    lease.release(vacancy.budget.0).await;
+                }
+                Claim::Hit(answer)
+            }
+            (None, Claimed::Held) => Claim::Held,
+            (None, Claimed::Free) => Claim::Vacant(vacancy),
+            (None, Claimed::Ours(lease)) => Claim::Vacant(Vacancy {
+                lease: Some(lease),
+                ..vacancy
+            }),
+        }
+    }
+
+    /// What became of the attempt to take a lease.
+    fn claimed(&self, lease: Lease, reply: Option<Found>) -> Claimed {
+        match reply {
+            Some(Ok(held)) => lease.claimed(held.as_deref()),
+            Some(Err(error)) => {
+                if let Some(left_out) = self.refused_leases.happened() {
+                    let error = connection::describe(&error);
+                    warn!(error, left_out, "Redis refused a lease; computing without");
+                }
+                lease.forget();
+                Claimed::Free
+            }
+            None => Claimed::Free,
+        }
+    }
+
+    /// A redelivered request: whoever else holds a lease for it has lost it, and is overtaken.
+    pub(crate) async fn take_over(&self, key: &Key, token: &Token, budget: &mut Budget) {
+        let lease = self.lease(key, token);
+        let started = Instant::now();
+        lease.take_over(budget.0).await;
+        lease.forget();
+        budget.spend(started);
+    }
+
+    /// Nothing was computed: the next one may.
+    pub(crate) async fn give_back(&self, vacancy: Vacancy) {
+        if let Some(lease) = vacancy.lease {
+            lease.release(vacancy.budget.0).await;
+        }
+    }
+
+    /// There is no answer to store: those who wait for it compute for themselves.
+    pub(crate) async fn leave_empty(&self, vacancy: Vacancy) {
+        if let Some(lease) = vacancy.lease {
+            lease.leave_uncached(vacancy.budget.0).await;
+        }
+    }
+
+    /// Counts that a suspect request is about to be computed; how often that makes it. `None` if
+    /// Redis cannot tell.
+    pub(crate) async fn count_start(&self, key: &Key, budget: &mut Budget) -> Option<u64> {
+        let starts = key.starts();
+        let mut commands = redis::pipe();
+        commands
+            .incr(&starts, 1)
+            .pexpire(&starts, STARTS_TTL_MILLIS)
+            .ignore();
+        let counted = self.run_all(&commands, budget).await;
+        counted.ok().map(|(starts,): (u64,)| starts)
+    }
+
+    /// The suspect has not ended its worker.
+    pub(crate) async fn forget_starts(&self, key: &Key, budget: &mut Budget) {
+        // Failing that, forgotten by itself in an hour.
+        let _ = self.run::<()>(&Cmd::unlink(key.starts()), budget).await;
+    }
+
+    fn lease(&self, key: &Key, token: &Token) -> Lease {
+        Lease::new(key, token.clone(), &self.connection, self.options.budget)
+    }
+}

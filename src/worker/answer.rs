@@ -1,0 +1,164 @@
+//! From a request to its reply: by whom and when its answer is computed, if it has to be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::types::ShortString;
+use tokio::time::Instant;
+
+use super::flight::Wanted;
+use super::post::Post;
+use super::suspects::Arrival;
+use super::{Desk, panicked};
+use crate::cache::{Lookup, Token, Vacancy};
+use crate::error::ErrorCode;
+use crate::message::{CacheUse, Failure, Reply, Request, Source};
+use crate::procedure::Procedure;
+use crate::single_flight::Landed;
+
+/// A request without expiration; longer than any process lives, and short enough for a clock.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+impl<P: Procedure> Desk<P> {
+    /// The reply; `None` when the session was lost before computing began, or all has to end.
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        post: &Post,
+        arrival: &Arc<Arrival>,
+        request: &Request,
+        taken: Instant,
+    ) -> Option<Reply> {
+        let argument = match request.argument::<P::Argument>() {
+            Ok(argument) => Arc::new(argument),
+            Err(failure) => return Some(Reply::failure(failure)),
+        };
+        let wanted = Wanted {
+            key: self.cache.key::<P>(&argument),
+            argument,
+            cache: request.cache,
+            token: Token::new(
+                request.correlation_id.as_ref().map(ShortString::as_str),
+                &self.id,
+            ),
+            arrival: Arc::clone(arrival),
+            delivered_before: request.delivered_before,
+        };
+        let expires = taken + request.expiration.unwrap_or(NEVER).min(NEVER);
+        if wanted.cache == CacheUse::Bypass {
+            return self.compute_aside(post, &wanted, expires).await;
+        }
+        if arrival.is_suspect() {
+            if let Some(reply) = self.look_before_turn(post, &wanted).await? {
+                return Some(reply);
+            }
+        } else if self.computer.procedure().is_cheap(&wanted.argument) {
+            return self.answer_cheap(&wanted).await;
+        }
+        let flight = (wanted.key.clone(), wanted.cache);
+        if self.flights.is_aloft(&flight) {
+            arrival.waits();
+        }
+        let fly = |callers| Arc::clone(self).fly(wanted, callers);
+        let joined = self.flights.join(flight, expires, fly);
+        match post.lost.run_until_cancelled(joined).await? {
+            Landed::Own(reply) => reply,
+            Landed::Shared(reply) => reply.map(|reply| Reply {
+                source: reply.source.map(|_| Source::Shared),
+                ..reply
+            }),
+            Landed::Lost => Some(panicked::<P>()),
+        }
+    }
+
+    /// For a request that the cache has nothing to do with.
+    async fn compute_aside(
+        &self,
+        post: &Post,
+        wanted: &Wanted<P>,
+        expires: Instant,
+    ) -> Option<Reply> {
+        let mut budget = self.cache.budget();
+        let start = || (expires > Instant::now()).then_some(());
+        let compute = async {
+            wanted.arrival.after_fresh().await;
+            self.compute(wanted, &mut budget, start).await
+        };
+        let (computed, _) = post.lost.run_until_cancelled(compute).await?;
+        Some(match computed? {
+            Ok(answer) => self.answered(answer, Source::Computed, false),
+            Err(failure) => Reply::failure(failure),
+        })
+    }
+
+    /// For a suspect: the answer if it is in the cache already; else waits until others, which it
+    /// might take along, are settled.
+    async fn look_before_turn(&self, post: &Post, wanted: &Wanted<P>) -> Option<Option<Reply>> {
+        let (key, argument) = (&wanted.key, &wanted.argument);
+        // This worker computes it: then it has lost its session, not its life.
+        if self.flights.is_aloft(&(key.clone(), wanted.cache)) {
+            return Some(None);
+        }
+        let mut budget = self.cache.budget();
+        if wanted.cache == CacheUse::Normal {
+            let procedure = self.computer.procedure();
+            match self.cache.lookup(key.clone(), procedure, argument).await {
+                Lookup::Hit(answer) => {
+                    return Some(Some(self.answered(answer.to_string(), Source::Cache, true)));
+                }
+                Lookup::Miss(vacancy) => budget = vacancy.budget,
+            }
+        }
+        let wait = wanted.arrival.after_fresh();
+        post.lost.run_until_cancelled(wait).await?;
+        self.cache.take_over(key, &wanted.token, &mut budget).await;
+        Some(None)
+    }
+
+    /// For an argument that is computed faster than anybody could be asked for it: here and now,
+    /// without a lease.
+    async fn answer_cheap(&self, wanted: &Wanted<P>) -> Option<Reply> {
+        let (key, argument) = (wanted.key.clone(), &wanted.argument);
+        let procedure = self.computer.procedure();
+        let vacancy = match wanted.cache {
+            CacheUse::Normal => match self.cache.lookup(key, procedure, argument).await {
+                Lookup::Hit(answer) => {
+                    return Some(self.answered(answer.to_string(), Source::Cache, true));
+                }
+                Lookup::Miss(vacancy) => vacancy,
+            },
+            CacheUse::Refresh | CacheUse::Bypass => self.cache.vacancy(key),
+        };
+        match self.computer.compute_cheap(argument)? {
+            Ok(answer) => Some(self.fill_and_answer(vacancy, answer.to_string()).await),
+            Err(failure) => Some(Reply::failure(failure)),
+        }
+    }
+
+    pub(super) async fn fill_and_answer(&self, vacancy: Vacancy, answer: String) -> Reply {
+        let filled = if answer.len() <= self.max_reply_size {
+            self.cache.fill(vacancy, &answer).await
+        } else {
+            self.cache.leave_empty(vacancy).await;
+            false
+        };
+        self.answered(answer, Source::Computed, filled)
+    }
+
+    pub(super) fn answered(&self, answer: String, source: Source, filled: bool) -> Reply {
+        if answer.len() > self.max_reply_size {
+            return Reply::failure(Failure {
+                code: ErrorCode::TooLarge,
+                message: format!(
+                    "the answer has {} bytes, this worker sends {} at most",
+                    answer.len(),
+                    self.max_reply_size
+                ),
+            });
+        }
+        Reply {
+            outcome: Ok(Arc::new(answer.into_bytes())),
+            source: Some(source),
+            filled: Some(filled),
+        }
+    }
+}

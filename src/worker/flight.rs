@@ -1,0 +1,154 @@
+//! One missing answer in a worker's hands: claimed, waited for or computed, filled.
+//!
+//! Requests for the same key in one worker share a flight, so that one of them waits or computes and
+//! the others hang on it. Across workers, the cache's lease does the same: whoever has it computes;
+//! the others wait, in no compute slot, until the answer is in the cache or the lease is free.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tracing::{debug, error};
+
+use super::Desk;
+use super::suspects::{self, Arrival};
+use crate::cache::{Budget, Claim, Key, Lease, Token, Vacancy};
+use crate::error::ErrorCode;
+use crate::message::{CacheUse, Failure, Reply, Source};
+use crate::procedure::Procedure;
+use crate::single_flight::Callers;
+
+/// Between two looks at what another worker computes: at first, and at most.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const SELDOM_LOOK: Duration = Duration::from_millis(100);
+
+/// What a flight brings home; `None` if all has to end.
+pub(super) type Landed = Option<Reply>;
+
+/// A request that was read and whose answer is not known.
+pub(super) struct Wanted<P: Procedure> {
+    pub(super) argument: Arc<P::Argument>,
+    pub(super) key: Key,
+    pub(super) cache: CacheUse,
+    pub(super) token: Token,
+    pub(super) arrival: Arc<Arrival>,
+    /// How often the broker has delivered it before.
+    pub(super) delivered_before: u64,
+}
+
+impl<P: Procedure> Desk<P> {
+    /// The answer from whoever computes it, or computed here.
+    pub(super) async fn fly(
+        self: Arc<Self>,
+        wanted: Wanted<P>,
+        callers: Callers<Landed>,
+    ) -> Landed {
+        let mut pause = FIRST_LOOK;
+        // Who has waited for an answer shares another's flight, as it were.
+        let mut source = Source::Cache;
+        loop {
+            match self.claim(&wanted).await {
+                Claim::Hit(answer) => return Some(self.answered(answer.to_string(), source, true)),
+                Claim::Vacant(vacancy) => {
+                    return self.compute_and_fill(&wanted, vacancy, &callers).await;
+                }
+                Claim::Held => source = Source::Shared,
+            }
+            wanted.arrival.waits();
+            let left = callers.deadline.at() - Instant::now();
+            if left.is_zero() {
+                return Some(Reply::failure(out_of_time()));
+            }
+            sleep(pause.mul_f32(0.75 + 0.5 * fastrand::f32()).min(left)).await;
+            pause = (pause * 2).min(SELDOM_LOOK);
+        }
+    }
+
+    async fn claim(&self, wanted: &Wanted<P>) -> Claim<P::Answer> {
+        let procedure = self.computer.procedure();
+        let (key, argument) = (wanted.key.clone(), &wanted.argument);
+        self.cache
+            .claim(key, &wanted.token, wanted.cache, procedure, argument)
+            .await
+    }
+
+    async fn compute_and_fill(
+        &self,
+        wanted: &Wanted<P>,
+        mut vacancy: Vacancy,
+        callers: &Callers<Landed>,
+    ) -> Landed {
+        // What has begun is finished for the cache's sake, whoever is still there.
+        let start = || (callers.deadline.at() > Instant::now()).then(|| callers.keep_aloft());
+        let computing = self.compute(wanted, &mut vacancy.budget, start);
+        let lease = vacancy.lease.as_ref();
+        let (computed, _kept) = Lease::kept_during(lease, computing).await;
+        let answer = match computed? {
+            Ok(answer) => answer,
+            Err(failure) => {
+                // What was tried in vain may take others as long: they need not take turns.
+                if failure.code == ErrorCode::Failed {
+                    self.cache.leave_empty(vacancy).await;
+                } else {
+                    self.cache.give_back(vacancy).await;
+                }
+                return Some(Reply::failure(failure));
+            }
+        };
+        Some(self.fill_and_answer(vacancy, answer).await)
+    }
+
+    /// Computes, a suspect in its turn and each in a slot, if `start` lets it by then. Gives back
+    /// what that gave. `None` if it was cancelled.
+    pub(super) async fn compute<S>(
+        &self,
+        wanted: &Wanted<P>,
+        budget: &mut Budget,
+        start: impl FnOnce() -> Option<S>,
+    ) -> (Option<Result<String, Failure>>, Option<S>) {
+        let key = &wanted.key;
+        let turn = wanted.arrival.turn().await;
+        let slot = self.computer.slot().await;
+        let started = start();
+        if started.is_none() {
+            return (Some(Err(out_of_time())), None);
+        }
+        if turn.is_some() && self.is_poison(wanted, budget).await {
+            error!(%key, "a request has ended the workers that began it, and is not begun again");
+            let failure = Failure {
+                code: ErrorCode::Poison,
+                message: "the request has ended the workers that tried it".to_owned(),
+            };
+            return (Some(Err(failure)), started);
+        }
+        let begun = Instant::now();
+        let computed = self.computer.compute(slot, &wanted.argument).await;
+        if turn.is_some() {
+            // We are alive: it was innocent.
+            self.cache.forget_starts(key, budget).await;
+        }
+        if let Some(computed) = &computed {
+            debug!(%key, ok = computed.is_ok(), elapsed = ?begun.elapsed(), "computed");
+        }
+        (
+            computed.map(|computed| computed.map(|answer| answer.to_string())),
+            started,
+        )
+    }
+
+    /// Counts a suspect's start, in Redis or, where that cannot be asked, as the broker does.
+    async fn is_poison(&self, wanted: &Wanted<P>, budget: &mut Budget) -> bool {
+        match self.cache.count_start(&wanted.key, budget).await {
+            Some(starts) => starts >= suspects::MOST_STARTS,
+            None => wanted.delivered_before >= suspects::MOST_DELIVERIES,
+        }
+    }
+}
+
+/// Its callers have given up.
+fn out_of_time() -> Failure {
+    Failure {
+        code: ErrorCode::Expired,
+        message: "the request's time ran out before its turn came".to_owned(),
+    }
+}

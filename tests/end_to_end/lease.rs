@@ -1,0 +1,183 @@
+//! One key is computed once at a time, fleet-wide; and a lease is never in the way.
+
+use crate::support::amqp::{Caller, Reply};
+use crate::support::{DEAR, ONE_AT_A_TIME, SLOW, Setup, fibonacci, wait};
+
+/// Sends a request for `n` and does not wait for the reply.
+async fn send(caller: &Caller, n: u64) {
+    let properties = caller.properties();
+    caller.send(n.to_string().as_bytes(), properties).await;
+}
+
+async fn replies<const N: usize>(caller: &mut Caller) -> [Reply; N] {
+    let mut replies = Vec::new();
+    for _ in 0..N {
+        replies.push(caller.next_reply().await);
+    }
+    replies
+        .try_into()
+        .unwrap_or_else(|_| unreachable!("as many as were asked for"))
+}
+
+/// Where the answers came from, in the order of the alphabet.
+fn sources<const N: usize>(replies: &[Reply; N]) -> [&str; N] {
+    let mut sources = replies
+        .each_ref()
+        .map(|reply| reply.header("x-rpcache-source").unwrap_or("none"));
+    sources.sort_unstable();
+    sources
+}
+
+fn lease(n: u64) -> String {
+    format!("{{fib:{n}}}:lease")
+}
+
+#[tokio::test]
+async fn key_is_computed_once_for_two_callers_at_two_workers() {
+    let setup = Setup::new().await;
+    let one_each = [&ONE_AT_A_TIME[..], &["--prefetch", "1"]].concat();
+    let _workers = [setup.worker(&one_each).await, setup.worker(&one_each).await];
+    let mut caller = setup.caller().await;
+    send(&caller, SLOW).await;
+    send(&caller, SLOW).await;
+    let replies: [_; 2] = replies(&mut caller).await;
+    assert_eq!(sources(&replies), ["computed", "shared"]);
+    assert_eq!(
+        setup.redis.keys().await,
+        [format!("fib:{SLOW}")],
+        "the lease was released"
+    );
+}
+
+#[tokio::test]
+async fn without_redis_key_is_computed_once_in_each_worker() {
+    let setup = Setup::new().await;
+    let worker = setup.worker(&ONE_AT_A_TIME).await;
+    setup.redis.freeze();
+    let mut caller = setup.caller().await;
+    for _ in 0..5 {
+        send(&caller, SLOW).await;
+    }
+    let replies: [_; 5] = replies(&mut caller).await;
+    assert_eq!(
+        sources(&replies),
+        ["computed", "shared", "shared", "shared", "shared"]
+    );
+    setup.redis.thaw();
+    setup.assert_settled(worker).await;
+}
+
+/// Its holder will never answer: nobody waits longer than it lasts.
+#[tokio::test]
+async fn lease_of_nobody_ends() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    let set = ["SET", &lease(DEAR), "0123456789abcdef@nobody", "PX", "3000"];
+    setup.redis.run::<()>(&set).await;
+    setup
+        .call(&[&DEAR.to_string()])
+        .await
+        .answers(&format!("{}\n", fibonacci(DEAR)));
+    assert_eq!(setup.redis.keys().await, [format!("fib:{DEAR}")]);
+}
+
+#[tokio::test]
+async fn lease_that_says_uncached_is_not_waited_for() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    setup.redis.set(&lease(DEAR), "uncached").await;
+    setup
+        .call(&[&DEAR.to_string()])
+        .await
+        .answers(&format!("{}\n", fibonacci(DEAR)));
+}
+
+#[tokio::test]
+async fn lease_of_a_wrong_type_is_not_minded() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    setup.redis.run::<()>(&["LPUSH", &lease(DEAR), "x"]).await;
+    setup
+        .call(&[&DEAR.to_string()])
+        .await
+        .answers(&format!("{}\n", fibonacci(DEAR)));
+    assert!(setup.redis.keys().await.contains(&format!("fib:{DEAR}")));
+}
+
+/// The next one takes the lease over at once, since the request is the same.
+#[tokio::test]
+async fn killed_holder_is_replaced_and_its_lease_with_it() {
+    let setup = Setup::new().await;
+    let mut caller = setup.caller().await;
+    let holder = setup.worker(&ONE_AT_A_TIME).await;
+    send(&caller, SLOW).await;
+    wait::wait_until("it is computed", async || {
+        setup.redis.get(&lease(SLOW)).await.is_some()
+    })
+    .await;
+    let before = setup.redis.get(&lease(SLOW)).await;
+    // A long lease, so that waiting for its end would be noticed.
+    setup.redis.run::<()>(&["PERSIST", &lease(SLOW)]).await;
+    let _other = setup.worker(&ONE_AT_A_TIME).await;
+    holder.signal("KILL");
+    holder.finish().await;
+    wait::wait_until("another computes it", async || {
+        let now = setup.redis.get(&lease(SLOW)).await;
+        now.is_some() && now != before
+    })
+    .await;
+    let [reply] = replies(&mut caller).await;
+    assert_eq!(reply.header("x-rpcache-source"), Some("computed"));
+}
+
+#[tokio::test]
+async fn lease_is_renewed_for_as_long_as_it_takes() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&ONE_AT_A_TIME).await;
+    let mut caller = setup.caller().await;
+    // It waits for the other one's end with its lease in its hands.
+    send(&caller, 1_000_000).await;
+    send(&caller, SLOW).await;
+    let mut before = i64::MAX;
+    wait::wait_until("the lease has been renewed", async || {
+        let left = setup.redis.pttl(&lease(SLOW)).await;
+        let renewed = left > before;
+        // Negative before it is taken.
+        before = if left > 0 { left } else { i64::MAX };
+        renewed
+    })
+    .await;
+    let replies: [_; 2] = replies(&mut caller).await;
+    assert_eq!(sources(&replies), ["computed", "computed"]);
+}
+
+#[tokio::test]
+async fn hundreds_of_requests_for_one_key_keep_no_other_out() {
+    let setup = Setup::new().await;
+    let worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    // As if another worker had been computing it for a long time.
+    let held = lease(DEAR);
+    setup.redis.set(&held, "0123456789abcdef@another").await;
+    for _ in 0..700 {
+        send(&caller, DEAR).await;
+    }
+    caller
+        .ask(&(DEAR + 1).to_string())
+        .await
+        .answers(&fibonacci(DEAR + 1));
+    setup.redis.run::<()>(&["DEL", &held]).await;
+    let rest: [_; 700] = replies(&mut caller).await;
+    assert_eq!(sources(&rest)[..2], ["computed", "shared"]);
+    setup.assert_settled(worker).await;
+}
+
+#[tokio::test]
+async fn failure_leaves_no_lease() {
+    let setup = Setup::new().await;
+    let worker = setup.worker(&["--max-n", "2000"]).await;
+    let mut caller = setup.caller().await;
+    caller.ask("2001").await.fails_as("too-large");
+    assert!(setup.redis.keys().await.is_empty());
+    setup.assert_settled(worker).await;
+}
