@@ -163,6 +163,52 @@ impl Cache {
         }
     }
 
+    /// Looks for many answers at once, within one budget; how many bytes came, if they came in time.
+    pub(crate) async fn lookup_many<P: Procedure>(
+        &self,
+        wanted: Vec<(Key, Arc<P::Argument>)>,
+        procedure: &Arc<P>,
+    ) -> (Vec<Lookup<P::Answer>>, Option<usize>) {
+        if wanted.is_empty() {
+            return (Vec::new(), Some(0));
+        }
+        if self.options.connect_first {
+            self.connection.settled().await;
+        }
+        let mut mget = redis::cmd("MGET");
+        for (key, _) in &wanted {
+            mget.arg(key.as_str());
+        }
+        let mut budget = self.budget();
+        let found: Result<Vec<Option<Vec<u8>>>, _> = self.run(&mget, &mut budget).await;
+        let bytes = found.as_ref().ok().map(|found| {
+            let lengths = found.iter().flatten().map(Vec::len);
+            lengths.sum()
+        });
+        let mut found = match found {
+            Ok(found) => found,
+            Err(Unanswered::Unavailable) => Vec::new(),
+            Err(Unanswered::Refused(error)) => {
+                self.refused_lookup(&error);
+                Vec::new()
+            }
+        }
+        .into_iter();
+        let mut lookups = Vec::with_capacity(wanted.len());
+        for (key, argument) in wanted {
+            let text = Ok(found.next().flatten());
+            lookups.push(match self.checked(&key, text, procedure, &argument).await {
+                Some(answer) => Lookup::Hit(answer),
+                None => Lookup::Miss(Vacancy {
+                    key,
+                    budget: Budget(budget.0),
+                    lease: None,
+                }),
+            });
+        }
+        (lookups, bytes)
+    }
+
     /// What Redis gave for a key, as an answer that passed the check.
     async fn checked<P: Procedure>(
         &self,
@@ -180,14 +226,16 @@ impl Cache {
             Err(error) if error.code() == Some("WRONGTYPE") => {
                 self.poisoned(key, "a value that is no string");
             }
-            Err(error) => {
-                if let Some(left_out) = self.refused_lookups.happened() {
-                    let error = connection::describe(&error);
-                    warn!(%key, error, left_out, "Redis refused a lookup");
-                }
-            }
+            Err(error) => self.refused_lookup(&error),
         }
         None
+    }
+
+    fn refused_lookup(&self, error: &RedisError) {
+        if let Some(left_out) = self.refused_lookups.happened() {
+            let error = connection::describe(error);
+            warn!(error, left_out, "Redis refused a lookup");
+        }
     }
 
     /// What stands under the key is not the answer. The next fill replaces it.

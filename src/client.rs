@@ -1,5 +1,7 @@
 //! The caller's half: look in Redis, share a flight, ask a worker. Read [`Client::call_with`] first.
 
+mod many;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,6 +82,8 @@ pub struct Answered<A> {
     pub answer: A,
     /// Where it came from.
     pub source: Source,
+    /// Whether Redis has it now, for others to find.
+    pub stored: bool,
     /// How long the call took.
     pub elapsed: Duration,
 }
@@ -103,11 +107,67 @@ struct Inner<P: Procedure> {
 
 type Flown<A> = Result<Found<A>, Error>;
 
-/// What a flight brings home: an answer and whether a worker computed it or found it.
+/// What a flight brings home: an answer, where it came from, and whether Redis has it now.
 #[derive(Debug, Clone)]
 struct Found<A> {
     answer: A,
     source: Source,
+    stored: bool,
+}
+
+/// One call from its start.
+#[derive(Clone, Copy)]
+struct Call {
+    options: CallOptions,
+    started: Instant,
+    deadline: tokio::time::Instant,
+}
+
+/// What the look into the cache found, if there was one.
+enum Looked<A> {
+    Hit(A),
+    /// Nothing, and the permission to fill it in, where the call fills.
+    Miss(Option<Vacancy>),
+}
+
+impl<A> From<Lookup<A>> for Looked<A> {
+    fn from(lookup: Lookup<A>) -> Self {
+        match lookup {
+            Lookup::Hit(answer) => Self::Hit(answer),
+            Lookup::Miss(vacancy) => Self::Miss(Some(vacancy)),
+        }
+    }
+}
+
+impl<A> Found<A> {
+    fn in_cache(answer: A) -> Self {
+        Self {
+            answer,
+            source: Source::Cache,
+            stored: true,
+        }
+    }
+
+    fn answered(self, started: Instant) -> Answered<A> {
+        Answered {
+            answer: self.answer,
+            source: self.source,
+            stored: self.stored,
+            elapsed: started.elapsed(),
+        }
+    }
+}
+
+impl Call {
+    fn new(options: CallOptions) -> Self {
+        let started = Instant::now();
+        let deadline = started + options.timeout.min(LONGEST_TIMEOUT);
+        Self {
+            options,
+            started,
+            deadline: tokio::time::Instant::from_std(deadline),
+        }
+    }
 }
 
 impl<P: Procedure> Clone for Client<P> {
@@ -166,74 +226,90 @@ impl<P: Procedure> Client<P> {
         argument: P::Argument,
         options: CallOptions,
     ) -> Result<Answered<P::Answer>, Error> {
-        let started = Instant::now();
-        let deadline =
-            tokio::time::Instant::from_std(started + options.timeout.min(LONGEST_TIMEOUT));
-        let answered = |found: Found<P::Answer>| Answered {
-            answer: found.answer,
-            source: found.source,
-            elapsed: started.elapsed(),
-        };
-        let Inner {
-            procedure,
-            cache,
-            requester,
-            flights,
-            ..
-        } = &*self.inner;
+        let call = Call::new(options);
         let argument = Arc::new(argument);
-        let key = cache.key::<P>(&argument);
-
-        let call = async {
+        let key = self.inner.cache.key::<P>(&argument);
+        let found = async {
             // Look in Redis. A hit is all that most calls are.
-            let vacancy = match options.cache {
-                CacheUse::Bypass => None,
-                CacheUse::Refresh => Some(cache.vacancy(key.clone())),
-                CacheUse::Normal => match cache.lookup(key.clone(), procedure, &argument).await {
-                    Lookup::Hit(answer) => {
-                        let source = Source::Cache;
-                        return Ok(Found { answer, source });
-                    }
-                    Lookup::Miss(vacancy) => Some(vacancy),
-                },
-            };
-            // Fly: together with whoever asks for the same, or alone when the cache is not used as
-            // others use it.
-            let fly = |deadline| {
-                let inner = Arc::clone(&self.inner);
-                async move { inner.fly(&argument, vacancy, options, &deadline).await }
-            };
-            let landed = match options.cache {
-                CacheUse::Normal => {
-                    let fly = |callers: Callers<_>| fly(callers.deadline);
-                    flights.join((key, options.wait), deadline, fly).await
-                }
-                CacheUse::Bypass | CacheUse::Refresh => {
-                    Landed::Own(fly(Deadline::new(deadline)).await)
-                }
-            };
-            match landed {
-                Landed::Own(found) => found,
-                Landed::Shared(found) => found.map(|found| Found {
-                    source: Source::Shared,
-                    ..found
-                }),
-                Landed::Lost => Err(Error::Failed {
-                    code: ErrorCode::Failed,
-                    message: "the call ended unexpectedly in this process".to_owned(),
-                }),
+            match self.look(key.clone(), &argument, options.cache).await {
+                Looked::Hit(answer) => Ok(Found::in_cache(answer)),
+                Looked::Miss(vacancy) => self.ask(key, argument, vacancy, call).await,
             }
         };
-        let found = tokio::time::timeout_at(deadline, call)
-            .await
-            .unwrap_or_else(|_elapsed| Err(requester.timed_out()));
-        found.map(answered).map_err(|error| match error {
-            // The flight may have had another caller's deadline.
-            Error::Deadline { .. } => Error::Deadline {
-                timeout: options.timeout,
-            },
-            error => error,
-        })
+        self.end_in_time(call, found).await
+    }
+
+    async fn look(
+        &self,
+        key: Key,
+        argument: &Arc<P::Argument>,
+        cache: CacheUse,
+    ) -> Looked<P::Answer> {
+        let Inner {
+            procedure,
+            cache: redis,
+            ..
+        } = &*self.inner;
+        match cache {
+            CacheUse::Bypass => Looked::Miss(None),
+            CacheUse::Refresh => Looked::Miss(Some(redis.vacancy(key))),
+            CacheUse::Normal => Looked::from(redis.lookup(key, procedure, argument).await),
+        }
+    }
+
+    /// After a miss: together with whoever asks for the same, or alone when the cache is not used as
+    /// others use it.
+    async fn ask(
+        &self,
+        key: Key,
+        argument: Arc<P::Argument>,
+        vacancy: Option<Vacancy>,
+        call: Call,
+    ) -> Flown<P::Answer> {
+        let Call {
+            options, deadline, ..
+        } = call;
+        let fly = |deadline| {
+            let inner = Arc::clone(&self.inner);
+            async move { inner.fly(&argument, vacancy, options, &deadline).await }
+        };
+        let landed = match options.cache {
+            CacheUse::Normal => {
+                let fly = |callers: Callers<_>| fly(callers.deadline);
+                let flights = &self.inner.flights;
+                flights.join((key, options.wait), deadline, fly).await
+            }
+            CacheUse::Bypass | CacheUse::Refresh => Landed::Own(fly(Deadline::new(deadline)).await),
+        };
+        match landed {
+            Landed::Own(found) => found,
+            Landed::Shared(found) => found.map(|found| Found {
+                source: Source::Shared,
+                ..found
+            }),
+            Landed::Lost => Err(Error::Failed {
+                code: ErrorCode::Failed,
+                message: "the call ended unexpectedly in this process".to_owned(),
+            }),
+        }
+    }
+
+    async fn end_in_time(
+        &self,
+        call: Call,
+        found: impl Future<Output = Flown<P::Answer>>,
+    ) -> Result<Answered<P::Answer>, Error> {
+        let found = tokio::time::timeout_at(call.deadline, found).await;
+        let found = found.unwrap_or_else(|_elapsed| Err(self.inner.requester.timed_out()));
+        found
+            .map(|found| found.answered(call.started))
+            .map_err(|error| match error {
+                // The flight may have had another caller's deadline.
+                Error::Deadline { .. } => Error::Deadline {
+                    timeout: call.options.timeout,
+                },
+                error => error,
+            })
     }
 
     /// Closes the connection to the broker politely, as far as it is open; calls that are under way
@@ -276,11 +352,17 @@ impl<P: Procedure> Inner<P> {
                     // faster: then our own callers shall find it, too.
                     let filled_for_us =
                         reply.filled.is_some() && reply.source != Some(Source::Cache);
-                    if let (Some(vacancy), false) = (vacancy, filled_for_us) {
-                        self.cache.fill(vacancy, &answer.to_string()).await;
-                    }
-                    let source = reply.source.unwrap_or(Source::Computed);
-                    return Ok(Found { answer, source });
+                    let stored = match vacancy {
+                        Some(vacancy) if !filled_for_us => {
+                            self.cache.fill(vacancy, &answer.to_string()).await
+                        }
+                        _ => reply.filled == Some(true),
+                    };
+                    return Ok(Found {
+                        answer,
+                        source: reply.source.unwrap_or(Source::Computed),
+                        stored,
+                    });
                 }
                 Err(refused) => {
                     let quoted = quote(&refused);

@@ -1,25 +1,26 @@
 //! What can be typed. Parsing does nothing; what was typed becomes the library's options here.
 
-use std::str::FromStr;
+mod cache;
+mod call;
+mod worker;
+
 use std::time::Duration;
 
 use clap::builder::Resettable;
-use clap::{
-    Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
-};
-use rpcache::fibonacci::{self, Fibonacci};
-use rpcache::{
-    AmqpUrl, CacheOptions, CacheUse, CallOptions, ClientOptions, Declare, Namespace, QueueName,
-    RedisUrl, ReplyPattern, WorkerOptions,
-};
+use clap::{Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use rpcache::{AmqpUrl, CacheOptions, Namespace, QueueName, RedisUrl};
 
-use crate::values::{Asked, Ttl, duration};
+pub(crate) use self::cache::{Cache, CacheAction};
+pub(crate) use self::call::{Call, Warm};
+pub(crate) use self::worker::Worker;
+use crate::values::{Ttl, duration};
 
 const EXAMPLES: &str = "\
 Examples:
   rpcache worker                  serve Fibonacci numbers; start as many as you like
   rpcache call 30                 832040
   rpcache call 30 31 100..110     many, in the order asked
+  rpcache warm 0..100000          store what is missing
   rpcache cache get 30            what Redis holds, as `redis-cli GET fib:30` would show
 
 Exit codes:
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Worker(Worker),
     /// Ask for Fibonacci numbers: from the cache where it has them, else from a worker
     Call(Call),
+    /// Have answers computed and stored that are not in the cache yet
+    Warm(Warm),
     /// Look into the cache
     Cache(Cache),
 }
@@ -132,152 +135,6 @@ pub(crate) struct Caching {
     cache_budget: Duration,
 }
 
-#[derive(Debug, Group)]
-#[command(after_help = "\
-Stop it with Ctrl-C or SIGTERM: it takes no more, finishes and answers what it
-holds, and ends within 10 s. A second signal ends it at once. What is left then,
-the broker gives to other workers.
-
-Servers that are down are tried again for ever.
-
-Exit codes:
-  0 stopped, everything answered   3 the login or the vhost was refused at the start
-  1 stopped, something was left    130 ended by a second signal")]
-pub(crate) struct Worker {
-    #[command(flatten)]
-    pub(crate) broker: Broker,
-
-    #[command(flatten)]
-    pub(crate) caching: Caching,
-
-    /// Computations at once [default: as many as there are cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) concurrency: Option<u16>,
-
-    /// Requests held at once, those being computed included [default: 64 more than computations]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) prefetch: Option<u16>,
-
-    /// How F(n) is computed
-    #[arg(long, value_enum, default_value_t = Algorithm::Doubling)]
-    algorithm: Algorithm,
-
-    /// The largest n that is computed
-    #[arg(long, value_name = "N", default_value_t = Fibonacci::DEFAULT_MAX_N)]
-    max_n: u64,
-
-    /// How the queue is created where it is missing; one that exists is used as it is
-    #[arg(long, value_enum, default_value_t = DeclareAs::Quorum)]
-    declare: DeclareAs,
-
-    /// Allow replies to this queue, or with a * at the end to all that begin so; callback queues as
-    /// RabbitMQ names them are always allowed
-    #[arg(long, value_name = "PATTERN")]
-    reply_to: Vec<ReplyPattern>,
-}
-
-#[derive(Debug, Group)]
-#[command(after_help = "\
-Many are asked for at once and printed in order; the first that fails ends it,
-with its exit code.
-
-The source of an answer is `cache`, `computed`, or `shared`: another call for the
-same number was already under way.")]
-#[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
-pub(crate) struct Call {
-    /// Numbers, and ranges that include both ends: 30, 0..100
-    #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Asked::from_str)]
-    pub(crate) asked: Vec<Asked>,
-
-    /// The most that each answer may take: 500ms, 3s, 2m; a bare number is seconds
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
-    pub(crate) timeout: Duration,
-
-    /// If nobody serves the queue, wait for a worker to come
-    #[arg(long)]
-    pub(crate) wait: bool,
-
-    /// Leave the cache alone: neither look nor store, here and in the worker
-    #[arg(long, conflicts_with = "refresh")]
-    pub(crate) no_cache: bool,
-
-    /// Do not look in the cache, but store the computed answer there
-    #[arg(long)]
-    pub(crate) refresh: bool,
-
-    /// One JSON object a line: `argument`, `answer`, `source`, `elapsed_ms`; or `argument`, `error`
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) broker: Broker,
-
-    #[command(flatten)]
-    pub(crate) caching: Caching,
-}
-
-#[derive(Debug, Group)]
-pub(crate) struct Cache {
-    #[command(subcommand)]
-    pub(crate) action: CacheAction,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum CacheAction {
-    /// Print stored answers; exit code 1 if one is not there
-    Get(CacheGet),
-    /// List the keys, in no order
-    Ls(CacheLs),
-    /// Remove stored answers
-    Rm(CacheRm),
-}
-
-#[derive(Debug, Group)]
-pub(crate) struct CacheGet {
-    /// Numbers and ranges
-    #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Asked::from_str)]
-    pub(crate) asked: Vec<Asked>,
-
-    #[command(flatten)]
-    pub(crate) redis: Redis,
-}
-
-#[derive(Debug, Group)]
-pub(crate) struct CacheLs {
-    #[command(flatten)]
-    pub(crate) redis: Redis,
-}
-
-#[derive(Debug, Group)]
-pub(crate) struct CacheRm {
-    /// Numbers and ranges
-    #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Asked::from_str)]
-    pub(crate) asked: Vec<Asked>,
-
-    #[command(flatten)]
-    pub(crate) redis: Redis,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Algorithm {
-    /// Fast doubling: the fastest
-    Doubling,
-    /// n additions
-    Iterative,
-    /// Fast doubling that remembers what it passed, up to 64 MiB
-    Memoized,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum DeclareAs {
-    /// A durable quorum queue, as RabbitMQ's tutorials do now
-    Quorum,
-    /// A classic queue that is not durable, as older tutorials do
-    Classic,
-    /// Not at all: wait until somebody has created it
-    Never,
-}
-
 impl Redis {
     pub(crate) fn options(self) -> CacheOptions {
         let mut options = CacheOptions::new(self.redis_url);
@@ -293,58 +150,6 @@ impl Caching {
         let mut options = self.redis.options();
         options.budget = self.cache_budget;
         options.ttl = self.ttl.0;
-        options
-    }
-}
-
-impl Worker {
-    pub(crate) fn procedure(&self) -> Fibonacci {
-        let algorithm = match self.algorithm {
-            Algorithm::Doubling => fibonacci::Algorithm::Doubling,
-            Algorithm::Iterative => fibonacci::Algorithm::Iterative,
-            Algorithm::Memoized => fibonacci::Algorithm::Memoized,
-        };
-        Fibonacci::new(algorithm).max_n(self.max_n)
-    }
-
-    pub(crate) fn options(self) -> WorkerOptions {
-        let mut options = WorkerOptions::new(self.broker.amqp_url, self.caching.options());
-        options.queue = Some(self.broker.queue);
-        options.concurrency = self.concurrency.unwrap_or(options.concurrency);
-        options.prefetch = self.prefetch;
-        options.declare = match self.declare {
-            DeclareAs::Quorum => Declare::Quorum,
-            DeclareAs::Classic => Declare::Classic,
-            DeclareAs::Never => Declare::Never,
-        };
-        options.reply_to.extend(self.reply_to);
-        options
-    }
-}
-
-impl Call {
-    pub(crate) fn is_many(&self) -> bool {
-        Asked::are_many(&self.asked)
-    }
-
-    pub(crate) fn call_options(&self) -> CallOptions {
-        CallOptions {
-            timeout: self.timeout,
-            wait: self.wait,
-            cache: match (self.no_cache, self.refresh) {
-                (true, _) => CacheUse::Bypass,
-                (false, true) => CacheUse::Refresh,
-                (false, false) => CacheUse::Normal,
-            },
-        }
-    }
-
-    pub(crate) fn client_options(self, one_shot: bool) -> ClientOptions {
-        let mut cache = self.caching.options();
-        cache.connect_first = true;
-        let mut options = ClientOptions::new(self.broker.amqp_url, cache);
-        options.queue = Some(self.broker.queue);
-        options.one_shot = one_shot;
         options
     }
 }

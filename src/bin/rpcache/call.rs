@@ -1,97 +1,137 @@
-//! `rpcache call`: ask, print in the order asked, stop at the first failure.
+//! `rpcache call`: ask, print in the order asked, stop at the first failure unless told otherwise.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::time::Duration;
 
-use futures_util::{StreamExt as _, stream};
-use rpcache::fibonacci::{Decimal, Fibonacci, N};
+use futures_util::{FutureExt as _, StreamExt as _};
+use rpcache::fibonacci::{Decimal, Fibonacci};
 use rpcache::{Answered, Client, Error};
 use serde::Serialize;
 
 use crate::args;
+use crate::input::{self, Label};
 use crate::output::Failure;
-use crate::values::Asked;
+use crate::progress::Progress;
+use crate::values::Input;
 
-/// Calls under way at once when many are asked for.
-const IN_FLIGHT: usize = 64;
+/// Answers that are there at once are written together, up to this many bytes.
+const BUFFER: usize = 64 * 1024;
+
+type Ended = Result<Answered<Decimal>, Error>;
 
 pub(crate) async fn run(call: args::Call) -> Result<(), Failure> {
     let many = call.is_many();
-    let asked = call.asked.clone();
+    let keep_going = call.keep_going;
     let options = call.call_options();
-    let print = match (call.json, many) {
-        (true, _) => Print::Json,
-        (false, true) => Print::Lines,
-        (false, false) => Print::Answer,
+    let progress = Progress::new(if many {
+        Input::count(&call.asked)
+    } else {
+        Some(1)
+    });
+    let wanted = input::wanted(call.asked.clone());
+    let mut print = Print {
+        form: match (call.json, many) {
+            (true, _) => Form::Json,
+            (false, true) => Form::Lines,
+            (false, false) => Form::Answer,
+        },
+        out: BufWriter::with_capacity(BUFFER, io::stdout().lock()),
+        progress,
     };
     let client = Client::new(Fibonacci::default(), call.client_options(!many));
-    let answers = stream::iter(asked.into_iter().flat_map(Asked::numbers))
-        .map(|n| {
-            let call = client.call_with(n, options);
-            async move { (n, call.await) }
-        })
-        .buffered(IN_FLIGHT);
     let print_all = async {
-        let mut answers = std::pin::pin!(answers);
-        while let Some((n, ended)) = answers.next().await {
-            print.one(n, ended)?;
+        let mut answers = std::pin::pin!(client.call_many(wanted, options));
+        let mut first_failure = Ok(());
+        loop {
+            let next = match answers.next().now_or_never() {
+                Some(next) => next,
+                None => {
+                    print.flush()?;
+                    answers.next().await
+                }
+            };
+            let Some((label, ended)) = next else {
+                break;
+            };
+            let printed = print.one(&label, ended);
+            if printed.is_ok() {
+                continue;
+            }
+            if !keep_going {
+                print.flush()?;
+                return printed;
+            }
+            let told = printed.map_err(Failure::say);
+            first_failure = first_failure.and(told);
         }
-        Ok(())
+        print.flush()?;
+        first_failure
     };
     let ended = tokio::select! {
         ended = print_all => ended,
         // Without a handler, the signal ends the process by itself.
         Ok(()) = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     };
+    drop(print);
     client.close().await;
     ended
 }
 
 #[derive(Clone, Copy)]
-enum Print {
+enum Form {
     Answer,
     Lines,
     Json,
 }
 
-impl Print {
-    fn one(self, n: N, ended: Result<Answered<Decimal>, Error>) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        match (self, ended) {
-            (Self::Json, ended) => {
-                let failure = print_json(&mut stdout, n, ended)?;
-                failure.map_or(Ok(()), |error| Err(Failure::from(error).told()))
+struct Print<W: Write> {
+    form: Form,
+    out: BufWriter<W>,
+    progress: Progress,
+}
+
+impl<W: Write> Print<W> {
+    fn one(&mut self, label: &Label, ended: Ended) -> Result<(), Failure> {
+        self.progress.count(&ended);
+        let out = &mut self.out;
+        match (self.form, ended) {
+            (Form::Json, ended) => {
+                let failure = print_json(out, label, ended)?;
+                failure.map_or(Ok(()), |error| Err(Failure::of_input(label, error).told()))
             }
-            (Self::Answer, Err(error)) => Err(Failure::from(error)),
-            (Self::Lines, Err(error)) => Err(Failure::from(error).of(n)),
-            (Self::Answer, Ok(answered)) => {
-                writeln!(stdout, "{}", answered.answer)?;
-                tell_source(None, &answered);
+            (Form::Answer, Err(error)) => Err(Failure::from(error)),
+            (Form::Lines, Err(error)) => {
+                self.flush()?;
+                Err(Failure::of_input(label, error))
+            }
+            (Form::Answer, Ok(answered)) => {
+                writeln!(out, "{}", answered.answer)?;
+                self.flush()?;
+                tell_source(&answered);
                 Ok(())
             }
-            (Self::Lines, Ok(answered)) => {
-                writeln!(stdout, "{n}\t{}", answered.answer)?;
-                tell_source(Some(n), &answered);
+            (Form::Lines, Ok(answered)) => {
+                writeln!(out, "{label}\t{}", answered.answer)?;
                 Ok(())
             }
         }
     }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let out = &mut self.out;
+        self.progress.aside(|| out.flush())
+    }
 }
 
 /// Where the answer came from, for a person who watches.
-fn tell_source(n: Option<N>, answered: &Answered<Decimal>) {
+fn tell_source(answered: &Answered<Decimal>) {
     let mut stderr = io::stderr().lock();
     if !stderr.is_terminal() {
         return;
     }
-    let argument = n.map_or(String::new(), |n| format!("{n}: "));
     let source = answered.source.as_str();
     // The answer is what counts.
-    let _ = writeln!(
-        stderr,
-        "{argument}{source}, {:.1} ms",
-        milliseconds(answered.elapsed)
-    );
+    let _ = writeln!(stderr, "{source}, {:.1} ms", milliseconds(answered.elapsed));
 }
 
 fn milliseconds(elapsed: Duration) -> f64 {
@@ -120,12 +160,8 @@ struct Described<'a> {
     message: String,
 }
 
-fn print_json(
-    out: &mut impl io::Write,
-    n: N,
-    ended: Result<Answered<Decimal>, Error>,
-) -> Result<Option<Error>, Failure> {
-    let argument = n.to_string();
+fn print_json(out: &mut impl Write, label: &Label, ended: Ended) -> Result<Option<Error>, Failure> {
+    let argument = label.to_string();
     let line = match &ended {
         Ok(answered) => Line::Answer {
             argument,

@@ -6,8 +6,11 @@
 mod args;
 mod cache;
 mod call;
+mod input;
 mod output;
+mod progress;
 mod values;
+mod warm;
 mod worker;
 
 use std::process::ExitCode;
@@ -31,6 +34,10 @@ fn main() -> ExitCode {
         Command::Call(call) if call.is_many() => on_threads(
             Builder::new_multi_thread().worker_threads(1),
             call::run(call),
+        ),
+        Command::Warm(warm) => on_threads(
+            Builder::new_multi_thread().worker_threads(1),
+            warm::run(warm),
         ),
         // It mostly waits, and one thread starts faster.
         Command::Call(call) => on_threads(&mut Builder::new_current_thread(), call::run(call)),

@@ -1,6 +1,6 @@
 //! What a person or a program reads: answers on stdout, failures and the log on stderr, exit codes.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::Command;
+use crate::input::Label;
 use crate::values::Asked;
 
 /// Why the command ends otherwise than well: one line for a person, a code for a program.
@@ -38,12 +39,14 @@ impl Failure {
         }
     }
 
-    /// The same failure, of one of several arguments.
-    pub(crate) fn of(self, argument: impl fmt::Display) -> Self {
-        Self {
-            message: format!("{argument}: {}", self.message),
-            ..self
-        }
+    /// Of one of several inputs. What is no number could not be parsed.
+    pub(crate) fn of_input(label: &Label, error: Error) -> Self {
+        let failure = Self::from(error);
+        let code = match label {
+            Label::Number(_) => failure.code,
+            Label::Line(_) => 2,
+        };
+        Self::new(code, format!("{label}: {}", failure.message))
     }
 
     /// The same exit code, when everything has been said already.
@@ -150,7 +153,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         .unwrap_or_else(|| in_one_line(&error.to_string()));
     let subcommand = std::env::args().nth(1);
     let help = match subcommand.as_deref() {
-        Some(known @ ("worker" | "call" | "cache")) => format!("rpcache {known} --help"),
+        Some(known @ ("worker" | "call" | "warm" | "cache")) => format!("rpcache {known} --help"),
         _ => "rpcache --help".to_owned(),
     };
     Failure::new(2, format!("{message}; see {help}")).report()
@@ -202,7 +205,7 @@ fn without_secret(word: &str) -> &str {
 pub(crate) fn log_to_stderr(command: &Command, verbose: u8) {
     let (all, cache) = match (verbose, command) {
         (0, Command::Worker(_)) => (LevelFilter::INFO, LevelFilter::INFO),
-        (0, Command::Call(_)) => (LevelFilter::ERROR, LevelFilter::WARN),
+        (0, Command::Call(_) | Command::Warm(_)) => (LevelFilter::ERROR, LevelFilter::WARN),
         (0, Command::Cache(_)) => (LevelFilter::ERROR, LevelFilter::ERROR),
         (1, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG),
         _ => (LevelFilter::TRACE, LevelFilter::TRACE),
@@ -223,6 +226,8 @@ pub(crate) fn log_to_stderr(command: &Command, verbose: u8) {
     match command {
         Command::Worker(_) => registry.with(lines).init(),
         // A line or two at most: when they were written is known.
-        Command::Call(_) | Command::Cache(_) => registry.with(lines.without_time()).init(),
+        Command::Call(_) | Command::Warm(_) | Command::Cache(_) => {
+            registry.with(lines.without_time()).init()
+        }
     }
 }

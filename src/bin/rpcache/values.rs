@@ -57,6 +57,46 @@ impl FromStr for Asked {
     }
 }
 
+/// What to ask for: typed, or to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    Asked(Asked),
+    /// `-`: from stdin.
+    Stdin,
+}
+
+impl Input {
+    pub(crate) fn are_many(inputs: &[Self]) -> bool {
+        match inputs {
+            [Self::Asked(asked)] => asked.is_range,
+            _ => true,
+        }
+    }
+
+    /// How many numbers, where it can be told.
+    pub(crate) fn count(inputs: &[Self]) -> Option<u64> {
+        let each = |input: &Self| match input {
+            Self::Asked(asked) => (asked.last - asked.first).checked_add(1),
+            Self::Stdin => None,
+        };
+        inputs
+            .iter()
+            .map(each)
+            .try_fold(0_u64, |sum, count| sum.checked_add(count?))
+    }
+}
+
+impl FromStr for Input {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "-" => Ok(Self::Stdin),
+            text => text.parse().map(Self::Asked),
+        }
+    }
+}
+
 /// `none`, or a duration.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ttl(pub(crate) Option<Duration>);

@@ -1,0 +1,133 @@
+//! `rpcache call` and `rpcache warm`, as typed.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args as Group;
+use rpcache::{CacheUse, CallOptions, ClientOptions};
+
+use super::{Broker, Caching};
+use crate::values::{Input, duration};
+
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Many are asked for at once and printed in order, each as soon as it is there; the
+first that fails ends it, with its exit code.
+
+The source of an answer is `cache`, `computed`, or `shared`: another call for the
+same number was already under way.")]
+#[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
+pub(crate) struct Call {
+    /// Numbers, and ranges that include both ends: 30, 0..100; - for those that stdin has, one a
+    /// line
+    #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Input::from_str)]
+    pub(crate) asked: Vec<Input>,
+
+    /// After one that fails, go on with the others; the exit code is the first failure's
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+
+    /// The most that each answer may take: 500ms, 3s, 2m; a bare number is seconds
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+
+    /// If nobody serves the queue, wait for a worker to come
+    #[arg(long)]
+    pub(crate) wait: bool,
+
+    /// Leave the cache alone: neither look nor store, here and in the worker
+    #[arg(long, conflicts_with = "refresh")]
+    pub(crate) no_cache: bool,
+
+    /// Do not look in the cache, but store the computed answer there
+    #[arg(long)]
+    pub(crate) refresh: bool,
+
+    /// One JSON object a line: `argument`, `answer`, `source`, `elapsed_ms`; or `argument`, `error`
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) broker: Broker,
+
+    #[command(flatten)]
+    pub(crate) caching: Caching,
+}
+
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Answers that are in the cache already, and pass the check, are left as they are;
+the others are computed by workers. What is counted as stored is in Redis.
+
+Exit codes: 0 all of them are in the cache; otherwise that of the first failure,
+or 1 where only storing failed.")]
+pub(crate) struct Warm {
+    /// Numbers, and ranges that include both ends: 30, 0..100; - for those that stdin has, one a
+    /// line
+    #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Input::from_str)]
+    pub(crate) asked: Vec<Input>,
+
+    /// The most that each answer may take: 500ms, 3s, 2m; a bare number is seconds
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    timeout: Duration,
+
+    /// If nobody serves the queue, wait for a worker to come
+    #[arg(long)]
+    wait: bool,
+
+    /// The summary as a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    broker: Broker,
+
+    #[command(flatten)]
+    caching: Caching,
+}
+
+impl Call {
+    pub(crate) fn is_many(&self) -> bool {
+        Input::are_many(&self.asked)
+    }
+
+    pub(crate) fn call_options(&self) -> CallOptions {
+        CallOptions {
+            timeout: self.timeout,
+            wait: self.wait,
+            cache: match (self.no_cache, self.refresh) {
+                (true, _) => CacheUse::Bypass,
+                (false, true) => CacheUse::Refresh,
+                (false, false) => CacheUse::Normal,
+            },
+        }
+    }
+
+    pub(crate) fn client_options(self, one_shot: bool) -> ClientOptions {
+        let mut options = client_options(self.broker, self.caching);
+        options.one_shot = one_shot;
+        options
+    }
+}
+
+impl Warm {
+    pub(crate) fn call_options(&self) -> CallOptions {
+        CallOptions {
+            timeout: self.timeout,
+            wait: self.wait,
+            cache: CacheUse::Normal,
+        }
+    }
+
+    pub(crate) fn client_options(self) -> ClientOptions {
+        client_options(self.broker, self.caching)
+    }
+}
+
+fn client_options(broker: Broker, caching: Caching) -> ClientOptions {
+    let mut cache = caching.options();
+    cache.connect_first = true;
+    let mut options = ClientOptions::new(broker.amqp_url, cache);
+    options.queue = Some(broker.queue);
+    options
+}

@@ -1,0 +1,96 @@
+//! `rpcache worker`, as typed.
+
+use clap::{Args as Group, ValueEnum};
+use rpcache::fibonacci::{self, Fibonacci};
+use rpcache::{Declare, ReplyPattern, WorkerOptions};
+
+use super::{Broker, Caching};
+
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Stop it with Ctrl-C or SIGTERM: it takes no more, finishes and answers what it
+holds, and ends within 10 s. A second signal ends it at once. What is left then,
+the broker gives to other workers.
+
+Servers that are down are tried again for ever.
+
+Exit codes:
+  0 stopped, everything answered   3 the login or the vhost was refused at the start
+  1 stopped, something was left    130 ended by a second signal")]
+pub(crate) struct Worker {
+    #[command(flatten)]
+    pub(crate) broker: Broker,
+
+    #[command(flatten)]
+    pub(crate) caching: Caching,
+
+    /// Computations at once [default: as many as there are cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) concurrency: Option<u16>,
+
+    /// Requests held at once, those being computed included [default: 64 more than computations]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) prefetch: Option<u16>,
+
+    /// How F(n) is computed
+    #[arg(long, value_enum, default_value_t = Algorithm::Doubling)]
+    algorithm: Algorithm,
+
+    /// The largest n that is computed
+    #[arg(long, value_name = "N", default_value_t = Fibonacci::DEFAULT_MAX_N)]
+    max_n: u64,
+
+    /// How the queue is created where it is missing; one that exists is used as it is
+    #[arg(long, value_enum, default_value_t = DeclareAs::Quorum)]
+    declare: DeclareAs,
+
+    /// Allow replies to this queue, or with a * at the end to all that begin so; callback queues as
+    /// RabbitMQ names them are always allowed
+    #[arg(long, value_name = "PATTERN")]
+    reply_to: Vec<ReplyPattern>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Algorithm {
+    /// Fast doubling: the fastest
+    Doubling,
+    /// n additions
+    Iterative,
+    /// Fast doubling that remembers what it passed, up to 64 MiB
+    Memoized,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DeclareAs {
+    /// A durable quorum queue, as RabbitMQ's tutorials do now
+    Quorum,
+    /// A classic queue that is not durable, as older tutorials do
+    Classic,
+    /// Not at all: wait until somebody has created it
+    Never,
+}
+
+impl Worker {
+    pub(crate) fn procedure(&self) -> Fibonacci {
+        let algorithm = match self.algorithm {
+            Algorithm::Doubling => fibonacci::Algorithm::Doubling,
+            Algorithm::Iterative => fibonacci::Algorithm::Iterative,
+            Algorithm::Memoized => fibonacci::Algorithm::Memoized,
+        };
+        Fibonacci::new(algorithm).max_n(self.max_n)
+    }
+
+    pub(crate) fn options(self) -> WorkerOptions {
+        let mut options = WorkerOptions::new(self.broker.amqp_url, self.caching.options());
+        options.queue = Some(self.broker.queue);
+        options.concurrency = self.concurrency.unwrap_or(options.concurrency);
+        options.prefetch = self.prefetch;
+        options.declare = match self.declare {
+            DeclareAs::Quorum => Declare::Quorum,
+            DeclareAs::Classic => Declare::Classic,
+            DeclareAs::Never => Declare::Never,
+        };
+        options.reply_to.extend(self.reply_to);
+        options
+    }
+}

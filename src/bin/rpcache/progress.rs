@@ -1,0 +1,93 @@
+//! What a person sees while many answers come in: a line on stderr, if that is a terminal.
+
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rpcache::{Answered, Error, Source};
+
+/// What ends sooner needs no bar.
+const SHOW_AFTER: Duration = Duration::from_millis(300);
+
+/// Refreshed so often, so that a standstill can be told from work.
+const TICK: Duration = Duration::from_millis(200);
+
+pub(crate) struct Progress {
+    bar: Option<Bar>,
+}
+
+struct Bar {
+    bar: ProgressBar,
+    started: std::time::Instant,
+    shown: bool,
+    done: u64,
+    hits: u64,
+    /// Whether answers go to the same terminal.
+    beside_answers: bool,
+}
+
+impl Progress {
+    /// Of so many answers, as far as it is known. One answer has none.
+    pub(crate) fn new(total: Option<u64>) -> Self {
+        if total == Some(1) || !io::stderr().is_terminal() {
+            return Self { bar: None };
+        }
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
+        let form = match total {
+            Some(_) => "{wide_bar} {pos}/{len}  {per_sec}  {msg}  {eta} left",
+            None => "{spinner} {pos}  {per_sec}  {msg}  {elapsed}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(form) {
+            bar.set_style(style);
+        }
+        Self {
+            bar: Some(Bar {
+                bar,
+                started: std::time::Instant::now(),
+                shown: false,
+                done: 0,
+                hits: 0,
+                beside_answers: io::stdout().is_terminal(),
+            }),
+        }
+    }
+
+    pub(crate) fn count<A>(&mut self, ended: &Result<Answered<A>, Error>) {
+        let Some(bar) = &mut self.bar else {
+            return;
+        };
+        bar.done += 1;
+        bar.hits += u64::from(matches!(ended, Ok(answered) if answered.source == Source::Cache));
+        if !bar.shown && bar.started.elapsed() >= SHOW_AFTER {
+            bar.shown = true;
+            bar.bar.set_draw_target(ProgressDrawTarget::stderr());
+            bar.bar.enable_steady_tick(TICK);
+        }
+        bar.bar.set_position(bar.done);
+        if bar.done.is_multiple_of(64) {
+            let share = bar.hits * 100 / bar.done;
+            bar.bar.set_message(format!("{share} % hits"));
+        }
+    }
+
+    /// Writes without a bar in the way.
+    pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) if bar.shown && bar.beside_answers => bar.bar.suspend(write),
+            _ => write(),
+        }
+    }
+
+    /// Ends it before something else is said.
+    pub(crate) fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

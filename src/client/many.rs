@@ -1,0 +1,197 @@
+//! Many calls as a stream: looked up together, asked for side by side, answered in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
+
+use super::{Answered, Call, CallOptions, Client, Found, Looked};
+use crate::cache::Key;
+use crate::error::Error;
+use crate::message::CacheUse;
+use crate::procedure::Procedure;
+
+/// Answers that are waited for, or that wait for an earlier one: so many misses are asked for at
+/// once.
+const WINDOW: usize = 256;
+
+/// Chunks that are looked up at once, so that Redis works on one while another is checked.
+const CHUNKS: usize = 2;
+
+/// Keys that are looked up together: at most, and at first, when nobody knows how large they are.
+const LARGEST_CHUNK: usize = 256;
+const FIRST_CHUNK: usize = 16;
+
+/// What a chunk's answers are meant to come to. Many times that would not fit into a cache budget.
+const CHUNK_BYTES: usize = 512 * 1024;
+
+/// One argument on its way through the stream, with what its caller knows it by.
+struct Asked<T, P: Procedure> {
+    label: T,
+    call: Call,
+    argument: Result<(Key, Arc<P::Argument>), Error>,
+}
+
+impl<P: Procedure> Client<P> {
+    /// Calls for each argument, as [`call_with`](Self::call_with) does, and yields the answers in the
+    /// order of the arguments, each as soon as it and those before it are there.
+    ///
+    /// An argument comes with a label, which comes back with its answer; in its place there may be an
+    /// error, which keeps that place. What is ready of `arguments` is looked up in Redis together
+    /// (`MGET`), and only misses become requests, 256 at once at most. Memory is bounded by some 256
+    /// answers, however long `arguments` is. A call's time runs from the moment at which its argument
+    /// is taken.
+    ///
+    /// Dropping the stream drops the calls that are under way.
+    pub fn call_many<T>(
+        &self,
+        arguments: impl Stream<Item = (T, Result<P::Argument, Error>)>,
+        options: CallOptions,
+    ) -> impl Stream<Item = (T, Result<Answered<P::Answer>, Error>)> {
+        let size = Arc::new(ChunkSize(AtomicUsize::new(FIRST_CHUNK)));
+        let asked = arguments.map(move |(label, argument)| Asked {
+            label,
+            call: Call::new(options),
+            argument: argument.map(|argument| {
+                let argument = Arc::new(argument);
+                (self.inner.cache.key::<P>(&argument), argument)
+            }),
+        });
+        chunks(asked, Arc::clone(&size))
+            .map(move |chunk| self.look_at_all(chunk, options.cache, Arc::clone(&size)))
+            .buffered(CHUNKS)
+            .flat_map(stream::iter)
+            .map(move |(asked, looked)| self.end_one(asked, looked))
+            .buffered(WINDOW)
+    }
+
+    async fn look_at_all<T>(
+        &self,
+        chunk: Vec<Asked<T, P>>,
+        cache: CacheUse,
+        size: Arc<ChunkSize>,
+    ) -> Vec<(Asked<T, P>, Looked<P::Answer>)> {
+        let mut looked = match cache {
+            CacheUse::Normal => {
+                let wanted = chunk.iter().filter_map(|one| one.argument.as_ref().ok());
+                let wanted: Vec<_> = wanted.cloned().collect();
+                let (inner, keys) = (&*self.inner, wanted.len());
+                let (found, bytes) = inner.cache.lookup_many(wanted, &inner.procedure).await;
+                size.adapt(keys, bytes);
+                found
+            }
+            CacheUse::Bypass | CacheUse::Refresh => Vec::new(),
+        }
+        .into_iter();
+        let look = |one: Asked<T, P>| {
+            let looked = match (&one.argument, looked.next()) {
+                (Ok(_), Some(lookup)) => Looked::from(lookup),
+                (Ok((key, _)), None) if cache == CacheUse::Refresh => {
+                    Looked::Miss(Some(self.inner.cache.vacancy(key.clone())))
+                }
+                _ => Looked::Miss(None),
+            };
+            (one, looked)
+        };
+        chunk.into_iter().map(look).collect()
+    }
+
+    async fn end_one<T>(
+        &self,
+        asked: Asked<T, P>,
+        looked: Looked<P::Answer>,
+    ) -> (T, Result<Answered<P::Answer>, Error>) {
+        let ended = match (asked.argument, looked) {
+            (Err(error), _) => Err(error),
+            (Ok(_), Looked::Hit(answer)) => {
+                Ok(Found::in_cache(answer).answered(asked.call.started))
+            }
+            (Ok((key, argument)), Looked::Miss(vacancy)) => {
+                let asking = self.ask(key, argument, vacancy, asked.call);
+                self.end_in_time(asked.call, asking).await
+            }
+        };
+        (asked.label, ended)
+    }
+}
+
+/// What is ready, in pieces of the size that fits at the moment.
+fn chunks<S: Stream>(source: S, size: Arc<ChunkSize>) -> impl Stream<Item = Vec<S::Item>> {
+    stream::unfold(Box::pin(source.fuse()), move |mut source| {
+        let most = size.keys();
+        async move {
+            let mut chunk = vec![source.next().await?];
+            while chunk.len() < most
+                && let Some(Some(next)) = source.next().now_or_never()
+            {
+                chunk.push(next);
+            }
+            Some((chunk, source))
+        }
+    })
+}
+
+/// How many keys are looked up together: as many as come to [`CHUNK_BYTES`].
+struct ChunkSize(AtomicUsize);
+
+impl ChunkSize {
+    fn keys(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// After a lookup of so many keys that gave so many bytes; `None` where it gave nothing in time.
+    fn adapt(&self, keys: usize, bytes: Option<usize>) {
+        let size = self.keys();
+        let next = match bytes {
+            Some(bytes) if bytes <= CHUNK_BYTES / 4 && keys >= size => size * 2,
+            Some(bytes) if bytes <= CHUNK_BYTES => size,
+            Some(_) | None => size / 2,
+        };
+        self.0
+            .store(next.clamp(1, LARGEST_CHUNK), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_grows_with_small_answers_and_shrinks_with_large_ones() {
+        let size = ChunkSize(AtomicUsize::new(FIRST_CHUNK));
+        for _ in 0..10 {
+            size.adapt(size.keys(), Some(1000));
+        }
+        assert_eq!(size.keys(), LARGEST_CHUNK);
+        size.adapt(3, Some(1000));
+        assert_eq!(size.keys(), LARGEST_CHUNK, "a chunk that was not full");
+        size.adapt(LARGEST_CHUNK, Some(CHUNK_BYTES));
+        assert_eq!(size.keys(), LARGEST_CHUNK);
+        size.adapt(LARGEST_CHUNK, Some(CHUNK_BYTES + 1));
+        assert_eq!(size.keys(), LARGEST_CHUNK / 2);
+        for _ in 0..10 {
+            size.adapt(size.keys(), None);
+        }
+        assert_eq!(size.keys(), 1);
+    }
+
+    #[tokio::test]
+    async fn chunks_wait_for_nothing_that_is_not_ready() {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let source = stream::unfold(receiver, async |mut receiver| {
+            receiver.recv().await.map(|n: u32| (n, receiver))
+        });
+        let size = Arc::new(ChunkSize(AtomicUsize::new(2)));
+        let mut chunks = std::pin::pin!(chunks(source, size));
+        for n in 0..3 {
+            sender.send(n).unwrap();
+        }
+        assert_eq!(chunks.next().await, Some(vec![0, 1]));
+        assert_eq!(chunks.next().await, Some(vec![2]));
+        assert!(chunks.next().now_or_never().is_none());
+        sender.send(3).unwrap();
+        assert_eq!(chunks.next().await, Some(vec![3]));
+        drop(sender);
+        assert_eq!(chunks.next().await, None);
+    }
+}
