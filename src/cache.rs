@@ -11,12 +11,13 @@ mod connection;
 mod key;
 mod lease;
 mod manage;
+mod workers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError};
-use tracing::warn;
+use tracing::{debug, warn};
 
 pub(crate) use self::claim::Claim;
 pub(crate) use self::key::Key;
@@ -42,6 +43,8 @@ pub struct CacheOptions {
     /// How long an answer is kept, less up to 10 % at random so that what was filled together does
     /// not expire together. `None`: for ever. 1 day by default.
     pub ttl: Option<Duration>,
+    /// A larger answer is not stored, in bytes; `None`: none is too large. None by default.
+    pub max_answer_size: Option<usize>,
     /// Whether lookups wait for the first attempt to connect, up to 500 ms, for a process that makes
     /// a call and ends. Off by default: a long-lived process misses until it is connected.
     pub connect_first: bool,
@@ -56,6 +59,7 @@ impl CacheOptions {
             namespace: None,
             budget: Duration::from_millis(50),
             ttl: Some(Duration::from_secs(24 * 60 * 60)),
+            max_answer_size: None,
             connect_first: false,
         }
     }
@@ -122,6 +126,26 @@ impl Cache {
             P::NAME,
             &argument.to_string(),
         )
+    }
+
+    /// Says once, when Redis is there, if what is stored for ever can fill it without a bound. Ends
+    /// then, or not at all.
+    pub(crate) async fn warn_if_unbounded(&self) {
+        if self.options.ttl.is_some() || self.connection.up().await.is_none() {
+            return;
+        }
+        let mut info = redis::cmd("INFO");
+        info.arg("memory");
+        let asked = self.connection.run::<String>(&info, self.options.budget);
+        // Who may not ask is not warned.
+        let Ok(info) = asked.await else { return };
+        if info.lines().any(|line| line == "maxmemory:0") {
+            warn!(
+                "answers are stored for ever, and Redis at {} has no memory bound: set `maxmemory` \
+                 and `maxmemory-policy allkeys-lfu` there, or a --ttl here",
+                self.options.url
+            );
+        }
     }
 
     /// What one call may wait for Redis.
@@ -248,6 +272,12 @@ impl Cache {
     /// Stores the answer where it was missing, within what is left of the budget, over whatever
     /// stands there; the lease is released in the same round trip. `true` once Redis has it.
     pub(crate) async fn fill(&self, mut vacancy: Vacancy, answer: &str) -> bool {
+        let limit = self.options.max_answer_size;
+        if limit.is_some_and(|limit| answer.len() > limit) {
+            debug!(key = %vacancy.key, bytes = answer.len(), "an answer too large to be stored");
+            self.leave_empty(vacancy).await;
+            return false;
+        }
         let mut commands = redis::pipe();
         commands
             .ignore_errors()

@@ -82,4 +82,4 @@ pub use message::{CacheUse, ReplyPattern, ReplyPatternError, Source};
 pub use procedure::{Cancel, ComputeError, Procedure};
 pub use queue::{QueueName, QueueNameError};
 pub use server_url::{AmqpUrl, RedisUrl, UrlError};
-pub use worker::{Stopped, Worker, WorkerOptions};
+pub use worker::{Computing, Stopped, Worker, WorkerCounts, WorkerOptions, WorkerStatus};

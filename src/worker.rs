@@ -5,6 +5,7 @@
 //! that may have ended a worker are kept apart by [`suspects`]; for requests that the broker has
 //! given up, [`dead_letters`] answers.
 
+mod announcement;
 mod answer;
 mod compute;
 mod dead_letters;
@@ -15,6 +16,7 @@ mod post;
 mod session;
 mod suspects;
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +26,11 @@ use lapin::message::Delivery;
 use lapin::types::ShortString;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::announcement::{Activity, announce};
+pub use self::announcement::{Computing, WorkerCounts, WorkerStatus};
 use self::compute::Computer;
 pub use self::options::WorkerOptions;
 use self::post::Post;
@@ -85,26 +90,47 @@ impl<P: Procedure> Worker<P> {
     /// other workers.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Stopped, Error> {
         let Self { procedure, options } = self;
-        let queue = options.queue.unwrap_or_else(QueueName::of::<P>);
-        let prefetch = options
-            .prefetch
-            .unwrap_or_else(|| options.concurrency.saturating_add(options::WAITING_ROOM));
-        if prefetch < options.concurrency {
-            warn!("no more than {prefetch} are computed at once: the prefetch is that small");
-        }
-        let cache = options.cache.url.to_string();
+        let queue = options.queue.clone().unwrap_or_else(QueueName::of::<P>);
         let desk = Arc::new(Desk {
             id: format!("{:08x}", fastrand::u32(..)),
             computer: Computer::new(procedure, options.concurrency),
-            cache: Cache::open(options.cache),
+            cache: Cache::open(options.cache.clone()),
             flights: SingleFlight::new(),
-            queue: queue.clone(),
-            reply_to: options.reply_to,
+            activity: Activity::default(),
+            queue,
+            reply_to: options.reply_to.clone(),
             max_reply_size: options.max_reply_size,
             refused_reply_to: Seldom::default(),
             suspects: Suspects::new(),
         });
         let _cancels = desk.computer.cancel_on_drop();
+        let announcing = CancellationToken::new();
+        let ends = announcing.clone().drop_guard();
+        let announced = tokio::spawn(announce(Arc::clone(&desk), options.concurrency, announcing));
+        let ended = tokio::select! {
+            ended = desk.serve_sessions(&options, stop) => ended,
+            never = desk.warn_of_endless_growth() => match never {},
+        };
+        drop(ends);
+        // Bounded by its waits for Redis. What it says of itself is nobody's concern any more.
+        let _ = announced.await;
+        ended
+    }
+}
+
+impl<P: Procedure> Desk<P> {
+    async fn warn_of_endless_growth(&self) -> Infallible {
+        self.cache.warn_if_unbounded().await;
+        std::future::pending().await
+    }
+
+    /// One session with the broker after another.
+    async fn serve_sessions(
+        self: &Arc<Self>,
+        options: &WorkerOptions,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Stopped, Error> {
+        let (queue, prefetch) = (&self.queue, options.prefetch_or_default());
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         let mut attempt = 0;
@@ -113,7 +139,7 @@ impl<P: Procedure> Worker<P> {
         let mut ever_served = false;
         loop {
             let opened = tokio::select! {
-                opened = Session::open(&options.amqp, &queue, options.declare, prefetch) => opened,
+                opened = Session::open(&options.amqp, queue, options.declare, prefetch) => opened,
                 () = &mut stop => return Ok(Stopped::without(&tasks)),
             };
             match opened {
@@ -125,15 +151,16 @@ impl<P: Procedure> Worker<P> {
                         otherwise = Some(reason.clone());
                     }
                     info!(
-                        "serving {} from {queue} at {}, {} at once, prefetch {prefetch}, cache at {cache}",
+                        "serving {} from {queue} at {}, {} at once, prefetch {prefetch}, cache at {}",
                         P::NAME,
                         options.amqp,
                         options.concurrency,
+                        options.cache.url,
                     );
                     (known, ever_served) = (None, true);
                     let opened = Instant::now();
                     match session
-                        .serve(&desk, &mut tasks, &mut stop, options.grace)
+                        .serve(self, &mut tasks, &mut stop, options.grace)
                         .await
                     {
                         Ended::Stopped(stopped) => return Ok(stopped),
@@ -173,6 +200,7 @@ struct Desk<P: Procedure> {
     cache: Cache,
     /// What is computed or waited for. Requests that only want it refreshed are apart.
     flights: SingleFlight<(Key, CacheUse), flight::Landed>,
+    activity: Activity,
     queue: QueueName,
     reply_to: Vec<ReplyPattern>,
     max_reply_size: usize,
@@ -200,6 +228,7 @@ impl<P: Procedure> Desk<P> {
         let Some(reply) = reply.unwrap_or_else(|_| Some(panicked::<P>())) else {
             return;
         };
+        self.activity.answered(&reply);
         if let Some(reply_to) = request.reply_to {
             let (body, properties) = reply.write(request.correlation_id.as_ref());
             let apart = delivery.redelivered;

@@ -93,6 +93,13 @@ impl Connection {
         let _ = state.wait_for(|state| *state != State::Connecting).await;
     }
 
+    /// Waits for a connection, for ever if need be. `None` if there will be none.
+    pub(crate) async fn up(&self) -> Option<()> {
+        let mut state = self.state.clone();
+        let up = state.wait_for(|state| *state == State::Up).await;
+        up.is_ok().then_some(())
+    }
+
     pub(crate) fn state(&self) -> State {
         self.state.borrow().clone()
     }

@@ -15,7 +15,7 @@ const LONGEST_ARGUMENT: usize = 200;
 /// A prefix of all keys: a deployment's name or a function's version, `prod` in `prod:fib:30`.
 /// 1 to 100 of letters, digits, `.`, `_`, `-` and `:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Namespace(String);
+pub struct Namespace(pub(super) String);
 
 impl FromStr for Namespace {
     type Err = NamespaceError;

@@ -94,7 +94,7 @@ impl Cache {
         self.connection.run(command, MANAGEMENT_DEADLINE).await
     }
 
-    fn error(&self, unanswered: Unanswered) -> Error {
+    pub(super) fn error(&self, unanswered: Unanswered) -> Error {
         let server = self.options.url.to_string();
         match unanswered {
             Unanswered::Refused(error) => Error::Refused {

@@ -121,14 +121,15 @@ impl<P: Procedure> Desk<P> {
             };
             return (Some(Err(failure)), started);
         }
-        let begun = Instant::now();
+        let begun = self.activity.begins(key);
         let computed = self.computer.compute(slot, &wanted.argument).await;
+        drop(begun);
         if turn.is_some() {
             // We are alive: it was innocent.
             self.cache.forget_starts(key, budget).await;
         }
         if let Some(computed) = &computed {
-            debug!(%key, ok = computed.is_ok(), elapsed = ?begun.elapsed(), "computed");
+            debug!(%key, ok = computed.is_ok(), "computed");
         }
         (
             computed.map(|computed| computed.map(|answer| answer.to_string())),

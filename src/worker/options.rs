@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tracing::warn;
+
 use crate::broker::Declare;
 use crate::cache::CacheOptions;
 use crate::message::ReplyPattern;
@@ -9,7 +11,7 @@ use crate::queue::QueueName;
 use crate::server_url::AmqpUrl;
 
 /// Requests held beyond those that are being computed, so that the next one is at hand.
-pub(super) const WAITING_ROOM: u16 = 64;
+const WAITING_ROOM: u16 = 64;
 
 /// How a worker serves.
 #[derive(Debug, Clone)]
@@ -53,5 +55,14 @@ impl WorkerOptions {
             max_reply_size: 8 * 1024 * 1024,
             grace: Duration::from_secs(10),
         }
+    }
+
+    pub(super) fn prefetch_or_default(&self) -> u16 {
+        let waiting_room = || self.concurrency.saturating_add(WAITING_ROOM);
+        let prefetch = self.prefetch.unwrap_or_else(waiting_room);
+        if prefetch < self.concurrency {
+            warn!("no more than {prefetch} are computed at once: the prefetch is that small");
+        }
+        prefetch
     }
 }

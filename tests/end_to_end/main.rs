@@ -18,6 +18,7 @@ mod cache;
 mod cache_faults;
 mod call;
 mod examples;
+mod fleet;
 mod lease;
 mod rights;
 mod servers_down;

@@ -13,7 +13,7 @@ use rpcache::{AmqpUrl, CacheOptions, Namespace, QueueName, RedisUrl};
 pub(crate) use self::cache::{Cache, CacheAction};
 pub(crate) use self::call::{Call, Warm};
 pub(crate) use self::worker::Worker;
-use crate::values::{Ttl, duration};
+use crate::values::{Ttl, duration, size};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -123,6 +123,15 @@ pub(crate) struct Caching {
     )]
     ttl: Ttl,
 
+    /// A larger answer is not stored: 64kB, 1MB; a bare number is bytes [default: any is stored]
+    #[arg(
+        long,
+        env = "RPCACHE_MAX_CACHED_SIZE",
+        value_name = "SIZE",
+        value_parser = size
+    )]
+    max_cached_size: Option<usize>,
+
     /// The most that one call may wait for Redis, in the caller and in the worker each; a command
     /// that has just started waits up to 500ms for its connection
     #[arg(
@@ -150,6 +159,7 @@ impl Caching {
         let mut options = self.redis.options();
         options.budget = self.cache_budget;
         options.ttl = self.ttl.0;
+        options.max_answer_size = self.max_cached_size;
         options
     }
 }

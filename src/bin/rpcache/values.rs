@@ -137,3 +137,22 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         _ => Err("it must be less than a thousand years".to_owned()),
     }
 }
+
+/// A number of bytes, or of thousands or millions of them.
+pub(crate) fn size(text: &str) -> Result<usize, String> {
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let each = match unit {
+        "" | "B" => Some(1),
+        "k" | "kB" => Some(1000),
+        "M" | "MB" => Some(1_000_000),
+        _ => None,
+    };
+    let number: Option<usize> = number.parse().ok();
+    number
+        .zip(each)
+        .and_then(|(number, each)| number.checked_mul(each))
+        .ok_or_else(|| "expected something like 500, 64kB or 1MB".to_owned())
+}

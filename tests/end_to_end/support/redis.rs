@@ -94,8 +94,10 @@ impl Redis {
         self.run(&["PTTL", key]).await
     }
 
+    /// All keys but those under which workers tell of themselves.
     pub(crate) async fn keys(&self) -> Vec<String> {
         let mut keys: Vec<String> = self.run(&["KEYS", "*"]).await;
+        keys.retain(|key| !key.contains("rpcache:worker:"));
         keys.sort();
         keys
     }
