@@ -43,12 +43,11 @@ pub(crate) async fn run(call: args::Call) -> Result<(), Failure> {
         let mut answers = std::pin::pin!(client.call_many(wanted, options));
         let mut first_failure = Ok(());
         loop {
-            let next = match answers.next().now_or_never() {
-                Some(next) => next,
-                None => {
-                    print.flush()?;
-                    answers.next().await
-                }
+            let next = if let Some(next) = answers.next().now_or_never() {
+                next
+            } else {
+                print.flush()?;
+                answers.next().await
             };
             let Some((label, ended)) = next else {
                 break;

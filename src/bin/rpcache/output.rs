@@ -227,7 +227,7 @@ pub(crate) fn log_to_stderr(command: &Command, verbose: u8) {
         Command::Worker(_) => registry.with(lines).init(),
         // A line or two at most: when they were written is known.
         Command::Call(_) | Command::Warm(_) | Command::Cache(_) => {
-            registry.with(lines.without_time()).init()
+            registry.with(lines.without_time()).init();
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Progress {
 }
 
 struct Bar {
-    bar: ProgressBar,
+    line: ProgressBar,
     started: std::time::Instant,
     shown: bool,
     done: u64,
@@ -42,7 +42,7 @@ impl Progress {
         }
         Self {
             bar: Some(Bar {
-                bar,
+                line: bar,
                 started: std::time::Instant::now(),
                 shown: false,
                 done: 0,
@@ -60,20 +60,20 @@ impl Progress {
         bar.hits += u64::from(matches!(ended, Ok(answered) if answered.source == Source::Cache));
         if !bar.shown && bar.started.elapsed() >= SHOW_AFTER {
             bar.shown = true;
-            bar.bar.set_draw_target(ProgressDrawTarget::stderr());
-            bar.bar.enable_steady_tick(TICK);
+            bar.line.set_draw_target(ProgressDrawTarget::stderr());
+            bar.line.enable_steady_tick(TICK);
         }
-        bar.bar.set_position(bar.done);
+        bar.line.set_position(bar.done);
         if bar.done.is_multiple_of(64) {
             let share = bar.hits * 100 / bar.done;
-            bar.bar.set_message(format!("{share} % hits"));
+            bar.line.set_message(format!("{share} % hits"));
         }
     }
 
     /// Writes without a bar in the way.
     pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.bar {
-            Some(bar) if bar.shown && bar.beside_answers => bar.bar.suspend(write),
+            Some(bar) if bar.shown && bar.beside_answers => bar.line.suspend(write),
             _ => write(),
         }
     }
@@ -81,7 +81,7 @@ impl Progress {
     /// Ends it before something else is said.
     pub(crate) fn end(&self) {
         if let Some(bar) = &self.bar {
-            bar.bar.finish_and_clear();
+            bar.line.finish_and_clear();
         }
     }
 }
