@@ -23,7 +23,9 @@ mod lease;
 mod rights;
 mod servers_down;
 mod shutdown;
+mod stampede;
 mod support;
+
 mod suspects;
 mod tutorial;
 mod wire_cache_header;
