@@ -38,6 +38,23 @@ pub(crate) enum Fault {
     RedisCut,
     RedisDelay,
     RedisRefuse,
+    RedisLoading,
+    RedisEvicting,
+}
+
+/// Why a fault that was to strike did not.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// What it waits for did not happen, or there was nothing to strike.
+    NoChance,
+    /// The driver could not do it, and why.
+    Problem(String),
+}
+
+impl From<String> for Miss {
+    fn from(problem: String) -> Self {
+        Self::Problem(problem)
+    }
 }
 
 /// What is known of a fault before it strikes.
@@ -56,7 +73,7 @@ pub(crate) struct About {
 
 /// Every fault there is, in the order of [`Fault`].
 #[rustfmt::skip]
-pub(crate) const FAULTS: [About; 25] = {
+pub(crate) const FAULTS: [About; 27] = {
     use Fault as F;
     use Scope::{Broker, Redis, Worker};
     const fn about(fault: Fault, name: &'static str, scope: Scope, weight: u64, lasts: (u64, u64), repair: u64, what: &'static str) -> About {
@@ -88,6 +105,8 @@ pub(crate) const FAULTS: [About; 25] = {
         about(F::RedisCut, "redis-cut", Redis, 2, (0, 0), 0, "links to Redis are reset"),
         about(F::RedisDelay, "redis-delay", Redis, 1, (200, 3000), 0, "links to Redis take 50 ms more each way"),
         about(F::RedisRefuse, "redis-refuse", Redis, 1, (100, 2000), 0, "links to Redis are reset, and new ones as well"),
+        about(F::RedisLoading, "redis-loading", Redis, 1, (200, 3000), 500, "SIGKILL, restart that takes its time to load what was saved"),
+        about(F::RedisEvicting, "redis-evicting", Redis, 1, (200, 3000), 0, "maxmemory below what is used: answers are evicted"),
     ]
 };
 

@@ -41,7 +41,7 @@ impl Report {
             .timeline
             .counts()
             .into_iter()
-            .map(|(fault, count)| (fault.to_string(), count.into()));
+            .map(|(fault, count)| (fault.to_string(), json!(count)));
         let errors = tally
             .errors
             .iter()

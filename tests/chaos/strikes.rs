@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::{Fault, Scope};
+use crate::fault::{Fault, Miss, Scope};
 use crate::fleet::Fleet;
 use crate::ledger::Ledger;
 use crate::plan::Event;
@@ -46,7 +46,7 @@ impl Striker {
         }
     }
 
-    async fn strike(&self, event: &Event) -> Result<(), String> {
+    async fn strike(&self, event: &Event) -> Result<(), Miss> {
         let amqp = &self.fleet.amqp_links;
         let redis = &self.fleet.redis_links;
         match event.fault {
@@ -60,7 +60,7 @@ impl Striker {
             Fault::RedisCut => self.links(redis, event, Mode::Pass).await,
             fault => match fault.about().scope {
                 Scope::Worker => return self.worker(event).await,
-                Scope::Broker => return self.broker(event).await,
+                Scope::Broker => return Ok(self.broker(event).await?),
                 Scope::Redis => return self.redis(event).await,
             },
         }

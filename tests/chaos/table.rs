@@ -6,6 +6,7 @@ use std::fmt::{self, Display};
 
 use crate::ledger::{Errors, Tally};
 use crate::report::Report;
+use crate::timeline::Count;
 use crate::usage::{Growth, Usage};
 
 /// So many faults are shown for an error.
@@ -37,9 +38,14 @@ pub(crate) fn of(report: &Report) -> String {
         ),
     );
     let counts = report.timeline.counts();
-    table.row("faults", counts.values().sum::<u64>());
-    for (fault, count) in &counts {
-        table.row(format!("  {fault}"), count);
+    let struck = counts.values().map(|count| count.struck);
+    table.row("faults", struck.sum::<u64>());
+    for (fault, Count { struck, missed }) in &counts {
+        let missed = match missed {
+            0 => String::new(),
+            missed => format!(", and {missed} times without a chance"),
+        };
+        table.row(format!("  {fault}"), format!("{struck}{missed}"));
     }
     let tally = report.ledger.tally();
     calls(&mut table, &tally);
