@@ -16,6 +16,11 @@ pub(crate) enum Fault {
     WorkerKill,
     WorkerStop,
     WorkerTerm,
+    KillBeforeCompute,
+    KillInCompute,
+    KillAfterFill,
+    KillAfterReply,
+    KillBeforeAck,
     BrokerKill,
     BrokerClose,
     BrokerAlarm,
@@ -73,7 +78,7 @@ pub(crate) struct About {
 
 /// Every fault there is, in the order of [`Fault`].
 #[rustfmt::skip]
-pub(crate) const FAULTS: [About; 27] = {
+pub(crate) const FAULTS: [About; 32] = {
     use Fault as F;
     use Scope::{Broker, Redis, Worker};
     const fn about(fault: Fault, name: &'static str, scope: Scope, weight: u64, lasts: (u64, u64), repair: u64, what: &'static str) -> About {
@@ -83,6 +88,11 @@ pub(crate) const FAULTS: [About; 27] = {
         about(F::WorkerKill, "worker-kill", Worker, 6, (0, 400), 0, "SIGKILL, then another one in its place"),
         about(F::WorkerStop, "worker-stop", Worker, 1, (50, 20_000), 0, "SIGSTOP, SIGCONT"),
         about(F::WorkerTerm, "worker-term", Worker, 1, (0, 200), 300, "SIGTERM, then another one in its place"),
+        about(F::KillBeforeCompute, "kill-before-compute", Worker, 1, (0, 400), 0, "SIGKILL when a request was delivered and is not looked up yet"),
+        about(F::KillInCompute, "kill-in-compute", Worker, 1, (0, 400), 0, "SIGKILL when a request was looked up in vain"),
+        about(F::KillAfterFill, "kill-after-fill", Worker, 1, (0, 400), 0, "SIGKILL when an answer is stored and not replied"),
+        about(F::KillAfterReply, "kill-after-reply", Worker, 1, (0, 400), 0, "SIGKILL when a reply is published and not confirmed"),
+        about(F::KillBeforeAck, "kill-before-ack", Worker, 1, (0, 400), 0, "SIGKILL when a reply is confirmed and its request not acked"),
         about(F::BrokerKill, "broker-kill", Broker, 1, (0, 1000), 8000, "SIGKILL, restart on the same data"),
         about(F::BrokerClose, "broker-close", Broker, 2, (0, 0), 500, "the broker closes every connection"),
         about(F::BrokerAlarm, "broker-alarm", Broker, 1, (500, 4000), 1000, "a memory alarm blocks publishers"),

@@ -13,6 +13,7 @@ use crate::proxy::Link;
 use crate::redis_server::Redis;
 use crate::support::lifetime;
 use crate::support::wait::wait_until;
+use crate::tap::{Protocol, Tap};
 use crate::worker::Worker;
 
 pub(crate) struct Fleet {
@@ -22,6 +23,8 @@ pub(crate) struct Fleet {
     /// Of the workers first, then of the clients.
     pub(crate) amqp_links: Vec<Arc<Link>>,
     pub(crate) redis_links: Vec<Arc<Link>>,
+    /// Of the workers.
+    pub(crate) taps: Vec<Arc<Tap>>,
     /// Of the workers first, then of the clients, each with the name of whose it is.
     logs: Vec<(String, PathBuf)>,
     load: Load,
@@ -32,9 +35,15 @@ impl Fleet {
         let broker = Broker::start()?;
         let redis = Redis::start()?;
         let (mut amqp_links, mut redis_links) = (Vec::new(), Vec::new());
-        for _ in 0..args.workers + args.clients {
-            amqp_links.push(Arc::new(Link::to(broker.port()).await));
-            redis_links.push(Arc::new(Link::to(redis.port()).await));
+        let taps: Vec<_> = (0..args.workers)
+            .map(|_| Arc::new(Tap::default()))
+            .collect();
+        for number in 0..(args.workers + args.clients) as usize {
+            let tap = |protocol| Some((Arc::clone(taps.get(number)?), protocol));
+            let amqp = Link::to(broker.port(), tap(Protocol::Amqp)).await;
+            amqp_links.push(Arc::new(amqp));
+            let redis = Link::to(redis.port(), tap(Protocol::Redis)).await;
+            redis_links.push(Arc::new(redis));
         }
         let seat =
             |who: &str, number| (format!("{who}-{number}"), lifetime::folder(who).join("log"));
@@ -52,6 +61,7 @@ impl Fleet {
             redis: Mutex::new(redis),
             amqp_links,
             redis_links,
+            taps,
             logs,
             load: args.load.clone(),
         })

@@ -32,6 +32,7 @@ mod stall;
 mod strikes;
 mod support;
 mod table;
+mod tap;
 mod timeline;
 mod usage;
 mod worker;

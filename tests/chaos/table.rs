@@ -18,7 +18,7 @@ struct Table(String);
 impl Table {
     fn row(&mut self, name: impl Display, value: impl Display) {
         use fmt::Write as _;
-        writeln!(self.0, "{:<22} {value}", name.to_string()).expect("strings take everything");
+        writeln!(self.0, "{:<23}{value}", name.to_string()).expect("strings take everything");
     }
 }
 
