@@ -25,15 +25,14 @@ pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
     let length = args.length();
     let lanes = args.plan(seed);
     let answers = lifetime::folder("oracle").join("answers");
-    Oracle::compute()
-        .write(&answers)
-        .map_err(|error| error.to_string())?;
+    let oracle = Oracle::compute();
+    oracle.write(&answers).map_err(|error| error.to_string())?;
     let fleet = Arc::new(Fleet::start(args).await?);
     fleet.serving().await;
 
     let clock = Clock::new();
     let timeline = Arc::new(Timeline::new(clock));
-    let ledger = Arc::new(Ledger::new(clock, Arc::clone(&timeline)));
+    let ledger = Arc::new(Ledger::new(clock, Arc::clone(&timeline), args.apart));
     let began = Instant::now();
     let clients = Clients::start(&fleet, &ledger, args, seed, &answers)?;
     let progress = Progress::start(&ledger, &timeline, length);

@@ -30,6 +30,7 @@ pub(crate) enum Fault {
     AmqpCut,
     AmqpDelay,
     AmqpRefuse,
+    AmqpNodeDown,
     RedisKill,
     RedisFreeze,
     RedisPause,
@@ -78,7 +79,7 @@ pub(crate) struct About {
 
 /// Every fault there is, in the order of [`Fault`].
 #[rustfmt::skip]
-pub(crate) const FAULTS: [About; 32] = {
+pub(crate) const FAULTS: [About; 33] = {
     use Fault as F;
     use Scope::{Broker, Redis, Worker};
     const fn about(fault: Fault, name: &'static str, scope: Scope, weight: u64, lasts: (u64, u64), repair: u64, what: &'static str) -> About {
@@ -102,6 +103,7 @@ pub(crate) const FAULTS: [About; 32] = {
         about(F::AmqpCut, "amqp-cut", Broker, 2, (0, 0), 0, "links to the broker are reset"),
         about(F::AmqpDelay, "amqp-delay", Broker, 1, (500, 4000), 0, "links to the broker take 50 ms more each way"),
         about(F::AmqpRefuse, "amqp-refuse", Broker, 1, (200, 3000), 0, "links to the broker are reset, and new ones as well"),
+        about(F::AmqpNodeDown, "amqp-node-down", Broker, 2, (500, 5000), 0, "one of the broker's two addresses is reset, and refuses"),
         about(F::RedisKill, "redis-kill", Redis, 2, (0, 1500), 100, "SIGKILL, restart with nothing in it"),
         about(F::RedisFreeze, "redis-freeze", Redis, 2, (50, 5000), 0, "SIGSTOP, SIGCONT"),
         about(F::RedisPause, "redis-pause", Redis, 1, (50, 2000), 0, "CLIENT PAUSE"),

@@ -5,6 +5,7 @@ mod link;
 mod redis;
 mod worker;
 
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,13 +48,16 @@ impl Striker {
     }
 
     async fn strike(&self, event: &Event) -> Result<(), Miss> {
-        let amqp = &self.fleet.amqp_links;
-        let redis = &self.fleet.redis_links;
+        let links = || self.fleet.links.iter();
+        let amqp: Vec<_> = links().map(|links| &links.amqp[..]).collect();
+        let redis: Vec<_> = links().map(|links| slice::from_ref(&links.redis)).collect();
+        let (amqp, redis) = (&amqp[..], &redis[..]);
         match event.fault {
             Fault::AmqpStall => self.links(amqp, event, Mode::Stall).await,
             Fault::AmqpDelay => self.links(amqp, event, Mode::Delay(DELAY)).await,
             Fault::AmqpRefuse => self.links(amqp, event, Mode::Refuse).await,
             Fault::AmqpCut => self.links(amqp, event, Mode::Pass).await,
+            Fault::AmqpNodeDown => self.node(event).await,
             Fault::RedisStall => self.links(redis, event, Mode::Stall).await,
             Fault::RedisDelay => self.links(redis, event, Mode::Delay(DELAY)).await,
             Fault::RedisRefuse => self.links(redis, event, Mode::Refuse).await,

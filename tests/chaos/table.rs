@@ -54,6 +54,7 @@ pub(crate) fn of(report: &Report) -> String {
         let recoveries: Vec<_> = tally.recoveries.iter().map(recovery).collect();
         table.row("broker back, first", recoveries.join(", "));
     }
+    table.row("killed by traps", tally.killed_by_traps);
     table.row("worker exits", format!("{:?}", tally.worker_exits));
     table.row("worker logs", format!("{} kB", tally.log_bytes / 1024));
     table.row("process", "rss MB start, end; descriptors; threads");
@@ -83,6 +84,7 @@ fn calls(table: &mut Table, tally: &Tally) {
     table.row("wrong", tally.wrong);
     table.row("lost", tally.lost);
     table.row("late", tally.late);
+    table.row("broken", tally.broken);
     let stall = tally.stalls.values().max().unwrap_or(&0) / 1000;
     table.row("longest own stall", format!("{stall} ms"));
     let computed = &tally.computed;
