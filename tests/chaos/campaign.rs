@@ -16,6 +16,7 @@ use crate::plan::LEAD_IN;
 use crate::progress::Progress;
 use crate::record::Clock;
 use crate::report::Report;
+use crate::self_test;
 use crate::strikes::Striker;
 use crate::support::lifetime;
 use crate::timeline::Timeline;
@@ -26,6 +27,7 @@ pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
     let lanes = args.plan(seed);
     let answers = lifetime::folder("oracle").join("answers");
     let oracle = Oracle::compute();
+    self_test::run(&oracle);
     oracle.write(&answers).map_err(|error| error.to_string())?;
     let fleet = Arc::new(Fleet::start(args).await?);
     fleet.serving().await;

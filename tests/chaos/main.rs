@@ -29,6 +29,7 @@ mod record;
 mod redis_server;
 mod report;
 mod role;
+mod self_test;
 mod stall;
 mod strikes;
 mod support;
