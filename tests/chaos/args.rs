@@ -1,4 +1,4 @@
-//! What can be typed, and what the driver types when it starts itself as a client.
+//! What can be typed, and what the driver types when it starts itself in another role.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -74,6 +74,10 @@ pub(crate) struct Load {
     #[arg(long, value_name = "SHARE", default_value_t = 80.0)]
     pub(crate) hits: f64,
 
+    /// Of a hundred calls, how many go to a procedure that panics, or kills its worker, for some
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    pub(crate) traps: f64,
+
     /// How long answers are kept, in milliseconds: so misses never end
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     pub(crate) ttl_ms: u64,
@@ -83,6 +87,18 @@ pub(crate) struct Load {
 pub(crate) enum Role {
     #[command(hide = true)]
     Client(ClientArgs),
+    #[command(hide = true)]
+    Trap(TrapArgs),
+}
+
+#[derive(Debug, Clone, Parser)]
+pub(crate) struct TrapArgs {
+    #[arg(long)]
+    pub(crate) amqp_url: String,
+    #[arg(long)]
+    pub(crate) redis_url: String,
+    #[arg(long)]
+    pub(crate) ttl_ms: u64,
 }
 
 #[derive(Debug, Clone, Parser)]
@@ -102,12 +118,14 @@ pub(crate) struct ClientArgs {
     #[arg(long)]
     pub(crate) hits: f64,
     #[arg(long)]
+    pub(crate) traps: f64,
+    #[arg(long)]
     pub(crate) ttl_ms: u64,
 }
 
 impl Args {
     pub(crate) fn parse_with_help() -> Self {
-        let names = FAULTS.map(|about| format!("  {:<16} {}\n", about.name, about.what));
+        let names = FAULTS.map(|about| format!("  {:<19} {}\n", about.name, about.what));
         let help = format!(
             "Faults:\n{}\nExit code 1: a call was wrong, lost or late, or something leaked.",
             names.concat()
@@ -132,10 +150,11 @@ impl Args {
             callers,
             rate,
             hits,
+            traps,
             ttl_ms,
         } = &self.load;
         format!(
-            "scripts/chaos --seed {seed} --seconds {} --faults {}{} --workers {} --clients {} --callers {callers} --rate {rate} --hits {hits} --ttl-ms {ttl_ms}",
+            "scripts/chaos --seed {seed} --seconds {} --faults {}{} --workers {} --clients {} --callers {callers} --rate {rate} --hits {hits} --traps {traps} --ttl-ms {ttl_ms}",
             self.length().as_secs_f64(),
             self.faults,
             if self.apart { " --apart" } else { "" },

@@ -16,6 +16,7 @@ use crate::plan::LEAD_IN;
 use crate::progress::Progress;
 use crate::record::Clock;
 use crate::report::Report;
+use crate::self_test;
 use crate::strikes::Striker;
 use crate::support::lifetime;
 use crate::timeline::Timeline;
@@ -25,15 +26,15 @@ pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
     let length = args.length();
     let lanes = args.plan(seed);
     let answers = lifetime::folder("oracle").join("answers");
-    Oracle::compute()
-        .write(&answers)
-        .map_err(|error| error.to_string())?;
+    let oracle = Oracle::compute();
+    self_test::run(&oracle);
+    oracle.write(&answers).map_err(|error| error.to_string())?;
     let fleet = Arc::new(Fleet::start(args).await?);
     fleet.serving().await;
 
     let clock = Clock::new();
     let timeline = Arc::new(Timeline::new(clock));
-    let ledger = Arc::new(Ledger::new(clock, Arc::clone(&timeline)));
+    let ledger = Arc::new(Ledger::new(clock, Arc::clone(&timeline), args.apart));
     let began = Instant::now();
     let clients = Clients::start(&fleet, &ledger, args, seed, &answers)?;
     let progress = Progress::start(&ledger, &timeline, length);

@@ -8,25 +8,22 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rpcache::fibonacci::{Fibonacci, N};
-use rpcache::{CacheOptions, CacheUse, CallOptions, Client, ClientOptions};
+use rpcache::{CacheOptions, CacheUse, CallOptions, Client, ClientOptions, Error, Source};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::args::ClientArgs;
 use crate::oracle::{self, Oracle};
-use crate::record::{Batch, Call, Clock, Outcome, micros};
+use crate::record::{Asked, Batch, Call, Clock, Outcome, micros};
+use crate::role;
 use crate::stall::Ticker;
+use crate::trap::{self, Trap};
 
-/// What a call may take beyond its deadline.
-const BOUND: Duration = Duration::from_millis(50);
 /// A call that has not ended so long after its deadline is lost.
 const GIVE_UP: Duration = Duration::from_secs(10);
 /// Most callers are patient enough to sit out any fault: of a hundred, the rest waits so long.
-const PATIENT: u64 = 30_000;
+pub(crate) const PATIENT: u64 = 30_000;
 const HASTY: [(u64, u64); 2] = [(8, 2000), (4, 200)];
 /// Of a hundred calls, how many each leave the cache alone or refresh it.
 const UNCACHED: [(u64, CacheUse); 2] = [(1, CacheUse::Bypass), (1, CacheUse::Refresh)];
@@ -35,6 +32,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 struct Desk {
     client: Client<Fibonacci>,
+    traps: Client<Trap>,
     oracle: Oracle,
     clock: Clock,
     ticker: Ticker,
@@ -43,12 +41,13 @@ struct Desk {
 }
 
 pub(crate) async fn run(args: ClientArgs) {
-    log_to_stderr();
+    role::log_to_stderr();
     let mut cache = CacheOptions::new(args.redis_url.parse().expect("the driver's URL"));
     cache.ttl = Some(Duration::from_millis(args.ttl_ms));
     let options = ClientOptions::new(args.amqp_url.parse().expect("the driver's URL"), cache);
     let desk = Arc::new(Desk {
-        client: Client::new(Fibonacci::default(), options),
+        client: Client::new(Fibonacci::default(), options.clone()),
+        traps: Client::new(Trap, options),
         oracle: Oracle::read(&args.oracle).expect("the driver's file"),
         clock: Clock::new(),
         ticker: Ticker::start(),
@@ -76,17 +75,8 @@ pub(crate) async fn run(args: ClientArgs) {
     let _ = reports.await;
     print(&desk, true);
     if let Some(desk) = Arc::into_inner(desk) {
-        desk.client.close().await;
+        tokio::join!(desk.client.close(), desk.traps.close());
     }
-}
-
-fn log_to_stderr() {
-    // Nothing of lapin's: it logs whole messages.
-    let ours = Targets::new().with_target("rpcache", LevelFilter::INFO);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(false);
-    tracing_subscriber::registry().with(ours).with(lines).init();
 }
 
 /// One caller: the next call when the last one has ended, but no more than its share of the rate.
@@ -104,10 +94,14 @@ async fn call_on(desk: Arc<Desk>, mut rng: Rng, args: ClientArgs, stop: Cancella
         if args.rate > 0 {
             pace.tick().await;
         }
-        let n = oracle::draw(&mut rng, args.hits);
+        let asked = if rng.f64() * 100.0 < args.traps {
+            Asked::Trap(trap::draw(&mut rng))
+        } else {
+            Asked::Fib(oracle::draw(&mut rng, args.hits))
+        };
         let timeout_ms = pick(&mut rng, HASTY, PATIENT);
         let cache = pick(&mut rng, UNCACHED, CacheUse::Normal);
-        call(&desk, n, timeout_ms, cache).await;
+        call(&desk, asked, timeout_ms, cache).await;
     }
 }
 
@@ -122,7 +116,7 @@ fn pick<T>(rng: &mut Rng, choices: impl IntoIterator<Item = (u64, T)>, otherwise
     otherwise
 }
 
-async fn call(desk: &Desk, n: u64, timeout_ms: u64, cache: CacheUse) {
+async fn call(desk: &Desk, asked: Asked, timeout_ms: u64, cache: CacheUse) {
     let patience = Duration::from_millis(timeout_ms);
     let options = CallOptions {
         timeout: patience,
@@ -131,25 +125,36 @@ async fn call(desk: &Desk, n: u64, timeout_ms: u64, cache: CacheUse) {
     };
     desk.begun.fetch_add(1, Ordering::Relaxed);
     let start = Instant::now();
-    let called = timeout(patience + GIVE_UP, desk.client.call_with(N(n), options)).await;
+    let judge = |source: Source, answer: &str| desk.oracle.judge(asked, source.as_str(), answer);
+    let called = async {
+        match asked {
+            Asked::Fib(n) => {
+                let answered = desk.client.call_with(N(n), options).await?;
+                Ok(judge(answered.source, answered.answer.as_str()))
+            }
+            Asked::Trap(n) => {
+                let answered = desk.traps.call_with(n, options).await?;
+                Ok(judge(answered.source, &answered.answer))
+            }
+        }
+    };
+    let called: Result<Result<Outcome, Error>, _> = timeout(patience + GIVE_UP, called).await;
     let end = Instant::now();
     let outcome = match called {
-        Ok(Ok(answered)) if desk.oracle.is_answer(n, answered.answer.as_str()) => {
-            Outcome::Answered(answered.source.as_str().to_owned())
-        }
-        Ok(Ok(_)) => Outcome::Wrong,
+        Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => Outcome::Failed(error.code().to_owned(), error.to_string()),
         Err(_) => Outcome::Lost,
     };
-    let mut late = (end - start).saturating_sub(patience + BOUND);
+    let mut late = oracle::late(end - start, patience, Duration::ZERO);
     if !late.is_zero() {
-        late = late.saturating_sub(desk.ticker.since(start + patience).await);
+        let stalls = desk.ticker.since(start + patience).await;
+        late = oracle::late(end - start, patience, stalls);
     }
     let call = Call {
         start: desk.clock.micros(start),
         end: desk.clock.micros(end),
         timeout_ms,
-        n,
+        asked,
         cached: cache == CacheUse::Normal,
         late: micros(late),
         outcome,

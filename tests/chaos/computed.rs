@@ -17,12 +17,12 @@ pub(crate) struct Computed {
 }
 
 impl Computed {
-    pub(crate) fn note(&mut self, call: &Call, undisturbed: bool) {
+    pub(crate) fn note(&mut self, call: &Call, n: u64, undisturbed: bool) {
         self.total += 1;
         if !call.cached {
             return;
         }
-        if let Some((start, end)) = self.last.insert(call.n, (call.start, call.end)) {
+        if let Some((start, end)) = self.last.insert(n, (call.start, call.end)) {
             // Batches of several clients come in any order.
             let (_, first_end) = (start, end).min((call.start, call.end));
             let second_start = start.max(call.start);

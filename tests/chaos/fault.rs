@@ -16,6 +16,11 @@ pub(crate) enum Fault {
     WorkerKill,
     WorkerStop,
     WorkerTerm,
+    KillBeforeCompute,
+    KillInCompute,
+    KillAfterFill,
+    KillAfterReply,
+    KillBeforeAck,
     BrokerKill,
     BrokerClose,
     BrokerAlarm,
@@ -25,6 +30,7 @@ pub(crate) enum Fault {
     AmqpCut,
     AmqpDelay,
     AmqpRefuse,
+    AmqpNodeDown,
     RedisKill,
     RedisFreeze,
     RedisPause,
@@ -38,6 +44,23 @@ pub(crate) enum Fault {
     RedisCut,
     RedisDelay,
     RedisRefuse,
+    RedisLoading,
+    RedisEvicting,
+}
+
+/// Why a fault that was to strike did not.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// What it waits for did not happen, or there was nothing to strike.
+    NoChance,
+    /// The driver could not do it, and why.
+    Problem(String),
+}
+
+impl From<String> for Miss {
+    fn from(problem: String) -> Self {
+        Self::Problem(problem)
+    }
 }
 
 /// What is known of a fault before it strikes.
@@ -56,7 +79,7 @@ pub(crate) struct About {
 
 /// Every fault there is, in the order of [`Fault`].
 #[rustfmt::skip]
-pub(crate) const FAULTS: [About; 25] = {
+pub(crate) const FAULTS: [About; 33] = {
     use Fault as F;
     use Scope::{Broker, Redis, Worker};
     const fn about(fault: Fault, name: &'static str, scope: Scope, weight: u64, lasts: (u64, u64), repair: u64, what: &'static str) -> About {
@@ -66,6 +89,11 @@ pub(crate) const FAULTS: [About; 25] = {
         about(F::WorkerKill, "worker-kill", Worker, 6, (0, 400), 0, "SIGKILL, then another one in its place"),
         about(F::WorkerStop, "worker-stop", Worker, 1, (50, 20_000), 0, "SIGSTOP, SIGCONT"),
         about(F::WorkerTerm, "worker-term", Worker, 1, (0, 200), 300, "SIGTERM, then another one in its place"),
+        about(F::KillBeforeCompute, "kill-before-compute", Worker, 1, (0, 400), 0, "SIGKILL when a request was delivered and is not looked up yet"),
+        about(F::KillInCompute, "kill-in-compute", Worker, 1, (0, 400), 0, "SIGKILL when a request was looked up in vain"),
+        about(F::KillAfterFill, "kill-after-fill", Worker, 1, (0, 400), 0, "SIGKILL when an answer is stored and not replied"),
+        about(F::KillAfterReply, "kill-after-reply", Worker, 1, (0, 400), 0, "SIGKILL when a reply is published and not confirmed"),
+        about(F::KillBeforeAck, "kill-before-ack", Worker, 1, (0, 400), 0, "SIGKILL when a reply is confirmed and its request not acked"),
         about(F::BrokerKill, "broker-kill", Broker, 1, (0, 1000), 8000, "SIGKILL, restart on the same data"),
         about(F::BrokerClose, "broker-close", Broker, 2, (0, 0), 500, "the broker closes every connection"),
         about(F::BrokerAlarm, "broker-alarm", Broker, 1, (500, 4000), 1000, "a memory alarm blocks publishers"),
@@ -75,6 +103,7 @@ pub(crate) const FAULTS: [About; 25] = {
         about(F::AmqpCut, "amqp-cut", Broker, 2, (0, 0), 0, "links to the broker are reset"),
         about(F::AmqpDelay, "amqp-delay", Broker, 1, (500, 4000), 0, "links to the broker take 50 ms more each way"),
         about(F::AmqpRefuse, "amqp-refuse", Broker, 1, (200, 3000), 0, "links to the broker are reset, and new ones as well"),
+        about(F::AmqpNodeDown, "amqp-node-down", Broker, 2, (500, 5000), 0, "one of the broker's two addresses is reset, and refuses"),
         about(F::RedisKill, "redis-kill", Redis, 2, (0, 1500), 100, "SIGKILL, restart with nothing in it"),
         about(F::RedisFreeze, "redis-freeze", Redis, 2, (50, 5000), 0, "SIGSTOP, SIGCONT"),
         about(F::RedisPause, "redis-pause", Redis, 1, (50, 2000), 0, "CLIENT PAUSE"),
@@ -88,6 +117,8 @@ pub(crate) const FAULTS: [About; 25] = {
         about(F::RedisCut, "redis-cut", Redis, 2, (0, 0), 0, "links to Redis are reset"),
         about(F::RedisDelay, "redis-delay", Redis, 1, (200, 3000), 0, "links to Redis take 50 ms more each way"),
         about(F::RedisRefuse, "redis-refuse", Redis, 1, (100, 2000), 0, "links to Redis are reset, and new ones as well"),
+        about(F::RedisLoading, "redis-loading", Redis, 1, (200, 3000), 500, "SIGKILL, restart that takes its time to load what was saved"),
+        about(F::RedisEvicting, "redis-evicting", Redis, 1, (200, 3000), 0, "maxmemory below what is used: answers are evicted"),
     ]
 };
 

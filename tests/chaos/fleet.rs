@@ -13,45 +13,83 @@ use crate::proxy::Link;
 use crate::redis_server::Redis;
 use crate::support::lifetime;
 use crate::support::wait::wait_until;
+use crate::tap::{Protocol, Tap};
+use crate::trap_seat::TrapSeat;
 use crate::worker::Worker;
 
 pub(crate) struct Fleet {
     pub(crate) broker: Mutex<Broker>,
     pub(crate) redis: Mutex<Redis>,
     pub(crate) workers: Vec<Mutex<Worker>>,
-    /// Of the workers first, then of the clients.
-    pub(crate) amqp_links: Vec<Arc<Link>>,
-    pub(crate) redis_links: Vec<Arc<Link>>,
-    /// Of the workers first, then of the clients, each with the name of whose it is.
+    /// Of the workers.
+    pub(crate) taps: Vec<Arc<Tap>>,
+    /// They serve the procedure with traps.
+    pub(crate) trap_seats: Mutex<Vec<TrapSeat>>,
+    /// Of the workers first, then of the clients, then of the trap seats; so are the logs, each with
+    /// the name of whose it is.
+    pub(crate) links: Vec<Links>,
     logs: Vec<(String, PathBuf)>,
     load: Load,
 }
+
+/// By which one process reaches the servers. The broker has two addresses.
+pub(crate) struct Links {
+    pub(crate) amqp: [Arc<Link>; 2],
+    pub(crate) redis: Arc<Link>,
+}
+
+/// Enough for one to serve while the other is dead.
+const TRAP_SEATS: u32 = 2;
 
 impl Fleet {
     pub(crate) async fn start(args: &Args) -> Result<Self, String> {
         let broker = Broker::start()?;
         let redis = Redis::start()?;
-        let (mut amqp_links, mut redis_links) = (Vec::new(), Vec::new());
-        for _ in 0..args.workers + args.clients {
-            amqp_links.push(Arc::new(Link::to(broker.port()).await));
-            redis_links.push(Arc::new(Link::to(redis.port()).await));
+        let taps: Vec<_> = (0..args.workers)
+            .map(|_| Arc::new(Tap::default()))
+            .collect();
+        let mut links = Vec::new();
+        for number in 0..(args.workers + args.clients + TRAP_SEATS) as usize {
+            let link = async |server, protocol| {
+                let tap = taps.get(number).map(|tap| (Arc::clone(tap), protocol));
+                Arc::new(Link::to(server, tap).await)
+            };
+            links.push(Links {
+                amqp: [
+                    link(broker.port(), Protocol::Amqp).await,
+                    link(broker.port(), Protocol::Amqp).await,
+                ],
+                redis: link(redis.port(), Protocol::Redis).await,
+            });
         }
         let seat =
             |who: &str, number| (format!("{who}-{number}"), lifetime::folder(who).join("log"));
         let logs: Vec<_> = (0..args.workers)
             .map(|number| seat("worker", number))
             .chain((0..args.clients).map(|number| seat("client", number)))
+            .chain((0..TRAP_SEATS).map(|number| seat("trap", number)))
             .collect();
         let workers = (0..args.workers as usize).map(|seat| {
-            let urls = (amqp_url(&amqp_links[seat]), redis_url(&redis_links[seat]));
-            Mutex::new(Worker::start(urls, args.load.ttl_ms, &logs[seat].1))
+            let (amqp, redis) = links[seat].urls();
+            Mutex::new(Worker::start(
+                (amqp, redis),
+                args.load.ttl_ms,
+                &logs[seat].1,
+            ))
         });
+        let first_trap = (args.workers + args.clients) as usize;
+        let trap_seat = |seat: usize| {
+            let (amqp, redis) = links[seat].urls();
+            TrapSeat::start(&amqp, &redis, args.load.ttl_ms, &logs[seat].1)
+        };
+        let trap_seats: std::io::Result<_> = (first_trap..links.len()).map(trap_seat).collect();
         Ok(Self {
             workers: workers.collect(),
             broker: Mutex::new(broker),
             redis: Mutex::new(redis),
-            amqp_links,
-            redis_links,
+            trap_seats: Mutex::new(trap_seats.map_err(|error| format!("no trap: {error}"))?),
+            links,
+            taps,
             logs,
             load: args.load.clone(),
         })
@@ -69,12 +107,13 @@ impl Fleet {
             callers,
             rate,
             hits,
+            traps,
             ttl_ms,
         } = &self.load;
+        let (amqp, redis) = self.links[seat].urls();
         Command::new(std::env::current_exe()?)
             .arg("client")
-            .args(["--amqp-url", &amqp_url(&self.amqp_links[seat])])
-            .args(["--redis-url", &redis_url(&self.redis_links[seat])])
+            .args(["--amqp-url", &amqp, "--redis-url", &redis])
             .arg("--oracle")
             .arg(oracle)
             .args(["--seed", &(seed ^ (number as u64) << 40).to_string()])
@@ -84,7 +123,8 @@ impl Fleet {
                 "--rate",
                 &rate.to_string(),
             ])
-            .args(["--hits", &hits.to_string(), "--ttl-ms", &ttl_ms.to_string()])
+            .args(["--hits", &hits.to_string(), "--traps", &traps.to_string()])
+            .args(["--ttl-ms", &ttl_ms.to_string()])
             .process_group(lifetime::group())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -93,9 +133,10 @@ impl Fleet {
             .spawn()
     }
 
-    /// Waits until every worker takes requests.
+    /// Waits until every worker takes requests, those with traps included.
     pub(crate) async fn serving(&self) {
-        for (_, log) in &self.logs[..self.workers.len()] {
+        let workers = self.logs.iter();
+        for (_, log) in workers.filter(|(name, _)| !name.starts_with("client")) {
             let serves =
                 async || std::fs::read_to_string(log).is_ok_and(|log| log.contains("serving "));
             wait_until("a worker serves", serves).await;
@@ -109,19 +150,26 @@ impl Fleet {
 
     /// Connections that links still carry.
     pub(crate) fn open_links(&self) -> usize {
-        self.amqp_links
-            .iter()
-            .chain(&self.redis_links)
+        let links = self.links.iter();
+        links
+            .flat_map(
+                |Links {
+                     amqp: [a, b],
+                     redis,
+                 }| [a, b, redis],
+            )
             .map(|link| link.open())
             .sum()
     }
 }
 
-fn amqp_url(link: &Link) -> String {
-    // The heartbeat that rpcache has by itself.
-    format!("amqp://guest:guest@127.0.0.1:{}/{VHOST}", link.port)
-}
-
-fn redis_url(link: &Link) -> String {
-    format!("redis://127.0.0.1:{}/", link.port)
+impl Links {
+    /// Of the broker and of Redis.
+    fn urls(&self) -> (String, String) {
+        // The heartbeat that rpcache has by itself.
+        let node = |link: &Link| format!("amqp://guest:guest@127.0.0.1:{}/{VHOST}", link.port);
+        let [a, b] = &self.amqp;
+        let amqp = format!("{},{}", node(a), node(b));
+        (amqp, format!("redis://127.0.0.1:{}/", self.redis.port))
+    }
 }

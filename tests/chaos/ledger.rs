@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hdrhistogram::Histogram;
 
+use crate::client::PATIENT;
 use crate::computed::Computed;
-use crate::fault::Scope;
-use crate::record::{Batch, Call, Clock, Outcome};
+use crate::fault::{Fault, Scope};
+use crate::record::{Asked, Batch, Call, Clock, Outcome};
 use crate::timeline::Timeline;
+use crate::trap;
 
 /// So many of a kind are told in words; the others are counted.
 const TOLD: usize = 10;
@@ -19,6 +21,8 @@ const LONGEST: u64 = 100_000_000;
 pub(crate) struct Ledger {
     clock: Clock,
     timeline: Arc<Timeline>,
+    /// One fault at a time.
+    apart: bool,
     tally: Mutex<Tally>,
 }
 
@@ -31,7 +35,11 @@ pub(crate) struct Tally {
     pub(crate) wrong: u64,
     pub(crate) lost: u64,
     pub(crate) late: u64,
-    /// What was wrong, lost or late, in words.
+    /// Patient calls that ended in an error without an excuse.
+    pub(crate) broken: u64,
+    /// Workers that a call for a trap has ended.
+    pub(crate) killed_by_traps: u64,
+    /// What was wrong, lost, late or broken, in words.
     pub(crate) failures: Vec<String>,
     pub(crate) errors: BTreeMap<String, Errors>,
     pub(crate) latencies: BTreeMap<(&'static str, bool), Histogram<u64>>,
@@ -58,7 +66,7 @@ pub(crate) struct Errors {
 }
 
 impl Ledger {
-    pub(crate) fn new(clock: Clock, timeline: Arc<Timeline>) -> Self {
+    pub(crate) fn new(clock: Clock, timeline: Arc<Timeline>, apart: bool) -> Self {
         let tally = Tally {
             ended: 0,
             begun: BTreeMap::new(),
@@ -66,6 +74,8 @@ impl Ledger {
             wrong: 0,
             lost: 0,
             late: 0,
+            broken: 0,
+            killed_by_traps: 0,
             failures: Vec::new(),
             errors: BTreeMap::new(),
             latencies: BTreeMap::new(),
@@ -79,6 +89,7 @@ impl Ledger {
         Self {
             clock,
             timeline,
+            apart,
             tally: Mutex::new(tally),
         }
     }
@@ -127,7 +138,9 @@ impl Ledger {
                     let undisturbed = faults
                         .iter()
                         .all(|fault| fault.about().scope != Scope::Redis);
-                    tally.computed.note(call, undisturbed);
+                    if let Asked::Fib(n) = call.asked {
+                        tally.computed.note(call, n, undisturbed);
+                    }
                 }
             }
             Outcome::Wrong => {
@@ -138,7 +151,18 @@ impl Ledger {
                 tally.lost += 1;
                 failure = Some("lost");
             }
+            Outcome::Failed(code, _) if must_end_in(call, code) => {
+                let ending = format!("{code}, as it must");
+                *tally.answers.entry(ending).or_default() += 1;
+            }
             Outcome::Failed(code, message) => {
+                if never_ends_in(call, code) {
+                    tally.wrong += 1;
+                    failure = Some("wrong");
+                } else if call.timeout_ms == PATIENT && !self.excuses(&faults, code) {
+                    tally.broken += 1;
+                    failure = Some("broken");
+                }
                 let errors = tally.errors.entry(code.clone()).or_default();
                 errors.count += 1;
                 *errors.by.entry((call.timeout_ms, names())).or_default() += 1;
@@ -155,14 +179,25 @@ impl Ledger {
             && tally.failures.len() < TOLD
         {
             tally.failures.push(format!(
-                "{failure}: fib {} with {} ms ended after {} ms, {} ms late, as {:?}, under {}",
-                call.n,
+                "{failure}: {} with {} ms ended after {} ms, {} ms late, as {:?}, under {}",
+                call.asked,
                 call.timeout_ms,
                 took / 1000,
                 call.late / 1000,
                 call.outcome,
                 names()
             ));
+        }
+    }
+
+    /// Whether a patient call may end in this error under these faults. One fault at a time it sits
+    /// out, except where the fault means that the call is refused at once; with several at a time
+    /// there is no telling.
+    fn excuses(&self, faults: &[Fault], code: &str) -> bool {
+        match faults {
+            [] => false,
+            _ if !self.apart => true,
+            faults => code == "overloaded" && faults.contains(&Fault::BrokerAlarm),
         }
     }
 
@@ -195,5 +230,19 @@ impl Ledger {
 
     pub(crate) fn leak(&self, what: String) {
         self.tally().leaks.push(what);
+    }
+}
+
+fn must_end_in(call: &Call, code: &str) -> bool {
+    match call.asked {
+        Asked::Fib(_) => false,
+        Asked::Trap(n) => trap::nature(n).ends_in() == Some(code),
+    }
+}
+
+fn never_ends_in(call: &Call, code: &str) -> bool {
+    match call.asked {
+        Asked::Fib(_) => false,
+        Asked::Trap(n) => trap::nature(n).never_ends_in(code),
     }
 }

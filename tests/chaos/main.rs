@@ -28,11 +28,16 @@ mod proxy;
 mod record;
 mod redis_server;
 mod report;
+mod role;
+mod self_test;
 mod stall;
 mod strikes;
 mod support;
 mod table;
+mod tap;
 mod timeline;
+mod trap;
+mod trap_seat;
 mod usage;
 mod worker;
 
@@ -49,9 +54,20 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime");
-    if let Some(Role::Client(client)) = args.role {
-        runtime.block_on(client::run(client));
-        return ExitCode::SUCCESS;
+    match args.role {
+        Some(Role::Client(client)) => {
+            runtime.block_on(client::run(client));
+            return ExitCode::SUCCESS;
+        }
+        Some(Role::Trap(trap)) => {
+            role::log_to_stderr();
+            return if runtime.block_on(trap::serve(trap)) {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            };
+        }
+        None => {}
     }
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
     if args.plan {
@@ -80,7 +96,7 @@ fn judge(args: &Args, report: &Report) -> ExitCode {
     }
     let failures = report.failures();
     if failures.is_empty() {
-        println!("Nothing was wrong, lost, late or leaked.");
+        println!("Nothing was wrong, lost, late, broken or leaked.");
         return ExitCode::SUCCESS;
     }
     for failure in &failures {

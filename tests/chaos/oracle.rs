@@ -1,9 +1,16 @@
-//! What every answer must be: F(n) by decimal additions, sharing no code with the product, kept as
+//! What every answer must be, and when: F(n) by decimal additions, sharing no code with the product, kept as
 //! one hash for each argument in use.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+use crate::record::{Asked, Outcome};
+use crate::trap;
+
+/// What a call may take beyond its deadline.
+const BOUND: Duration = Duration::from_millis(50);
 
 /// Arguments 0 to this, of which most calls ask.
 pub(crate) const COMMON: u64 = 20_000;
@@ -67,9 +74,25 @@ impl Oracle {
         ))
     }
 
-    pub(crate) fn is_answer(&self, n: u64, answer: &str) -> bool {
-        position(n).is_some_and(|at| self.0[at] == hash(answer.as_bytes()))
+    /// What an answer from there is.
+    pub(crate) fn judge(&self, asked: Asked, source: &str, answer: &str) -> Outcome {
+        let right = match asked {
+            Asked::Fib(n) => position(n).is_some_and(|at| self.0[at] == hash(answer.as_bytes())),
+            Asked::Trap(n) => {
+                trap::nature(n) == trap::Nature::Ordinary && answer == trap::answer(n)
+            }
+        };
+        if right {
+            Outcome::Answered(source.to_owned())
+        } else {
+            Outcome::Wrong
+        }
     }
+}
+
+/// By how much a call is late that took so long, this process's own stalls allowed for.
+pub(crate) fn late(took: Duration, patience: Duration, stalls: Duration) -> Duration {
+    took.saturating_sub(patience + BOUND + stalls)
 }
 
 /// Where the hash of F(n) stands.

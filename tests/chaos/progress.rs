@@ -48,7 +48,7 @@ impl Progress {
 }
 
 fn line(ledger: &Ledger, timeline: &Timeline, elapsed: Duration, length: Duration) -> String {
-    let faults: u64 = timeline.counts().values().sum();
+    let faults: u64 = timeline.counts().values().map(|count| count.struck).sum();
     let tally = ledger.tally();
     let errors: u64 = tally.errors.values().map(|errors| errors.count).sum();
     format!(

@@ -10,6 +10,8 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::tap::{Protocol, Reader, Sender, Tap, Verdict};
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Pass,
@@ -29,8 +31,11 @@ pub(crate) struct Link {
     open: Arc<AtomicUsize>,
 }
 
+/// Who watches a link, and what is spoken there.
+pub(crate) type Tapped = Option<(Arc<Tap>, Protocol)>;
+
 impl Link {
-    pub(crate) async fn to(server: u16) -> Self {
+    pub(crate) async fn to(server: u16, tap: Tapped) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("some port is free");
@@ -47,9 +52,10 @@ impl Link {
                         continue;
                     };
                     let (modes, cut, open) = (modes.clone(), cut.clone(), Arc::clone(&open));
+                    let tap = tap.clone();
                     tokio::spawn(async move {
                         open.fetch_add(1, Ordering::Relaxed);
-                        forward(near, server, modes, cut).await;
+                        forward(near, server, modes, cut, tap).await;
                         open.fetch_sub(1, Ordering::Relaxed);
                     });
                 }
@@ -82,6 +88,7 @@ async fn forward(
     server: u16,
     modes: watch::Receiver<Mode>,
     mut cut: watch::Receiver<()>,
+    tap: Tapped,
 ) {
     cut.mark_unchanged();
     if *modes.borrow() == Mode::Refuse {
@@ -97,9 +104,13 @@ async fn forward(
     let reset = {
         let (from_near, to_near) = near.split();
         let (from_far, to_far) = far.split();
+        let tapped = |sender| {
+            let tap = tap.as_ref();
+            tap.map(|(tap, protocol)| (&**tap, Reader::new(*protocol, sender)))
+        };
         tokio::select! {
-            () = pump(from_near, to_far, modes.clone()) => false,
-            () = pump(from_far, to_near, modes.clone()) => false,
+            () = pump(from_near, to_far, modes.clone(), tapped(Sender::Worker)) => false,
+            () = pump(from_far, to_near, modes.clone(), tapped(Sender::Server)) => false,
             _ = cut.changed() => true,
         }
     };
@@ -109,7 +120,12 @@ async fn forward(
 }
 
 /// Until either side ends.
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut modes: watch::Receiver<Mode>) {
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut modes: watch::Receiver<Mode>,
+    mut tap: Option<(&Tap, Reader)>,
+) {
     let mut piece = vec![0; 64 * 1024];
     loop {
         // A stalled link does not even notice that its peers have gone.
@@ -126,7 +142,20 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut modes: watch::R
         if let Ok(Mode::Delay(delay)) = mode {
             tokio::time::sleep(delay).await;
         }
-        if to.write_all(&piece[..length]).await.is_err() {
+        let verdict = tap.as_mut().map_or(Verdict::Passes, |(tap, reader)| {
+            tap.judge(&reader.read(&piece[..length]))
+        });
+        let last = match verdict {
+            Verdict::Passes => None,
+            Verdict::PassesAsTheLast(kill) => Some(kill),
+            Verdict::IsDroppedFor(kill) => return kill.carry_out(),
+            Verdict::IsDropped => return,
+        };
+        let written = to.write_all(&piece[..length]).await;
+        if let Some(kill) = last {
+            return kill.carry_out();
+        }
+        if written.is_err() {
             return;
         }
     }

@@ -1,8 +1,11 @@
 //! What a client tells the driver: one JSON object a line, every 100 ms.
 
+use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
+
+use crate::trap;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Batch {
@@ -23,12 +26,28 @@ pub(crate) struct Call {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) timeout_ms: u64,
-    pub(crate) n: u64,
+    pub(crate) asked: Asked,
     /// Neither looked in the cache; or looked, as calls do.
     pub(crate) cached: bool,
     /// By how much it ended after the bound, this process's own stall allowed for, in microseconds.
     pub(crate) late: u64,
     pub(crate) outcome: Outcome,
+}
+
+/// The procedure and the argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Asked {
+    Fib(u64),
+    Trap(u64),
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fib(n) => write!(f, "fib {n}"),
+            Self::Trap(n) => write!(f, "trap {n} ({:?})", trap::nature(*n)),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

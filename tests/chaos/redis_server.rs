@@ -52,9 +52,27 @@ impl Redis {
     }
 
     pub(crate) fn start_again(&mut self) -> Result<(), String> {
-        self.server =
-            block_in_place(|| lifetime::start_server(command(self.port), &self.folder, self.port))?;
+        self.start_with(command(self.port))
+    }
+
+    /// With what it has saved, and so long for each key of it; returns when it loads. By itself it
+    /// looks after its clients every 2 MB only.
+    pub(crate) fn start_loading(&mut self, each: Duration) -> Result<(), String> {
+        let mut command = command(self.port);
+        let each = each.as_micros().to_string();
+        command.args(["--loading-process-events-interval-bytes", "1024"]);
+        command.args(["--key-load-delay", &each]);
+        self.start_with(command)
+    }
+
+    fn start_with(&mut self, command: Command) -> Result<(), String> {
+        self.server = block_in_place(|| lifetime::start_server(command, &self.folder, self.port))?;
         Ok(())
+    }
+
+    /// The next start is one with nothing again.
+    pub(crate) fn forget_saved(&self) {
+        let _ = std::fs::remove_file(self.folder.join("dump.rdb"));
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -103,9 +121,23 @@ impl Connection {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
         match timeout(PATIENCE, command.query_async(&mut self.0)).await {
-            Ok(answer) => answer.map_err(|error| format!("{words:?}: {error}")),
+            Ok(answer) => answer.map_err(|error| {
+                // The word that Redis begins an error with, such as LOADING.
+                let code = error.code().unwrap_or("no answer");
+                format!("{words:?}: {code}: {error}")
+            }),
             Err(_) => Err(format!("{words:?}: no answer")),
         }
+    }
+
+    /// A number of those that INFO tells.
+    pub(crate) async fn info(&mut self, name: &str) -> Result<u64, String> {
+        let all: String = self.run(&["INFO"]).await?;
+        let mut pairs = all.lines().filter_map(|line| line.split_once(':'));
+        let found = pairs.find(|(found, _)| *found == name);
+        found
+            .and_then(|(_, value)| value.trim().parse().ok())
+            .ok_or_else(|| format!("INFO tells no {name}"))
     }
 
     /// The same when only its success matters.

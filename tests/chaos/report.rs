@@ -41,7 +41,7 @@ impl Report {
             .timeline
             .counts()
             .into_iter()
-            .map(|(fault, count)| (fault.to_string(), count.into()));
+            .map(|(fault, count)| (fault.to_string(), json!(count)));
         let errors = tally
             .errors
             .iter()
@@ -73,6 +73,7 @@ impl Report {
             "callers": args.load.callers,
             "rate": args.load.rate,
             "hits": args.load.hits,
+            "traps": args.load.traps,
             "ttl_ms": args.load.ttl_ms,
             "faults": faults.collect::<serde_json::Map<_, _>>(),
             "calls": tally.ended,
@@ -81,6 +82,8 @@ impl Report {
             "wrong": tally.wrong,
             "lost": tally.lost,
             "late": tally.late,
+            "broken": tally.broken,
+            "killed_by_traps": tally.killed_by_traps,
             "longest_own_stall_us": tally.stalls.values().max(),
             "computed": {"calls": tally.computed.total, "keys": tally.computed.keys(),
                 "overlapping": tally.computed.overlapping, "again_at_once": tally.computed.again},

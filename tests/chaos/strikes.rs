@@ -5,13 +5,14 @@ mod link;
 mod redis;
 mod worker;
 
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::{Fault, Scope};
+use crate::fault::{Fault, Miss, Scope};
 use crate::fleet::Fleet;
 use crate::ledger::Ledger;
 use crate::plan::Event;
@@ -46,21 +47,24 @@ impl Striker {
         }
     }
 
-    async fn strike(&self, event: &Event) -> Result<(), String> {
-        let amqp = &self.fleet.amqp_links;
-        let redis = &self.fleet.redis_links;
+    async fn strike(&self, event: &Event) -> Result<(), Miss> {
+        let links = || self.fleet.links.iter();
+        let amqp: Vec<_> = links().map(|links| &links.amqp[..]).collect();
+        let redis: Vec<_> = links().map(|links| slice::from_ref(&links.redis)).collect();
+        let (amqp, redis) = (&amqp[..], &redis[..]);
         match event.fault {
             Fault::AmqpStall => self.links(amqp, event, Mode::Stall).await,
             Fault::AmqpDelay => self.links(amqp, event, Mode::Delay(DELAY)).await,
             Fault::AmqpRefuse => self.links(amqp, event, Mode::Refuse).await,
             Fault::AmqpCut => self.links(amqp, event, Mode::Pass).await,
+            Fault::AmqpNodeDown => self.node(event).await,
             Fault::RedisStall => self.links(redis, event, Mode::Stall).await,
             Fault::RedisDelay => self.links(redis, event, Mode::Delay(DELAY)).await,
             Fault::RedisRefuse => self.links(redis, event, Mode::Refuse).await,
             Fault::RedisCut => self.links(redis, event, Mode::Pass).await,
             fault => match fault.about().scope {
                 Scope::Worker => return self.worker(event).await,
-                Scope::Broker => return self.broker(event).await,
+                Scope::Broker => return Ok(self.broker(event).await?),
                 Scope::Redis => return self.redis(event).await,
             },
         }

@@ -6,6 +6,7 @@ use std::fmt::{self, Display};
 
 use crate::ledger::{Errors, Tally};
 use crate::report::Report;
+use crate::timeline::Count;
 use crate::usage::{Growth, Usage};
 
 /// So many faults are shown for an error.
@@ -17,7 +18,7 @@ struct Table(String);
 impl Table {
     fn row(&mut self, name: impl Display, value: impl Display) {
         use fmt::Write as _;
-        writeln!(self.0, "{:<22} {value}", name.to_string()).expect("strings take everything");
+        writeln!(self.0, "{:<23}{value}", name.to_string()).expect("strings take everything");
     }
 }
 
@@ -37,9 +38,14 @@ pub(crate) fn of(report: &Report) -> String {
         ),
     );
     let counts = report.timeline.counts();
-    table.row("faults", counts.values().sum::<u64>());
-    for (fault, count) in &counts {
-        table.row(format!("  {fault}"), count);
+    let struck = counts.values().map(|count| count.struck);
+    table.row("faults", struck.sum::<u64>());
+    for (fault, Count { struck, missed }) in &counts {
+        let missed = match missed {
+            0 => String::new(),
+            missed => format!(", and {missed} times without a chance"),
+        };
+        table.row(format!("  {fault}"), format!("{struck}{missed}"));
     }
     let tally = report.ledger.tally();
     calls(&mut table, &tally);
@@ -48,6 +54,7 @@ pub(crate) fn of(report: &Report) -> String {
         let recoveries: Vec<_> = tally.recoveries.iter().map(recovery).collect();
         table.row("broker back, first", recoveries.join(", "));
     }
+    table.row("killed by traps", tally.killed_by_traps);
     table.row("worker exits", format!("{:?}", tally.worker_exits));
     table.row("worker logs", format!("{} kB", tally.log_bytes / 1024));
     table.row("process", "rss MB start, end; descriptors; threads");
@@ -77,6 +84,7 @@ fn calls(table: &mut Table, tally: &Tally) {
     table.row("wrong", tally.wrong);
     table.row("lost", tally.lost);
     table.row("late", tally.late);
+    table.row("broken", tally.broken);
     let stall = tally.stalls.values().max().unwrap_or(&0) / 1000;
     table.row("longest own stall", format!("{stall} ms"));
     let computed = &tally.computed;

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
-use crate::fault::{Fault, Scope};
+use serde::Serialize;
+
+use crate::fault::{Fault, Miss, Scope};
 use crate::record::Clock;
 
 /// No call is judged so long after it began.
@@ -18,8 +20,15 @@ pub(crate) struct Timeline {
 struct Inner {
     recent: VecDeque<Struck>,
     next: u64,
-    counts: BTreeMap<Fault, u64>,
+    counts: BTreeMap<Fault, Count>,
     problems: Vec<String>,
+}
+
+/// How often a fault struck, and how often it was to and did not.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Count {
+    pub(crate) struck: u64,
+    pub(crate) missed: u64,
 }
 
 struct Struck {
@@ -43,7 +52,6 @@ impl Timeline {
         let mut inner = self.inner.lock().expect("nobody panics with it");
         inner.next += 1;
         let number = inner.next;
-        *inner.counts.entry(fault).or_default() += 1;
         inner.recent.push_back(Struck {
             number,
             fault,
@@ -61,7 +69,7 @@ impl Timeline {
     }
 
     /// Its repair is complete.
-    pub(crate) fn end(&self, number: u64, outcome: Result<(), String>) {
+    pub(crate) fn end(&self, number: u64, outcome: Result<(), Miss>) {
         let now = self.clock.now();
         let mut inner = self.inner.lock().expect("nobody panics with it");
         let Some(struck) = inner
@@ -73,8 +81,15 @@ impl Timeline {
         };
         struck.end = Some(now);
         let fault = struck.fault;
-        if let Err(problem) = outcome {
-            inner.problems.push(format!("{fault}: {problem}"));
+        let count = inner.counts.entry(fault).or_default();
+        match outcome {
+            Ok(()) => count.struck += 1,
+            Err(miss) => {
+                count.missed += 1;
+                if let Miss::Problem(problem) = miss {
+                    inner.problems.push(format!("{fault}: {problem}"));
+                }
+            }
         }
     }
 
@@ -99,8 +114,8 @@ impl Timeline {
         faults
     }
 
-    /// How often each struck.
-    pub(crate) fn counts(&self) -> BTreeMap<Fault, u64> {
+    /// How often each struck, as far as their repairs are complete.
+    pub(crate) fn counts(&self) -> BTreeMap<Fault, Count> {
         self.inner
             .lock()
             .expect("nobody panics with it")

@@ -56,7 +56,8 @@ fn on_threads(
     let runtime = threads.enable_all().build();
     let runtime = runtime.map_err(|error| Failure::no_runtime(&error))?;
     let ended = runtime.block_on(run);
-    // A computation that was cancelled a moment ago may still look away from its flag.
-    runtime.shutdown_background();
+    // It ends with the process. A computation that was cancelled a moment ago may still look away
+    // from its flag, and a connection that lapin was making would panic over the end of its task.
+    std::mem::forget(runtime);
     ended
 }
