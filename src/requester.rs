@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use self::pending::{Outcome, Pending};
+use self::pending::{MOST_IN_FLIGHT, Outcome, Pending};
 use self::retry_budget::RetryBudget;
 use self::session::{Session, State, Supervisor};
 use crate::error::{Error, ErrorCode};
@@ -57,7 +57,7 @@ impl Requester {
     pub(crate) fn new(options: RequesterOptions) -> Self {
         Self {
             options,
-            pending: Pending::default(),
+            pending: Pending::new(MOST_IN_FLIGHT),
             copies: RetryBudget::new(),
             state: watch::Sender::new(State::Connecting),
             stop: CancellationToken::new(),
