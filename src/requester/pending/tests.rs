@@ -113,7 +113,7 @@ const SEEDS: u64 = 5000;
 /// What a timer may be late.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Fewer than there are waiters in a world, more than there are ids.
+/// Fewer than there are ids: at times, the table is full.
 const MOST: usize = 4;
 
 struct World {
