@@ -351,3 +351,6 @@ fn unreachable(url: &RedisUrl, reason: String) -> Error {
         reason,
     }
 }
+
+#[cfg(test)]
+mod tests;
