@@ -25,7 +25,7 @@ use tracing::{debug, error, info, warn};
 
 use self::compute::Computer;
 pub use self::options::WorkerOptions;
-use self::post::Post;
+use self::post::{Post, Unsettled};
 use self::session::{Ended, Session};
 use self::suspects::{Arrival, Suspects};
 use crate::broker;
@@ -177,12 +177,12 @@ impl<P: Procedure> Desk<P> {
     /// when the session is lost: the broker redelivers.
     async fn serve(self: Arc<Self>, post: Post, arrival: Arrival, delivery: Delivery) {
         let taken = Instant::now();
-        let tag = delivery.delivery_tag;
-        let request = Request::read(delivery.data, &delivery.properties);
+        let (unsettled, body, properties) = Unsettled::take(delivery);
+        let request = Request::read(body, &properties);
         if let Some(name) = &request.reply_to
             && !self.may_reply_to(name)
         {
-            return post.ack(tag).await;
+            return post.ack(unsettled).await;
         }
         // A panic of the user's code while reading or writing text; computing has its own net.
         let answer = AssertUnwindSafe(self.answer(&post, &arrival, &request, taken));
@@ -192,31 +192,25 @@ impl<P: Procedure> Desk<P> {
         }) else {
             return;
         };
-        if let Some(reply_to) = request.reply_to {
-            let (body, properties) = reply.write(request.correlation_id.as_ref());
-            let apart = delivery.redelivered;
-            if !post.reply(reply_to, &body, properties, apart).await {
-                return;
-            }
-        }
-        post.ack(tag).await;
+        let Some(reply_to) = request.reply_to else {
+            return post.ack(unsettled).await;
+        };
+        let (body, properties) = reply.write(request.correlation_id.as_ref());
+        post.reply(unsettled, reply_to, &body, properties).await;
     }
 
     /// Answers for a request that the broker has given up, see [`dead_letters`].
     async fn serve_dead(self: Arc<Self>, post: Post, delivery: Delivery) {
-        let tag = delivery.delivery_tag;
-        let failure = dead_letters::failure(&delivery.properties);
-        let request = Request::read(delivery.data, &delivery.properties);
+        let (unsettled, body, properties) = Unsettled::take(delivery);
+        let failure = dead_letters::failure(&properties);
+        let request = Request::read(body, &properties);
         if let (Some(failure), Some(reply_to)) = (failure, request.reply_to)
             && self.may_reply_to(&reply_to)
         {
             let (body, properties) = failed(failure).write(request.correlation_id.as_ref());
-            let apart = delivery.redelivered;
-            if !post.reply(reply_to, &body, properties, apart).await {
-                return;
-            }
+            return post.reply(unsettled, reply_to, &body, properties).await;
         }
-        post.ack(tag).await;
+        post.ack(unsettled).await;
     }
 
     /// The reply; `None` when the session was lost before computing began, or all has to end.
