@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use fastrand::Rng;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 
 use super::session::Publication;
 use super::*;
@@ -29,6 +29,7 @@ struct Book {
     asked: HashMap<Uuid, Asked>,
     begun: u32,
     copies: u32,
+    session: u32,
     closed: bool,
     met: Met,
 }
@@ -38,9 +39,10 @@ struct Asked {
     deadline: Deadline,
     /// What it was told while it waited.
     heard: Vec<Outcome>,
-    /// When the latest publication expires; whether there was a copy of it, and since when
+    /// When the latest publication expires, and its session; whether there was a copy of it, and since when
     /// there is an outcome.
     expires: Option<Instant>,
+    session: u32,
     copied: bool,
     told: Option<Instant>,
 }
@@ -150,7 +152,8 @@ impl Book {
         );
 
         let expires = now + left;
-        let anew = asked.expires.is_none_or(|last| expires > last + 2 * TICK);
+        let later = asked.expires.is_none_or(|last| expires > last + 2 * TICK);
+        let anew = later || asked.session != self.session;
         if asked.told == Some(now) && !anew {
             // It was under way when its caller was told.
             return;
@@ -158,7 +161,7 @@ impl Book {
         if asked.told.is_some() || anew {
             let has_expired = asked.heard.last() == Some(&Outcome::Reply(expiry()));
             let told = asked.told.take().is_some();
-            assert!(anew || !(told && has_expired), "asked again, out of time");
+            assert!(later || !(told && has_expired), "asked again, out of time");
             asked.copied = false;
         } else {
             assert!(!asked.copied, "a second copy");
@@ -166,6 +169,7 @@ impl Book {
             self.copies += 1;
             assert!(self.copies <= 10 + self.begun / 10, "beyond the budget");
         }
+        asked.session = self.session;
         asked.expires = Some(expires);
     }
 }
@@ -180,6 +184,7 @@ async fn broker(mut rng: Rng, world: Arc<World>) {
             sleep(millis(&mut rng, 100)).await;
         }
         let (session, mut publications) = Session::new("amq.gen-1".into());
+        world.book.lock().unwrap().session += 1;
         state.send_replace(State::Up(Arc::new(session)));
         let mut end = Box::pin(sleep(millis(&mut rng, 500)));
         let mut replies = JoinSet::new();
@@ -197,9 +202,11 @@ async fn broker(mut rng: Rng, world: Arc<World>) {
                 () = &mut end => break,
             }
         }
-        // As the supervisor does, in this order.
+        // As the supervisor does, in this order; callers on other threads come in between.
         publications.close();
+        yield_now().await;
         state.send_replace(State::Connecting);
+        yield_now().await;
         world.tells_all(&match rng.u8(..10) {
             0 => Outcome::Failed(unreachable()),
             _ => Outcome::Lost,
@@ -249,6 +256,7 @@ async fn caller(mut rng: Rng, world: Arc<World>) {
         deadline: deadline.clone(),
         heard: Vec::new(),
         expires: None,
+        session: 0,
         copied: false,
         told: None,
     };
