@@ -88,6 +88,14 @@ pub(crate) enum Lookup<A> {
     Miss(Vacancy),
 }
 
+/// How much came when many answers were looked for at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Gave {
+    Bytes(usize),
+    NothingInTime,
+    Unknown,
+}
+
 /// The permission to fill one key, held by whoever missed it; with the lease, where there is one.
 #[must_use]
 #[derive(Debug)]
@@ -187,15 +195,27 @@ impl Cache {
         }
     }
 
-    /// Looks for many answers at once, within one budget; how many bytes came, if they came in time.
+    /// Looks for many answers at once, within one budget.
     pub(crate) async fn lookup_many<P: Procedure>(
         &self,
         wanted: Vec<(Key, Arc<P::Argument>)>,
         procedure: &Arc<P>,
-    ) -> (Vec<Lookup<P::Answer>>, Option<usize>) {
-        if wanted.is_empty() {
-            return (Vec::new(), Some(0));
+    ) -> (Vec<Lookup<P::Answer>>, Gave) {
+        match <[_; 1]>::try_from(wanted) {
+            Ok([(key, argument)]) => {
+                let found = self.lookup(key, procedure, &argument).await;
+                (vec![found], Gave::Unknown)
+            }
+            Err(wanted) if wanted.is_empty() => (Vec::new(), Gave::Unknown),
+            Err(wanted) => self.lookup_together(wanted, procedure).await,
         }
+    }
+
+    async fn lookup_together<P: Procedure>(
+        &self,
+        wanted: Vec<(Key, Arc<P::Argument>)>,
+        procedure: &Arc<P>,
+    ) -> (Vec<Lookup<P::Answer>>, Gave) {
         if self.options.connect_first {
             self.connection.settled().await;
         }
@@ -205,10 +225,11 @@ impl Cache {
         }
         let mut budget = self.budget();
         let found: Result<Vec<Option<Vec<u8>>>, _> = self.run(&mget, &mut budget).await;
-        let bytes = found.as_ref().ok().map(|found| {
-            let lengths = found.iter().flatten().map(Vec::len);
-            lengths.sum()
-        });
+        let gave = match &found {
+            Ok(found) => Gave::Bytes(found.iter().flatten().map(Vec::len).sum()),
+            Err(Unanswered::Unavailable) => Gave::NothingInTime,
+            Err(Unanswered::Refused(_)) => Gave::Unknown,
+        };
         let mut found = match found {
             Ok(found) => found,
             Err(Unanswered::Unavailable) => Vec::new(),
@@ -230,7 +251,7 @@ impl Cache {
                 }),
             });
         }
-        (lookups, bytes)
+        (lookups, gave)
     }
 
     /// What Redis gave for a key, as an answer that passed the check.

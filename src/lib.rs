@@ -74,6 +74,9 @@ pub mod fibonacci;
 mod error;
 mod seldom;
 
+#[cfg(test)]
+mod interleavings;
+
 pub use broker::Declare;
 pub use cache::{Cache, CacheOptions, Namespace, NamespaceError, Stored};
 pub use client::{Answered, CallOptions, Client, ClientOptions};

@@ -9,6 +9,8 @@ mod channels;
 mod pending;
 mod retry_budget;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use self::pending::{Outcome, Pending};
+use self::pending::{MOST_IN_FLIGHT, Outcome, Pending};
 use self::retry_budget::RetryBudget;
 use self::session::{Session, State, Supervisor};
 use crate::error::{Error, ErrorCode};
@@ -57,7 +59,7 @@ impl Requester {
     pub(crate) fn new(options: RequesterOptions) -> Self {
         Self {
             options,
-            pending: Pending::default(),
+            pending: Pending::new(MOST_IN_FLIGHT),
             copies: RetryBudget::new(),
             state: watch::Sender::new(State::Connecting),
             stop: CancellationToken::new(),
@@ -85,12 +87,14 @@ impl Requester {
             let expires = deadline.at();
             let once = async {
                 let session = self.session(had_session).await?;
-                let patient = wait || std::mem::replace(&mut had_session, true);
+                let patient = wait || had_session;
+                had_session = true;
                 let publish = || {
                     let left = expires.saturating_duration_since(Instant::now());
                     let properties =
                         message::request_properties(id, &session.reply_to, left, cache);
-                    session.publish(id, body, properties)
+                    // A session that came at the last moment came too late.
+                    !left.is_zero() && session.publish(id, body, properties)
                 };
                 self.ask(id, patient, expires, publish).await
             };

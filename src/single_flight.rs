@@ -80,7 +80,7 @@ impl Deadline {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn extend(&self, at: Instant) {
+    pub(crate) fn extend(&self, at: Instant) {
         let mut deadline = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *deadline = (*deadline).max(at);
     }

@@ -33,7 +33,7 @@ use self::announcement::{Activity, announce};
 pub use self::announcement::{Computing, WorkerCounts, WorkerStatus};
 use self::compute::Computer;
 pub use self::options::WorkerOptions;
-use self::post::Post;
+use self::post::{Post, Unsettled};
 use self::session::{Ended, Session};
 use self::suspects::{Arrival, Suspects};
 use crate::broker;
@@ -216,12 +216,12 @@ impl<P: Procedure> Desk<P> {
     /// when the session is lost: the broker redelivers.
     async fn serve(self: Arc<Self>, post: Post, arrival: Arrival, delivery: Delivery) {
         let (taken, arrival) = (Instant::now(), Arc::new(arrival));
-        let tag = delivery.delivery_tag;
-        let request = Request::read(delivery.data, &delivery.properties);
+        let (unsettled, body, properties) = Unsettled::take(delivery);
+        let request = Request::read(body, &properties);
         if let Some(name) = &request.reply_to
             && !self.may_reply_to(name)
         {
-            return post.ack(tag).await;
+            return post.ack(unsettled).await;
         }
         let answer = AssertUnwindSafe(self.answer(&post, &arrival, &request, taken));
         let reply = answer.catch_unwind().await;
@@ -229,31 +229,25 @@ impl<P: Procedure> Desk<P> {
             return;
         };
         self.activity.answered(&reply);
-        if let Some(reply_to) = request.reply_to {
-            let (body, properties) = reply.write(request.correlation_id.as_ref());
-            let apart = delivery.redelivered;
-            if !post.reply(reply_to, &body, properties, apart).await {
-                return;
-            }
-        }
-        post.ack(tag).await;
+        let Some(reply_to) = request.reply_to else {
+            return post.ack(unsettled).await;
+        };
+        let (body, properties) = reply.write(request.correlation_id.as_ref());
+        post.reply(unsettled, reply_to, &body, properties).await;
     }
 
     /// Answers for a request that the broker has given up, see [`dead_letters`].
     async fn serve_dead(self: Arc<Self>, post: Post, delivery: Delivery) {
-        let tag = delivery.delivery_tag;
-        let failure = dead_letters::failure(&delivery.properties);
-        let request = Request::read(delivery.data, &delivery.properties);
+        let (unsettled, body, properties) = Unsettled::take(delivery);
+        let failure = dead_letters::failure(&properties);
+        let request = Request::read(body, &properties);
         if let (Some(failure), Some(reply_to)) = (failure, request.reply_to)
             && self.may_reply_to(&reply_to)
         {
             let (body, properties) = Reply::failure(failure).write(request.correlation_id.as_ref());
-            let apart = delivery.redelivered;
-            if !post.reply(reply_to, &body, properties, apart).await {
-                return;
-            }
+            return post.reply(unsettled, reply_to, &body, properties).await;
         }
-        post.ack(tag).await;
+        post.ack(unsettled).await;
     }
 
     /// Only to callback queues: see [`ReplyPattern`]. Never to where requests come from.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use redis::{Cmd, RedisError};
 use tracing::warn;
 
+use super::connection::Unanswered;
 use super::lease::{Claimed, Lease, Token};
 use super::{Budget, Cache, Key, Vacancy, connection};
 use crate::message::CacheUse;
@@ -127,8 +128,15 @@ impl Cache {
 
     /// The suspect has not ended its worker.
     pub(crate) async fn forget_starts(&self, key: &Key, budget: &mut Budget) {
-        // Failing that, forgotten by itself in an hour.
-        let _ = self.run::<()>(&Cmd::unlink(key.starts()), budget).await;
+        let forgotten = self.run::<()>(&Cmd::unlink(key.starts()), budget).await;
+        // Failing that, forgotten by itself in an hour. Who is never allowed to would call innocent
+        // requests poison.
+        if let Err(Unanswered::Refused(error)) = forgotten
+            && let Some(left_out) = self.refused_leases.happened()
+        {
+            let error = connection::describe(&error);
+            warn!(%key, error, left_out, "Redis refuses to forget a suspect");
+        }
     }
 
     fn lease(&self, key: &Key, token: &Token) -> Lease {

@@ -358,3 +358,6 @@ fn unreachable(url: &RedisUrl, reason: String) -> Error {
         reason,
     }
 }
+
+#[cfg(test)]
+mod tests;

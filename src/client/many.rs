@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 
 use super::{Answered, Call, CallOptions, Client, Found, Looked};
-use crate::cache::Key;
+use crate::cache::{Gave, Key};
 use crate::error::Error;
 use crate::message::CacheUse;
 use crate::procedure::Procedure;
@@ -18,8 +18,10 @@ const WINDOW: usize = 256;
 /// Chunks that are looked up at once, so that Redis works on one while another is checked.
 const CHUNKS: usize = 2;
 
-/// Keys that are looked up together: at most, and at first, when nobody knows how large they are.
+/// Keys that are looked up together: at most, at least, and at first, when nobody knows how large
+/// their answers are.
 const LARGEST_CHUNK: usize = 256;
+const SMALLEST_CHUNK: usize = 2;
 const FIRST_CHUNK: usize = 16;
 
 /// What a chunk's answers are meant to come to. Many times that would not fit into a cache budget.
@@ -76,8 +78,8 @@ impl<P: Procedure> Client<P> {
                 let wanted = chunk.iter().filter_map(|one| one.argument.as_ref().ok());
                 let wanted: Vec<_> = wanted.cloned().collect();
                 let (inner, keys) = (&*self.inner, wanted.len());
-                let (found, bytes) = inner.cache.lookup_many(wanted, &inner.procedure).await;
-                size.adapt(keys, bytes);
+                let (found, gave) = inner.cache.lookup_many(wanted, &inner.procedure).await;
+                size.adapt(keys, gave);
                 found
             }
             CacheUse::Bypass | CacheUse::Refresh => Vec::new(),
@@ -139,16 +141,17 @@ impl ChunkSize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// After a lookup of so many keys that gave so many bytes; `None` where it gave nothing in time.
-    fn adapt(&self, keys: usize, bytes: Option<usize>) {
+    /// After a lookup of so many keys, at once, and what it gave.
+    fn adapt(&self, keys: usize, gave: Gave) {
         let size = self.keys();
-        let next = match bytes {
-            Some(bytes) if bytes <= CHUNK_BYTES / 4 && keys >= size => size * 2,
-            Some(bytes) if bytes <= CHUNK_BYTES => size,
-            Some(_) | None => size / 2,
+        let next = match gave {
+            Gave::Bytes(bytes) if bytes <= CHUNK_BYTES / 4 && keys >= size => size * 2,
+            Gave::Bytes(bytes) if bytes > CHUNK_BYTES => size / 2,
+            Gave::NothingInTime => size / 2,
+            Gave::Bytes(_) | Gave::Unknown => size,
         };
-        self.0
-            .store(next.clamp(1, LARGEST_CHUNK), Ordering::Relaxed);
+        let next = next.clamp(SMALLEST_CHUNK, LARGEST_CHUNK);
+        self.0.store(next, Ordering::Relaxed);
     }
 }
 
@@ -160,19 +163,19 @@ mod tests {
     fn a_chunk_grows_with_small_answers_and_shrinks_with_large_ones() {
         let size = ChunkSize(AtomicUsize::new(FIRST_CHUNK));
         for _ in 0..10 {
-            size.adapt(size.keys(), Some(1000));
+            size.adapt(size.keys(), Gave::Bytes(1000));
         }
         assert_eq!(size.keys(), LARGEST_CHUNK);
-        size.adapt(3, Some(1000));
+        size.adapt(3, Gave::Bytes(1000));
         assert_eq!(size.keys(), LARGEST_CHUNK, "a chunk that was not full");
-        size.adapt(LARGEST_CHUNK, Some(CHUNK_BYTES));
+        size.adapt(LARGEST_CHUNK, Gave::Bytes(CHUNK_BYTES));
         assert_eq!(size.keys(), LARGEST_CHUNK);
-        size.adapt(LARGEST_CHUNK, Some(CHUNK_BYTES + 1));
+        size.adapt(LARGEST_CHUNK, Gave::Bytes(CHUNK_BYTES + 1));
         assert_eq!(size.keys(), LARGEST_CHUNK / 2);
         for _ in 0..10 {
-            size.adapt(size.keys(), None);
+            size.adapt(size.keys(), Gave::NothingInTime);
         }
-        assert_eq!(size.keys(), 1);
+        assert_eq!(size.keys(), SMALLEST_CHUNK);
     }
 
     #[tokio::test]

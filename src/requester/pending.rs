@@ -31,8 +31,11 @@ pub(crate) enum Outcome {
 }
 
 /// The table; clones share it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Pending(Arc<Mutex<HashMap<Uuid, Entry>>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Pending {
+    most: usize,
+    table: Arc<Mutex<HashMap<Uuid, Entry>>>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -50,10 +53,18 @@ pub(crate) struct Waiter {
 }
 
 impl Pending {
+    /// An empty table with room for so many.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most,
+            table: Arc::default(),
+        }
+    }
+
     /// Registers a wait for the reply to `id`; `None` when too many are in flight.
     pub(crate) fn register(&self, id: Uuid, patient: bool) -> Option<Waiter> {
         let mut table = self.lock();
-        if table.len() >= MOST_IN_FLIGHT {
+        if table.len() >= self.most {
             return None;
         }
         let (sender, outcome) = oneshot::channel();
@@ -111,7 +122,7 @@ impl Pending {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
         // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,83 +150,4 @@ impl Drop for Waiter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn reply(text: &str) -> Outcome {
-        Outcome::Reply(Reply {
-            outcome: Ok(Arc::new(text.into())),
-            source: None,
-            filled: None,
-        })
-    }
-
-    #[tokio::test]
-    async fn the_first_reply_wins_and_later_ones_are_dropped() {
-        let pending = Pending::default();
-        let id = Uuid::new_v4();
-        let mut waiter = pending.register(id, false).unwrap();
-        pending.complete(Uuid::new_v4(), reply("somebody else's"));
-        pending.complete(id, reply("first"));
-        pending.complete(id, reply("second"));
-        assert_eq!(waiter.outcome().await, reply("first"));
-        assert!(pending.is_empty());
-    }
-
-    #[test]
-    fn a_waiter_that_gives_up_leaves_nothing_behind() {
-        let pending = Pending::default();
-        let id = Uuid::new_v4();
-        drop(pending.register(id, false).unwrap());
-        assert!(pending.is_empty());
-        pending.complete(id, reply("late"));
-    }
-
-    #[tokio::test]
-    async fn dropping_an_old_waiter_spares_a_new_one_of_the_same_id() {
-        let pending = Pending::default();
-        let id = Uuid::new_v4();
-        let old = pending.register(id, false).unwrap();
-        let mut new = pending.register(id, false).unwrap();
-        drop(old);
-        pending.complete(id, reply("for the new one"));
-        assert_eq!(new.outcome().await, reply("for the new one"));
-    }
-
-    #[tokio::test]
-    async fn all_are_told_when_the_connection_is_lost() {
-        let pending = Pending::default();
-        let mut waiters: Vec<Waiter> = (0..100)
-            .map(|_| pending.register(Uuid::new_v4(), false).unwrap())
-            .collect();
-        pending.complete_all(&Outcome::Lost);
-        for waiter in &mut waiters {
-            assert_eq!(waiter.outcome().await, Outcome::Lost);
-        }
-        assert!(pending.is_empty());
-    }
-
-    #[tokio::test]
-    async fn only_the_impatient_are_told_that_nobody_serves() {
-        let pending = Pending::default();
-        let (early, late) = (Uuid::new_v4(), Uuid::new_v4());
-        let mut impatient = pending.register(early, false).unwrap();
-        let mut patient = pending.register(late, true).unwrap();
-        pending.complete_impatient(&Outcome::Unroutable);
-        assert_eq!(impatient.outcome().await, Outcome::Unroutable);
-        assert!(pending.is_patient(late));
-        pending.complete(late, reply("after all"));
-        assert_eq!(patient.outcome().await, reply("after all"));
-    }
-
-    #[test]
-    fn the_table_is_bounded() {
-        let pending = Pending::default();
-        let waiters: Vec<Waiter> = (0..MOST_IN_FLIGHT)
-            .map(|_| pending.register(Uuid::new_v4(), false).unwrap())
-            .collect();
-        assert!(pending.register(Uuid::new_v4(), false).is_none());
-        drop(waiters);
-        assert!(pending.register(Uuid::new_v4(), false).is_some());
-    }
-}
+mod tests;

@@ -60,13 +60,23 @@ pub(super) struct Session {
 }
 
 #[derive(Debug)]
-struct Publication {
-    id: Uuid,
-    body: Vec<u8>,
-    properties: BasicProperties,
+pub(super) struct Publication {
+    pub(super) id: Uuid,
+    pub(super) body: Vec<u8>,
+    pub(super) properties: BasicProperties,
 }
 
 impl Session {
+    /// With what its callers will have published. It is over when that is closed or dropped.
+    pub(super) fn new(reply_to: ShortString) -> (Self, mpsc::UnboundedReceiver<Publication>) {
+        let (sender, publications) = mpsc::unbounded_channel();
+        let session = Self {
+            reply_to,
+            publications: sender,
+        };
+        (session, publications)
+    }
+
     /// Has a request published; `false` if the session is over. Its waiter is registered before: it
     /// is told when the session ends after this.
     pub(super) fn publish(&self, id: Uuid, body: &str, properties: BasicProperties) -> bool {
@@ -314,11 +324,7 @@ impl Held {
         (channel, replies, reply_to): Channels,
         connections: (Connection, Option<Connection>),
     ) -> Self {
-        let (sender, publications) = mpsc::unbounded_channel();
-        let session = Session {
-            reply_to,
-            publications: sender,
-        };
+        let (session, publications) = Session::new(reply_to);
         Self {
             session: Arc::new(session),
             channel,

@@ -2,10 +2,13 @@
 //!
 //! A delivery is acked only once its reply is confirmed, or when there is nobody to take it. A reply
 //! that is not known to have arrived ends the session: nothing is settled, and the broker redelivers.
+//! That none is acked twice or too early, the types see to: an ack takes the [`Unsettled`] with it,
+//! and replying is the only other use there is for one.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel};
@@ -26,6 +29,27 @@ const NACK_PAUSE: Duration = Duration::from_millis(100);
 /// requests were waiting for is copied for each of them.
 const MEASURE: usize = 1024;
 const ROOM: u32 = 32 * 1024;
+
+/// A delivery's one permission to be settled. Dropped, it leaves the delivery to be redelivered when
+/// the session ends.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    tag: u64,
+    /// It may have ended a session before.
+    redelivered: bool,
+}
+
+impl Unsettled {
+    /// Takes the delivery, so that there is one permission only.
+    pub(super) fn take(delivery: Delivery) -> (Self, Vec<u8>, BasicProperties) {
+        let unsettled = Self {
+            tag: delivery.delivery_tag,
+            redelivered: delivery.redelivered,
+        };
+        (unsettled, delivery.data, delivery.properties)
+    }
+}
 
 /// Replying and acking, for the task of one delivery.
 #[derive(Debug, Clone)]
@@ -77,27 +101,27 @@ impl Post {
         self.why.get().cloned().unwrap_or_default()
     }
 
-    /// Publishes a reply and waits for the confirm. `false`: it is not known to have arrived, and
-    /// its request must not be acked. `apart` is for requests that may have ended a session before.
+    /// Publishes a reply, waits for the confirm, and acks. A reply that is not known to have arrived
+    /// ends the session instead.
     pub(super) async fn reply(
         &self,
+        unsettled: Unsettled,
         to: ShortString,
         body: &[u8],
         properties: BasicProperties,
-        apart: bool,
-    ) -> bool {
-        if apart && is_direct_reply_to(&to) {
-            return self.reply_apart(to, body, properties).await;
-        }
-        let measures = u32::try_from(body.len() / MEASURE).map_or(ROOM, |size| size.min(ROOM));
-        // Never closed.
-        let _room = self.room.acquire_many(measures).await;
-        match publish(&self.replies, to, body, properties).await {
-            Ok(()) => true,
-            Err(error) => {
-                self.give_up(broker::describe(&error));
-                false
-            }
+    ) {
+        let replied = if unsettled.redelivered && is_direct_reply_to(&to) {
+            self.reply_apart(to, body, properties).await
+        } else {
+            let measures = u32::try_from(body.len() / MEASURE).map_or(ROOM, |size| size.min(ROOM));
+            // Never closed.
+            let _room = self.room.acquire_many(measures).await;
+            let published = publish(&self.replies, to, body, properties).await;
+            published.map_err(|error| broker::describe(&error))
+        };
+        match replied {
+            Ok(()) => self.ack(unsettled).await,
+            Err(reason) => self.give_up(reason),
         }
     }
 
@@ -106,16 +130,19 @@ impl Post {
     /// RabbitMQ (3.10 at least) closes the connection that publishes to a forged name of that kind.
     /// On the connection of all replies, such a request would come back and end it again and again;
     /// on one of its own it is found out, and settled.
-    async fn reply_apart(&self, to: ShortString, body: &[u8], properties: BasicProperties) -> bool {
+    async fn reply_apart(
+        &self,
+        to: ShortString,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> Result<(), String> {
+        let lost = || "the session is over".to_owned();
         let url = self.apart.lock().await;
         let connecting = broker::connect(&url, "worker suspect reply");
         let connection = match self.lost.run_until_cancelled(connecting).await {
             Some(Ok(connection)) => connection,
-            Some(Err(error)) => {
-                self.give_up(error.to_string());
-                return false;
-            }
-            None => return false,
+            Some(Err(error)) => return Err(error.to_string()),
+            None => return Err(lost()),
         };
         let replied = async {
             let channel = broker::open_channel(&connection).await?;
@@ -131,7 +158,7 @@ impl Post {
         match replied {
             Some(Ok(())) => {
                 broker::close(&connection).await;
-                true
+                Ok(())
             }
             Some(Err(error)) if broker::is_internal_error(&error) => {
                 let reply_to = quote(to.as_str().as_bytes());
@@ -139,17 +166,16 @@ impl Post {
                     reply_to,
                     "gave up a reply: RabbitMQ fails over its reply_to"
                 );
-                true
+                Ok(())
             }
-            Some(Err(error)) => {
-                self.give_up(broker::describe(&error));
-                false
-            }
-            None => false,
+            Some(Err(error)) => Err(broker::describe(&error)),
+            None => Err(lost()),
         }
     }
 
-    pub(super) async fn ack(&self, tag: u64) {
+    /// Acks what nobody waits for, or what has been replied to.
+    pub(super) async fn ack(&self, unsettled: Unsettled) {
+        let tag = unsettled.tag;
         if let Err(error) = self.acks.basic_ack(tag, BasicAckOptions::default()).await {
             debug!(%error, "an ack could not be sent: the request will be delivered again");
         }

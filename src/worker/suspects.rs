@@ -150,8 +150,11 @@ impl Fresh {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interleavings::{millis, of_each_seed, shuffled};
+    use fastrand::Rng;
     use futures_util::FutureExt as _;
-    use tokio::time::timeout;
+    use tokio::task::JoinSet;
+    use tokio::time::{sleep, timeout};
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -202,7 +205,7 @@ mod tests {
                 let turn = begins(&arrival).await;
                 assert_eq!(busy.available_permits(), 0);
                 order.lock().unwrap().push(i);
-                tokio::time::sleep(LONG).await;
+                sleep(LONG).await;
                 drop(turn);
             }
         });
@@ -213,5 +216,84 @@ mod tests {
             !order.is_sorted(),
             "one chance in 20! that this fails by itself"
         );
+    }
+
+    /// What is in the worker's hands in one world.
+    #[derive(Default)]
+    struct Hands {
+        fresh: BTreeSet<u64>,
+        suspect: Option<u64>,
+    }
+
+    /// A panic that is part of the test.
+    struct Panic;
+
+    /// A delivery, taken at once, its task as slow as it likes: fresh ones end after a while, well or
+    /// by a panic; suspects have their turn and end, or their session ends before.
+    async fn delivery(mut rng: Rng, arrival: Arrival, hands: Arc<Mutex<Hands>>) -> bool {
+        let number = arrival.number;
+        if !arrival.suspect {
+            assert!(begins(&arrival).await.is_none());
+            sleep(millis(&mut rng, 100)).await;
+            hands.lock().unwrap().fresh.remove(&number);
+            if rng.u8(..10) == 0 {
+                // Without the panic hook, which would print ten thousand times.
+                std::panic::resume_unwind(Box::new(Panic));
+            }
+            return false;
+        }
+        let patience = match rng.u8(..4) {
+            0 => millis(&mut rng, 300),
+            _ => LONG,
+        };
+        let Ok(turn) = timeout(patience, begins(&arrival)).await else {
+            assert!(patience < LONG, "it waits for ever");
+            return false;
+        };
+        {
+            let mut hands = hands.lock().unwrap();
+            let oldest = hands.fresh.first();
+            assert!(oldest.is_none_or(|oldest| *oldest > number), "too early");
+            assert_eq!(hands.suspect.replace(number), None, "two at once");
+        }
+        sleep(millis(&mut rng, 50)).await;
+        hands.lock().unwrap().suspect = None;
+        drop(turn);
+        true
+    }
+
+    #[test]
+    fn in_a_hundred_thousand_interleavings_no_suspect_begins_too_early_or_never() {
+        let turns = Mutex::new(0);
+        of_each_seed(2000, async |mut rng| {
+            let (suspects, hands) = (Suspects::new(), Arc::new(Mutex::new(Hands::default())));
+            let mut tasks = JoinSet::new();
+            for _ in 0..50 {
+                if rng.bool() {
+                    sleep(millis(&mut rng, 20)).await;
+                }
+                let arrival = suspects.arrived(rng.bool(), Place::alone());
+                if !arrival.suspect {
+                    hands.lock().unwrap().fresh.insert(arrival.number);
+                }
+                let delivery = delivery(rng.fork(), arrival, Arc::clone(&hands));
+                tasks.spawn(shuffled(rng.fork(), delivery));
+            }
+            while let Some(ended) = tasks.join_next().await {
+                match ended {
+                    Ok(had_turn) => *turns.lock().unwrap() += u32::from(had_turn),
+                    Err(ended) => {
+                        let panic = ended.into_panic();
+                        if !panic.is::<Panic>() {
+                            std::panic::resume_unwind(panic);
+                        }
+                    }
+                }
+            }
+            assert!(suspects.fresh.lock().numbers.is_empty());
+            assert_eq!(suspects.turn.available_permits(), 1);
+        });
+        let turns = turns.into_inner().unwrap();
+        assert!(turns > 10_000, "only {turns} suspects had their turn");
     }
 }

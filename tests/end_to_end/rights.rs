@@ -1,8 +1,20 @@
-//! The least rights at the broker that are enough: the worker's user may write to the default
-//! exchange and read its queue, the client's may only write to the default exchange.
+//! The least rights that are enough. At the broker: the worker's user may write to the default
+//! exchange and read its queue, the client's may only write to the default exchange. In Redis: a few
+//! commands on the procedure's keys; without any one of them, calls still work.
 
-use crate::support::amqp::{Caller, Declared, QUEUE};
+use crate::support::amqp::{Broker, Caller, Declared, QUEUE};
+use crate::support::ports::ClosedPort;
+use crate::support::wait::wait_until;
 use crate::support::{DEAR, Setup, fibonacci};
+use lapin::options::BasicGetOptions;
+use std::collections::{BTreeSet, HashMap};
+
+/// What a worker and a client ask of Redis. The redis crate says INCRBY for INCR.
+const WORKER: [&str; 7] = ["get", "mget", "set", "incrby", "pexpire", "unlink", "eval"];
+const CLIENT: [&str; 2] = ["get", "set"];
+
+/// What the connection asks, too, and can do without.
+const DISPENSABLE: [&str; 2] = ["ping", "client|setinfo"];
 
 #[tokio::test]
 async fn worker_and_call_work_with_the_least_rights() {
@@ -47,4 +59,128 @@ async fn worker_that_may_not_create_the_queue_says_so() {
         .rpcache(&["worker"])
         .env("AMQP_URL", &setup.vhost.url_of("worker"));
     program.run().await.refuses(3, QUEUE);
+}
+
+/// The URL of a user who may do this on the keys of `fib` and of workers, and nothing else.
+async fn redis_user(setup: &Setup, commands: &[&str]) -> String {
+    let commands: Vec<String> = commands.iter().map(|name| format!("+{name}")).collect();
+    let mut rights = vec!["ACL", "SETUSER", "least", "reset", "on", ">least"];
+    rights.extend(["~fib:*", "~{fib:*", "~rpcache:worker:*"]);
+    rights.extend(commands.iter().map(String::as_str));
+    setup.redis.run::<()>(&rights).await;
+    setup.redis.run::<()>(&["ACL", "LOG", "RESET"]).await;
+    setup.redis.url_with("least:least@")
+}
+
+/// What Redis has refused its users.
+async fn refused(setup: &Setup) -> BTreeSet<String> {
+    let log: Vec<HashMap<String, redis::Value>> = setup.redis.run(&["ACL", "LOG"]).await;
+    log.into_iter()
+        .map(|mut entry| redis::from_redis_value(entry.remove("object").unwrap()).unwrap())
+        .filter(|object: &String| !DISPENSABLE.contains(&object.as_str()))
+        .collect()
+}
+
+/// Puts a request into the queue that was delivered before, so that it is a suspect.
+async fn send_suspect(setup: &Setup, caller: &Caller, n: u64) {
+    caller
+        .send(n.to_string().as_bytes(), caller.properties())
+        .await;
+    let lost = Broker::connect(&setup.vhost.url()).await;
+    let options = BasicGetOptions { no_ack: false };
+    let taken = lost.channel.basic_get(QUEUE.into(), options).await.unwrap();
+    assert!(taken.is_some());
+    lost.close().await;
+    // A quorum queue counts whoever holds a message among its consumers.
+    wait_until("it is back", async || setup.consumers(QUEUE).await == 0).await;
+}
+
+/// A worker with this Redis answers a suspect and two calls, one cheap and one dear. What it
+/// printed.
+async fn worker_serves(setup: &Setup, redis_url: &str) -> String {
+    let mut caller = setup.caller().await;
+    send_suspect(setup, &caller, 31).await;
+    let program = setup.rpcache(&["worker"]).env("REDIS_URL", redis_url);
+    let worker = setup.serving(program).await;
+    caller.next_reply().await.answers(&fibonacci(31));
+    for n in [30, DEAR] {
+        let call = setup.call(&[&n.to_string()]).await;
+        call.answers(&format!("{}\n", fibonacci(n)));
+    }
+    setup.assert_settled(worker).await.stderr
+}
+
+/// A call with this Redis, answered by a worker that fills nothing. What it printed on stderr.
+async fn call_is_answered(setup: &Setup, redis_url: &str) -> String {
+    let mut worker = setup.raw_worker().await;
+    let program = setup.rpcache(&["call", "30"]).env("REDIS_URL", redis_url);
+    let call = program.start();
+    let request = worker.take().await;
+    worker.reply(&request, "832040").await;
+    let finished = call.finish().await;
+    finished.answers("832040\n");
+    finished.stderr
+}
+
+#[tokio::test]
+async fn worker_works_with_the_least_rights_in_redis() {
+    let setup = Setup::new().await;
+    let declared = setup.broker.declare(QUEUE, Declared::DurableQuorum);
+    declared.await.unwrap();
+    let url = redis_user(&setup, &WORKER).await;
+    worker_serves(&setup, &url).await;
+    assert_eq!(refused(&setup).await, BTreeSet::new());
+    let filled = ["fib:100000", "fib:30", "fib:31"];
+    assert_eq!(setup.redis.keys().await, filled);
+}
+
+#[tokio::test]
+async fn call_works_with_the_least_rights_in_redis() {
+    let setup = Setup::new().await;
+    let url = redis_user(&setup, &CLIENT).await;
+    assert_eq!(call_is_answered(&setup, &url).await, "");
+    assert_eq!(refused(&setup).await, BTreeSet::new());
+    let closed = ClosedPort::reserve();
+    let hit = setup
+        .rpcache(&["call", "30"])
+        .env("AMQP_URL", &setup.vhost.url_by(closed.port()))
+        .env("REDIS_URL", &url);
+    hit.run().await.answers("832040\n");
+}
+
+/// What is said when a right is missing; the rest is missed in silence.
+fn complaint(right: &str) -> &'static str {
+    match right {
+        "get" => "Redis refused a lookup",
+        "set" => "Redis refused a fill",
+        "unlink" => "Redis refuses to forget a suspect",
+        _ => "",
+    }
+}
+
+#[tokio::test]
+async fn worker_works_without_any_one_right_in_redis() {
+    let setup = Setup::new().await;
+    let declared = setup.broker.declare(QUEUE, Declared::DurableQuorum);
+    declared.await.unwrap();
+    for missing in WORKER {
+        setup.redis.run::<()>(&["FLUSHALL"]).await;
+        let rights = WORKER.map(|right| if right == missing { "ping" } else { right });
+        let url = redis_user(&setup, &rights).await;
+        let said = worker_serves(&setup, &url).await;
+        assert!(said.contains(complaint(missing)), "{missing}: {said}");
+        assert_eq!(refused(&setup).await, BTreeSet::from([missing.to_owned()]));
+    }
+}
+
+#[tokio::test]
+async fn call_works_without_any_one_right_in_redis() {
+    for missing in CLIENT {
+        let setup = Setup::new().await;
+        let rights = CLIENT.map(|right| if right == missing { "ping" } else { right });
+        let url = redis_user(&setup, &rights).await;
+        let said = call_is_answered(&setup, &url).await;
+        assert!(said.contains(complaint(missing)), "{missing}: {said}");
+        assert_eq!(refused(&setup).await, BTreeSet::from([missing.to_owned()]));
+    }
 }

@@ -2,6 +2,7 @@
 //! and the neighbours are served.
 
 use crate::support::amqp::{Caller, QUEUE};
+use crate::support::ports::ClosedPort;
 use crate::support::process::Process;
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
 use lapin::options::QueueDeclareOptions;
@@ -63,6 +64,34 @@ async fn suspect_that_is_computed_is_forgotten() {
     let found = (reply.header("x-rpcache-error"), reply.body.len());
     assert_eq!(found, (None, 125_393));
     assert_eq!(setup.redis.get(STARTS).await, None);
+    setup.assert_settled(worker).await;
+}
+
+/// Sessions come and go under a worker that lives: the first delivery is still being computed, and
+/// the same request, a suspect by now, waits behind it again and again. None of that is a start.
+#[tokio::test]
+async fn suspect_that_only_waits_while_sessions_are_lost_is_no_poison() {
+    let setup = Setup::new().await;
+    let way = ClosedPort::reserve().forward_to(setup.vhost.port());
+    let mut caller = setup.caller().await;
+    let program = setup
+        .rpcache(&[&["worker"], &ONE_AT_A_TIME[..]].concat())
+        .env("AMQP_URL", &setup.vhost.url_by(way.port()));
+    let worker = setup.serving(program).await;
+    send(&caller, 1_000_000).await;
+    setup.all_taken().await;
+    for _ in 0..4 {
+        way.cut();
+        wait::wait_until("it is gone", async || setup.consumers(QUEUE).await == 0).await;
+        wait::wait_until("it is back", async || setup.consumers(QUEUE).await == 1).await;
+        setup.all_taken().await;
+        // It is answered behind the suspect: that has been looked at.
+        setup.caller().await.is_served().await;
+    }
+    let reply = caller.next_reply().await;
+    let found = (reply.header("x-rpcache-error"), reply.body.len());
+    assert_eq!(found, (None, 208_988));
+    assert_eq!(setup.redis.keys().await, ["fib:1000000", "fib:30"]);
     setup.assert_settled(worker).await;
 }
 
