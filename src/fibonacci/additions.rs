@@ -11,7 +11,7 @@ use crate::procedure::{Cancel, ComputeError};
 
 const BASE: u64 = 10u64.pow(14);
 
-/// Additions per pass: a limb grows at most by the factor F(24 + 2) = 121,393 meanwhile, to 1.3 · 10¹⁹
+/// Additions per pass: a limb grows at most by the factor F(24 + 2) = 121,393 meanwhile, to 1.2 · 10¹⁹
 /// with the carry from below, and 2⁶⁴ is 1.8 · 10¹⁹.
 const STEPS: u64 = 24;
 

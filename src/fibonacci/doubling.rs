@@ -11,7 +11,7 @@
 //! back, and one pass over each number for the carries. The numbers are decimal from the beginning,
 //! so that nothing has to be converted at the end, which would take most of the time.
 //!
-//! The last step holds two transforms, the roots and the limbs: at n = 10⁷ some 14 MB with the text.
+//! The last step holds two transforms, the roots and the limbs: at n = 10⁷ 13 MB with the text.
 
 use std::sync::Arc;
 
