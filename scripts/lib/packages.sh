@@ -31,14 +31,17 @@ find_rabbitmq() {
     rabbitmq-server
 }
 
-# The tests' Python: not every python3 on the PATH sees the system's packages.
-find_pika() {
+# find_python MODULE: not every python3 on the PATH sees the system's packages.
+find_python() {
   local python
   for python in python3 /usr/bin/python3; do
-    "$python" -c 'import pika' >/dev/null 2>&1 && return
+    "$python" -c "import $1" >/dev/null 2>&1 && echo "$python" && return
   done
   return 1
 }
+
+find_pika() { find_python pika; }
+find_gmpy2() { find_python gmpy2; }
 
 find_shellcheck() { find_first shellcheck; }
 
@@ -53,12 +56,16 @@ package_of() {
     apk:pika) echo py3-pika ;;
     brew:pika) return 1 ;;
     *:pika) echo python3-pika ;;
+    pacman:gmpy2) echo python-gmpy2 ;;
+    apk:gmpy2) echo py3-gmpy2 ;;
+    brew:gmpy2) return 1 ;;
+    *:gmpy2) echo python3-gmpy2 ;;
     dnf:shellcheck) echo ShellCheck ;;
     *:shellcheck) echo shellcheck ;;
   esac
 }
 
-# need LOG NEED...: redis, rabbitmq, pika, shellcheck; installs those that are missing.
+# need LOG NEED...: redis, rabbitmq, pika, gmpy2, shellcheck; installs those that are missing.
 need() {
   local log=$1 need manager package packages=()
   shift

@@ -1,30 +1,29 @@
 //! What the memoized algorithm remembers between calls: pairs of neighbours, by k.
 //!
 //! A table of every F(k) up to k = 10⁶ would take 43 GB, so the memo keeps only the pairs that
-//! doubling passes, 350 kB in all for one n = 10⁶, and drops those that were not used for the
+//! doubling passes, 650 kB in all for one n = 10⁶, and drops those that were not used for the
 //! longest time. Pairs are shared, not copied; one that a computation holds lives on after it was
 //! dropped here. The lock is held to look up and to keep, never during arithmetic.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dashu_int::UBig;
-use dashu_int::ops::BitTest;
 use lru::LruCache;
 
 use super::doubling::Pair;
+use super::limbs::Width;
 
 /// What a worker's memo may hold, in bytes.
 pub(super) const LIMIT: usize = 64 << 20;
 
-/// A bounded map from k to the pair of k; the least recently used go first.
+/// A bounded map from k, and the width of limbs, to the pair of k; the least recently used go first.
 pub(super) struct Memo {
     held: Mutex<Held>,
     limit: usize,
 }
 
 struct Held {
-    pairs: LruCache<u64, Arc<Pair>>,
+    pairs: LruCache<(Width, u64), Arc<Pair>>,
     /// The sum of `size` over `pairs`; at most `limit` whenever the lock is free.
     bytes: usize,
 }
@@ -43,9 +42,10 @@ impl Memo {
     }
 
     /// The pair with the largest k among n, n >> 1, n >> 2, … that is held, marked as used.
-    pub(super) fn longest_prefix(&self, n: u64) -> Option<Arc<Pair>> {
+    pub(super) fn longest_prefix(&self, n: u64, width: Width) -> Option<Arc<Pair>> {
         let mut held = self.lock();
-        (0..u64::BITS - n.leading_zeros()).find_map(|shift| held.pairs.get(&(n >> shift)).cloned())
+        (0..u64::BITS - n.leading_zeros())
+            .find_map(|shift| held.pairs.get(&(width, n >> shift)).cloned())
     }
 
     /// Holds `pair`, at the expense of those used least recently. A pair that alone is over the
@@ -56,7 +56,8 @@ impl Memo {
             return;
         }
         let mut held = self.lock();
-        if held.pairs.put(pair.k, Arc::clone(pair)).is_none() {
+        let key = (pair.width, pair.k);
+        if held.pairs.put(key, Arc::clone(pair)).is_none() {
             held.bytes += size;
         }
         while held.bytes > self.limit {
@@ -77,8 +78,8 @@ impl Memo {
 /// small pairs are bounded as well.
 fn size(pair: &Pair) -> usize {
     const OVERHEAD: usize = 192;
-    let bytes = |number: &UBig| number.bit_len().div_ceil(8);
-    bytes(&pair.this) + bytes(&pair.next) + OVERHEAD
+    let bytes = |limbs: &Vec<u32>| size_of::<u32>() * limbs.capacity();
+    bytes(&pair.before) + bytes(&pair.this) + OVERHEAD
 }
 
 impl fmt::Debug for Memo {
@@ -97,11 +98,16 @@ mod tests {
     fn pair(k: u64) -> Arc<Pair> {
         let pair = Pair {
             k,
-            this: UBig::ONE << (404 * 8 - 1),
-            next: UBig::ONE << (404 * 8 - 1),
+            width: Width::Six,
+            before: vec![1; 101],
+            this: vec![1; 101],
         };
         assert_eq!(size(&pair), 1000);
         Arc::new(pair)
+    }
+
+    fn held(memo: &Memo, n: u64) -> Option<Arc<Pair>> {
+        memo.longest_prefix(n, Width::Six)
     }
 
     fn bytes_and_len(memo: &Memo) -> (usize, usize) {
@@ -118,14 +124,14 @@ mod tests {
             memo.keep(&pair(k));
         }
         assert_eq!(bytes_and_len(&memo), (3000, 3));
-        assert_eq!(memo.longest_prefix((1 << 13) + 5).unwrap().k, 1 << 10);
+        assert_eq!(held(&memo, (1 << 13) + 5).unwrap().k, 1 << 10);
         memo.keep(&pair(3 << 30));
         assert_eq!(bytes_and_len(&memo), (3000, 3));
-        assert!(memo.longest_prefix(1 << 10).is_some());
-        assert!(memo.longest_prefix(3 << 30).is_some());
+        assert!(held(&memo, 1 << 10).is_some());
+        assert!(held(&memo, 3 << 30).is_some());
         // 2³⁰ is still there and has 2²⁰ and 2¹⁰ as prefixes.
-        assert_eq!(memo.longest_prefix(1 << 30).unwrap().k, 1 << 30);
-        assert_eq!(memo.longest_prefix(1 << 29).unwrap().k, 1 << 10);
+        assert_eq!(held(&memo, 1 << 30).unwrap().k, 1 << 30);
+        assert_eq!(held(&memo, 1 << 29).unwrap().k, 1 << 10);
     }
 
     #[test]
@@ -136,11 +142,12 @@ mod tests {
         assert_eq!(bytes_and_len(&memo), (1000, 1));
         let too_large = Pair {
             k: 9,
-            this: UBig::ONE << 20_000,
-            next: UBig::ONE,
+            width: Width::Six,
+            before: vec![1; 1000],
+            this: vec![1],
         };
         memo.keep(&Arc::new(too_large));
         assert_eq!(bytes_and_len(&memo), (1000, 1));
-        assert_eq!(memo.longest_prefix(0), None);
+        assert_eq!(held(&memo, 0), None);
     }
 }
