@@ -28,6 +28,7 @@ impl Cache {
     /// `None` where Redis does not take it, which is no more than a pity.
     pub(crate) async fn announce(&self, status: &WorkerStatus, place: Option<u32>) -> Option<u32> {
         let text = serde_json::to_string(status).ok()?;
+        self.connection.settled().await;
         if let Some(place) = place {
             let before = self.put(place, &text, None).await.ok()?;
             let ours = before.is_none_or(|before| read(&before).is_some_and(|s| s.id == status.id));

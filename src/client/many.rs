@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
+use tokio::time::{Instant, timeout_at};
 
 use super::{Answered, Call, CallOptions, Client, Found, Looked};
 use crate::cache::{Gave, Key};
@@ -78,9 +79,18 @@ impl<P: Procedure> Client<P> {
                 let wanted = chunk.iter().filter_map(|one| one.argument.as_ref().ok());
                 let wanted: Vec<_> = wanted.cloned().collect();
                 let (inner, keys) = (&*self.inner, wanted.len());
-                let (found, gave) = inner.cache.lookup_many(wanted, &inner.procedure).await;
-                size.adapt(keys, gave);
-                found
+                let lookups = inner.cache.lookup_many(wanted, &inner.procedure);
+                // What is ready together was taken together, more or less.
+                let first = chunk
+                    .first()
+                    .map_or_else(Instant::now, |one| one.call.deadline);
+                match timeout_at(first, lookups).await {
+                    Ok((found, gave)) => {
+                        size.adapt(keys, gave);
+                        found
+                    }
+                    Err(_elapsed) => Vec::new(),
+                }
             }
             CacheUse::Bypass | CacheUse::Refresh => Vec::new(),
         }

@@ -8,7 +8,7 @@ use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
-const STARTS: &str = "{fib:600000}:starts";
+const STARTS: &str = "{fib:990000}:starts";
 
 async fn send(caller: &Caller, n: u64) {
     let properties = caller.properties();
@@ -62,7 +62,7 @@ async fn suspect_that_is_computed_is_forgotten() {
     let worker = setup.worker(&ONE_AT_A_TIME).await;
     let reply = caller.next_reply().await;
     let found = (reply.header("x-rpcache-error"), reply.body.len());
-    assert_eq!(found, (None, 125_393));
+    assert_eq!(found, (None, 206_898));
     assert_eq!(setup.redis.get(STARTS).await, None);
     setup.assert_settled(worker).await;
 }
