@@ -85,6 +85,20 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Nothing is wrong but that somebody had too little time.
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        matches!(
+            self,
+            Self::Deadline { .. }
+                | Self::Failed {
+                    code: ErrorCode::Expired,
+                    ..
+                }
+        )
+    }
+}
+
 /// What kind of failure a worker reports, in the reply's header `x-rpcache-error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

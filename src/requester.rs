@@ -12,6 +12,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -80,11 +81,18 @@ impl Requester {
     ) -> Result<Reply, Error> {
         let mut had_session = false;
         let mut nacked = false;
+        // A caller who joins the flight may extend the deadline. What is under way then expires at
+        // the earlier moment, says so maybe, and is published again.
+        let published = AtomicU32::new(0);
+        let mut outdated = 0;
+        let mut expires = deadline.at();
+        let outlived = |expires: &mut Instant| match std::mem::replace(expires, deadline.at()) {
+            earlier if earlier < *expires => published.swap(0, Ordering::Relaxed),
+            _ => 0,
+        };
         self.copies.deposit();
         loop {
-            // A caller who joins the flight may extend the deadline. The request that is under way
-            // then expires at the earlier moment, and is published again.
-            let expires = deadline.at();
+            outdated += outlived(&mut expires);
             let once = async {
                 let session = self.session(had_session).await?;
                 let patient = wait || had_session;
@@ -94,7 +102,9 @@ impl Requester {
                     let properties =
                         message::request_properties(id, &session.reply_to, left, cache);
                     // A session that came at the last moment came too late.
-                    !left.is_zero() && session.publish(id, body, properties)
+                    let sent = !left.is_zero() && session.publish(id, body, properties);
+                    published.fetch_add(u32::from(sent), Ordering::Relaxed);
+                    sent
                 };
                 self.ask(id, patient, expires, publish).await
             };
@@ -102,8 +112,9 @@ impl Requester {
                 Ok(outcome) => outcome?,
                 Err(_elapsed) => Outcome::Lost,
             };
+            outdated += outlived(&mut expires);
             match outcome {
-                Outcome::Reply(reply) if expired(&reply) && deadline.at() > expires => {}
+                Outcome::Reply(reply) if expired(&reply) && outdated > 0 => outdated -= 1,
                 Outcome::Reply(reply) => return Ok(reply),
                 Outcome::Failed(error) => return Err(error),
                 Outcome::Nacked if nacked => {

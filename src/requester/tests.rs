@@ -39,9 +39,11 @@ struct Asked {
     deadline: Deadline,
     /// What it was told while it waited.
     heard: Vec<Outcome>,
-    /// When the latest publication expires, and its session; whether there was a copy of it, and since when
-    /// there is an outcome.
+    /// When the latest publication expires, how many do then, and how many did sooner.
     expires: Option<Instant>,
+    publications: usize,
+    outdated: usize,
+    /// Its session; whether there was a copy of it, and since when there is an outcome.
     session: u32,
     copied: bool,
     told: Option<Instant>,
@@ -153,6 +155,10 @@ impl Book {
 
         let expires = now + left;
         let later = asked.expires.is_none_or(|last| expires > last + 2 * TICK);
+        if later {
+            asked.outdated += std::mem::take(&mut asked.publications);
+        }
+        asked.publications += 1;
         let anew = later || asked.session != self.session;
         if asked.told == Some(now) && !anew {
             // It was under way when its caller was told.
@@ -161,7 +167,10 @@ impl Book {
         if asked.told.is_some() || anew {
             let has_expired = asked.heard.last() == Some(&Outcome::Reply(expiry()));
             let told = asked.told.take().is_some();
-            assert!(later || !(told && has_expired), "asked again, out of time");
+            assert!(
+                asked.outdated > 0 || !(told && has_expired),
+                "asked again, out of time"
+            );
             asked.copied = false;
         } else {
             assert!(!asked.copied, "a second copy");
@@ -256,6 +265,8 @@ async fn caller(mut rng: Rng, world: Arc<World>) {
         deadline: deadline.clone(),
         heard: Vec::new(),
         expires: None,
+        publications: 0,
+        outdated: 0,
         session: 0,
         copied: false,
         told: None,
@@ -318,7 +329,10 @@ impl Met {
                 assert!(matches!(ended, Err(Error::Overloaded { .. })), "{ended:?}");
                 self.nacked_twice += 1;
             }
-            Some(Outcome::Reply(reply)) if ended.as_ref() == Ok(reply) => {}
+            Some(Outcome::Reply(reply)) if ended.as_ref() == Ok(reply) => {
+                let expired = heard(&Outcome::Reply(expiry()));
+                assert!(expired > asked.outdated, "what was outdated has expired");
+            }
             // Not published, and there is no connection.
             None if asked.expires.is_none() && *ended == Err(unreachable()) => {
                 self.unreachable += 1;
