@@ -161,6 +161,17 @@ impl Cache {
         Budget(self.options.budget)
     }
 
+    /// The same for a call that ends by then; after the first attempt to connect, where calls wait
+    /// for that.
+    async fn budget_until(&self, deadline: tokio::time::Instant) -> Budget {
+        if self.options.connect_first {
+            // Elapsed or not, what is left tells.
+            let _ = tokio::time::timeout_at(deadline, self.connection.settled()).await;
+        }
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        Budget(self.options.budget.min(left))
+    }
+
     /// The permission to fill a key without having looked: for a call that wants a fresh answer.
     pub(crate) fn vacancy(&self, key: Key) -> Vacancy {
         Vacancy {
@@ -170,7 +181,8 @@ impl Cache {
         }
     }
 
-    /// Looks for an answer within the budget; what does not pass the check is a miss.
+    /// Looks for an answer within the budget, and within the call's time; what does not pass the
+    /// check is a miss.
     ///
     /// Cancel safe.
     pub(crate) async fn lookup<P: Procedure>(
@@ -178,11 +190,10 @@ impl Cache {
         key: Key,
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
+        deadline: tokio::time::Instant,
     ) -> Lookup<P::Answer> {
-        if self.options.connect_first {
-            self.connection.settled().await;
-        }
         let mut vacancy = self.vacancy(key);
+        vacancy.budget = self.budget_until(deadline).await;
         let get = Cmd::get(vacancy.key.as_str());
         let found = match self.run(&get, &mut vacancy.budget).await {
             Ok(found) => Ok(found),
@@ -200,14 +211,15 @@ impl Cache {
         &self,
         wanted: Vec<(Key, Arc<P::Argument>)>,
         procedure: &Arc<P>,
+        deadline: tokio::time::Instant,
     ) -> (Vec<Lookup<P::Answer>>, Gave) {
         match <[_; 1]>::try_from(wanted) {
             Ok([(key, argument)]) => {
-                let found = self.lookup(key, procedure, &argument).await;
+                let found = self.lookup(key, procedure, &argument, deadline).await;
                 (vec![found], Gave::Unknown)
             }
             Err(wanted) if wanted.is_empty() => (Vec::new(), Gave::Unknown),
-            Err(wanted) => self.lookup_together(wanted, procedure).await,
+            Err(wanted) => self.lookup_together(wanted, procedure, deadline).await,
         }
     }
 
@@ -215,15 +227,13 @@ impl Cache {
         &self,
         wanted: Vec<(Key, Arc<P::Argument>)>,
         procedure: &Arc<P>,
+        deadline: tokio::time::Instant,
     ) -> (Vec<Lookup<P::Answer>>, Gave) {
-        if self.options.connect_first {
-            self.connection.settled().await;
-        }
+        let mut budget = self.budget_until(deadline).await;
         let mut mget = redis::cmd("MGET");
         for (key, _) in &wanted {
             mget.arg(key.as_str());
         }
-        let mut budget = self.budget();
         let found: Result<Vec<Option<Vec<u8>>>, _> = self.run(&mget, &mut budget).await;
         let gave = match &found {
             Ok(found) => Gave::Bytes(found.iter().flatten().map(Vec::len).sum()),

@@ -229,37 +229,51 @@ impl<P: Procedure> Client<P> {
         let call = Call::new(options);
         let argument = Arc::new(argument);
         let key = self.inner.cache.key::<P>(&argument);
-        let found = async {
-            // Look in Redis. A hit is all that most calls are.
-            match self.look(key.clone(), &argument, options.cache).await {
-                Looked::Hit(answer) => Ok(Found::in_cache(answer)),
-                Looked::Miss(vacancy) => self.ask(key, argument, vacancy, call).await,
-            }
-        };
-        self.end_in_time(call, found).await
+        // Look in Redis. A hit is all that most calls are: it has no timer but the cache's own.
+        match self.look(key.clone(), &argument, call).await {
+            Looked::Hit(answer) => Ok(Found::in_cache(answer).answered(call.started)),
+            Looked::Miss(vacancy) => self.ask(key, argument, vacancy, call).await,
+        }
     }
 
-    async fn look(
-        &self,
-        key: Key,
-        argument: &Arc<P::Argument>,
-        cache: CacheUse,
-    ) -> Looked<P::Answer> {
+    async fn look(&self, key: Key, argument: &Arc<P::Argument>, call: Call) -> Looked<P::Answer> {
         let Inner {
-            procedure,
-            cache: redis,
-            ..
+            procedure, cache, ..
         } = &*self.inner;
-        match cache {
+        match call.options.cache {
             CacheUse::Bypass => Looked::Miss(None),
-            CacheUse::Refresh => Looked::Miss(Some(redis.vacancy(key))),
-            CacheUse::Normal => Looked::from(redis.lookup(key, procedure, argument).await),
+            CacheUse::Refresh => Looked::Miss(Some(cache.vacancy(key))),
+            CacheUse::Normal => {
+                let lookup = cache.lookup(key, procedure, argument, call.deadline);
+                Looked::from(lookup.await)
+            }
         }
     }
 
     /// After a miss: together with whoever asks for the same, or alone when the cache is not used as
     /// others use it.
     async fn ask(
+        &self,
+        key: Key,
+        argument: Arc<P::Argument>,
+        vacancy: Option<Vacancy>,
+        call: Call,
+    ) -> Result<Answered<P::Answer>, Error> {
+        let found = self.fly_or_join(key, argument, vacancy, call);
+        let found = tokio::time::timeout_at(call.deadline, found).await;
+        let found = found.unwrap_or_else(|_elapsed| Err(self.inner.requester.timed_out()));
+        found
+            .map(|found| found.answered(call.started))
+            .map_err(|error| match error {
+                // The flight may have had another caller's deadline.
+                Error::Deadline { .. } => Error::Deadline {
+                    timeout: call.options.timeout,
+                },
+                error => error,
+            })
+    }
+
+    async fn fly_or_join(
         &self,
         key: Key,
         argument: Arc<P::Argument>,
@@ -306,24 +320,6 @@ impl<P: Procedure> Client<P> {
                 }),
             };
         }
-    }
-
-    async fn end_in_time(
-        &self,
-        call: Call,
-        found: impl Future<Output = Flown<P::Answer>>,
-    ) -> Result<Answered<P::Answer>, Error> {
-        let found = tokio::time::timeout_at(call.deadline, found).await;
-        let found = found.unwrap_or_else(|_elapsed| Err(self.inner.requester.timed_out()));
-        found
-            .map(|found| found.answered(call.started))
-            .map_err(|error| match error {
-                // The flight may have had another caller's deadline.
-                Error::Deadline { .. } => Error::Deadline {
-                    timeout: call.options.timeout,
-                },
-                error => error,
-            })
     }
 
     /// Closes the connection to the broker politely, as far as it is open; calls that are under way

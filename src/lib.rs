@@ -38,9 +38,12 @@
 //! 4. The [`requester`] publishes to `rpc_queue`, mandatory and confirmed, with `reply_to`, a random
 //!    `correlation_id`, and what is left of the deadline as `expiration` ([`message`]), over a
 //!    connection that is replaced when it is lost ([`broker`]).
-//! 5. A [`worker`] takes the delivery, checks it, looks in Redis once more, and computes on a thread
-//!    of its own ([`procedure`], [`fibonacci`]).
-//! 6. It fills the cache, publishes the reply, waits for the confirm, acks. In this order: whoever
+//! 5. A [`worker`] takes the delivery, checks it, and in one round trip tries for the key's lease and
+//!    looks in Redis once more. With the lease it computes, on a thread of its own ([`procedure`],
+//!    [`fibonacci`]); without, another worker does, and it waits for that one's answer. Requests for
+//!    one key in one worker share a flight as callers do. What a procedure calls cheap is computed on
+//!    the spot, without a lease.
+//! 6. It fills the cache and releases the lease, publishes the reply, waits for the confirm, acks. In this order: whoever
 //!    has seen an answer finds it in the cache, a lost reply is still cached, and the delivery of a
 //!    killed worker goes to the next one.
 //! 7. The requester matches the reply by its correlation id; the client verifies the answer and

@@ -47,8 +47,9 @@ pub trait Procedure: Send + Sync + 'static {
     /// cannot tell from a right answer will be believed. `true` where nothing can be told.
     fn verify(&self, argument: &Self::Argument, answer: &Self::Answer) -> bool;
 
-    /// Whether [`compute`](Self::compute) takes so little for this argument (some microseconds)
-    /// that it is called right on the async thread instead of on one of its own.
+    /// Whether [`compute`](Self::compute) takes so little for this argument, some microseconds at
+    /// most, that nobody need be asked whether another worker computes it: no lease is taken, and it
+    /// is called right on the async thread. A round trip to Redis takes 50 µs and more.
     fn is_cheap(&self, argument: &Self::Argument) -> bool {
         let _ = argument;
         false

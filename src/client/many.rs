@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{Answered, Call, CallOptions, Client, Found, Looked};
 use crate::cache::{Gave, Key};
@@ -79,18 +79,14 @@ impl<P: Procedure> Client<P> {
                 let wanted = chunk.iter().filter_map(|one| one.argument.as_ref().ok());
                 let wanted: Vec<_> = wanted.cloned().collect();
                 let (inner, keys) = (&*self.inner, wanted.len());
-                let lookups = inner.cache.lookup_many(wanted, &inner.procedure);
                 // What is ready together was taken together, more or less.
                 let first = chunk
                     .first()
                     .map_or_else(Instant::now, |one| one.call.deadline);
-                match timeout_at(first, lookups).await {
-                    Ok((found, gave)) => {
-                        size.adapt(keys, gave);
-                        found
-                    }
-                    Err(_elapsed) => Vec::new(),
-                }
+                let lookups = inner.cache.lookup_many(wanted, &inner.procedure, first);
+                let (found, gave) = lookups.await;
+                size.adapt(keys, gave);
+                found
             }
             CacheUse::Bypass | CacheUse::Refresh => Vec::new(),
         }
@@ -119,8 +115,7 @@ impl<P: Procedure> Client<P> {
                 Ok(Found::in_cache(answer).answered(asked.call.started))
             }
             (Ok((key, argument)), Looked::Miss(vacancy)) => {
-                let asking = self.ask(key, argument, vacancy, asked.call);
-                self.end_in_time(asked.call, asking).await
+                self.ask(key, argument, vacancy, asked.call).await
             }
         };
         (asked.label, ended)

@@ -10,7 +10,7 @@ use super::flight::Wanted;
 use super::post::Post;
 use super::suspects::Arrival;
 use super::{Desk, panicked};
-use crate::cache::{Lookup, Token, Vacancy};
+use crate::cache::{Key, Lookup, Token, Vacancy};
 use crate::error::ErrorCode;
 use crate::message::{CacheUse, Failure, Reply, Request, Source};
 use crate::procedure::Procedure;
@@ -32,14 +32,16 @@ impl<P: Procedure> Desk<P> {
             Ok(argument) => Arc::new(argument),
             Err(failure) => return Some(Reply::failure(failure)),
         };
+        let key = self.cache.key::<P>(&argument);
+        if !arrival.is_suspect() && self.computer.procedure().is_cheap(&argument) {
+            return self.answer_cheap(key, &argument, request.cache).await;
+        }
+        let correlation_id = request.correlation_id.as_ref().map(ShortString::as_str);
         let wanted = Wanted {
-            key: self.cache.key::<P>(&argument),
             argument,
+            key,
             cache: request.cache,
-            token: Token::new(
-                request.correlation_id.as_ref().map(ShortString::as_str),
-                &self.id,
-            ),
+            token: Token::new(correlation_id, &self.id),
             arrival: Arc::clone(arrival),
             delivered_before: request.delivered_before,
         };
@@ -47,12 +49,10 @@ impl<P: Procedure> Desk<P> {
         if wanted.cache == CacheUse::Bypass {
             return self.compute_aside(post, &wanted, expires).await;
         }
-        if arrival.is_suspect() {
-            if let Some(reply) = self.look_before_turn(post, &wanted).await? {
-                return Some(reply);
-            }
-        } else if self.computer.procedure().is_cheap(&wanted.argument) {
-            return self.answer_cheap(&wanted).await;
+        if arrival.is_suspect()
+            && let Some(reply) = self.look_before_turn(post, &wanted, expires).await?
+        {
+            return Some(reply);
         }
         let flight = (wanted.key.clone(), wanted.cache);
         if self.flights.is_aloft(&flight) {
@@ -92,7 +92,12 @@ impl<P: Procedure> Desk<P> {
 
     /// For a suspect: the answer if it is in the cache already; else waits until others, which it
     /// might take along, are settled.
-    async fn look_before_turn(&self, post: &Post, wanted: &Wanted<P>) -> Option<Option<Reply>> {
+    async fn look_before_turn(
+        &self,
+        post: &Post,
+        wanted: &Wanted<P>,
+        expires: Instant,
+    ) -> Option<Option<Reply>> {
         let (key, argument) = (&wanted.key, &wanted.argument);
         // This worker computes it: then it has lost its session, not its life.
         if self.flights.is_aloft(&(key.clone(), wanted.cache)) {
@@ -101,7 +106,8 @@ impl<P: Procedure> Desk<P> {
         let mut budget = self.cache.budget();
         if wanted.cache == CacheUse::Normal {
             let procedure = self.computer.procedure();
-            match self.cache.lookup(key.clone(), procedure, argument).await {
+            let lookup = self.cache.lookup(key.clone(), procedure, argument, expires);
+            match lookup.await {
                 Lookup::Hit(answer) => {
                     return Some(Some(self.answered(answer.to_string(), Source::Cache, true)));
                 }
@@ -116,22 +122,34 @@ impl<P: Procedure> Desk<P> {
 
     /// For an argument that is computed faster than anybody could be asked for it: here and now,
     /// without a lease.
-    async fn answer_cheap(&self, wanted: &Wanted<P>) -> Option<Reply> {
-        let (key, argument) = (wanted.key.clone(), &wanted.argument);
+    async fn answer_cheap(
+        &self,
+        key: Key,
+        argument: &Arc<P::Argument>,
+        cache: CacheUse,
+    ) -> Option<Reply> {
         let procedure = self.computer.procedure();
-        let vacancy = match wanted.cache {
-            CacheUse::Normal => match self.cache.lookup(key, procedure, argument).await {
-                Lookup::Hit(answer) => {
-                    return Some(self.answered(answer.to_string(), Source::Cache, true));
+        let vacancy = match cache {
+            CacheUse::Normal => {
+                let never = Instant::now() + NEVER;
+                match self.cache.lookup(key, procedure, argument, never).await {
+                    Lookup::Hit(answer) => {
+                        return Some(self.answered(answer.to_string(), Source::Cache, true));
+                    }
+                    Lookup::Miss(vacancy) => Some(vacancy),
                 }
-                Lookup::Miss(vacancy) => vacancy,
-            },
-            CacheUse::Refresh | CacheUse::Bypass => self.cache.vacancy(key),
+            }
+            CacheUse::Refresh => Some(self.cache.vacancy(key)),
+            CacheUse::Bypass => None,
         };
-        match self.computer.compute_cheap(argument)? {
-            Ok(answer) => Some(self.fill_and_answer(vacancy, answer.to_string()).await),
-            Err(failure) => Some(Reply::failure(failure)),
-        }
+        let answer = match self.computer.compute_cheap(argument)? {
+            Ok(answer) => answer.to_string(),
+            Err(failure) => return Some(Reply::failure(failure)),
+        };
+        Some(match vacancy {
+            Some(vacancy) => self.fill_and_answer(vacancy, answer).await,
+            None => self.answered(answer, Source::Computed, false),
+        })
     }
 
     pub(super) async fn fill_and_answer(&self, vacancy: Vacancy, answer: String) -> Reply {
