@@ -1,7 +1,7 @@
 //! What workers do with a missing answer: claim it, give it back, and count who began it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, RedisError};
 use tracing::warn;
@@ -14,6 +14,10 @@ use crate::procedure::Procedure;
 
 /// How long it is remembered that a request was begun.
 const STARTS_TTL_MILLIS: i64 = 60 * 60 * 1000;
+
+/// To forget it, once it is known to be innocent. Longer than a cache budget: what is not forgotten
+/// may make an innocent one look like poison an hour long, and suspects are few.
+const FORGET: Duration = Duration::from_millis(500);
 
 type Found = Result<Option<Vec<u8>>, RedisError>;
 
@@ -127,8 +131,9 @@ impl Cache {
     }
 
     /// The suspect has not ended its worker.
-    pub(crate) async fn forget_starts(&self, key: &Key, budget: &mut Budget) {
-        let forgotten = self.run::<()>(&Cmd::unlink(key.starts()), budget).await;
+    pub(crate) async fn forget_starts(&self, key: &Key) {
+        let forget = Cmd::unlink(key.starts());
+        let forgotten = self.connection.run::<()>(&forget, FORGET).await;
         // Failing that, forgotten by itself in an hour. Who is never allowed to would call innocent
         // requests poison.
         if let Err(Unanswered::Refused(error)) = forgotten

@@ -72,7 +72,7 @@ impl<P: Procedure> Desk<P> {
 
     /// For a request that the cache has nothing to do with.
     async fn compute_aside(
-        &self,
+        self: &Arc<Self>,
         post: &Post,
         wanted: &Wanted<P>,
         expires: Instant,

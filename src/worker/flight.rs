@@ -73,7 +73,7 @@ impl<P: Procedure> Desk<P> {
     }
 
     async fn compute_and_fill(
-        &self,
+        self: &Arc<Self>,
         wanted: &Wanted<P>,
         mut vacancy: Vacancy,
         callers: &Callers<Landed>,
@@ -101,19 +101,20 @@ impl<P: Procedure> Desk<P> {
     /// Computes, a suspect in its turn and each in a slot, if `start` lets it by then. Gives back
     /// what that gave. `None` if it was cancelled.
     pub(super) async fn compute<S>(
-        &self,
+        self: &Arc<Self>,
         wanted: &Wanted<P>,
         budget: &mut Budget,
         start: impl FnOnce() -> Option<S>,
     ) -> (Option<Result<String, Failure>>, Option<S>) {
         let key = &wanted.key;
-        let turn = wanted.arrival.turn().await;
+        wanted.arrival.turn().await;
+        let suspect = wanted.arrival.is_suspect();
         let slot = self.computer.slot().await;
         let started = start();
         if started.is_none() {
             return (Some(Err(out_of_time())), None);
         }
-        if turn.is_some() && self.is_poison(wanted, budget).await {
+        if suspect && self.is_poison(wanted, budget).await {
             error!(%key, "a request has ended the workers that began it, and is not begun again");
             let failure = Failure {
                 code: ErrorCode::Poison,
@@ -124,9 +125,14 @@ impl<P: Procedure> Desk<P> {
         let begun = self.activity.begins(key);
         let computed = self.computer.compute(slot, &wanted.argument).await;
         drop(begun);
-        if turn.is_some() {
-            // We are alive: it was innocent.
-            self.cache.forget_starts(key, budget).await;
+        if suspect {
+            // We are alive: it was innocent. Its reply does not wait until that is told; the next
+            // suspect's turn does.
+            let (desk, arrival, key) = (Arc::clone(self), Arc::clone(&wanted.arrival), key.clone());
+            tokio::spawn(async move {
+                desk.cache.forget_starts(&key).await;
+                drop(arrival);
+            });
         }
         if let Some(computed) = &computed {
             debug!(%key, ok = computed.is_ok(), "computed");

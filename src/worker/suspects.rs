@@ -45,13 +45,16 @@ struct Held {
     numbers: BTreeSet<u64>,
 }
 
-/// A delivery in the worker's hands. A fresh one lets the suspects behind it go when dropped.
+/// A delivery in the worker's hands. When dropped, a fresh one lets the suspects behind it go, and a
+/// suspect gives its turn to the next.
 #[derive(Debug)]
 pub(super) struct Arrival {
     place: Place,
     number: u64,
     suspect: bool,
     suspects: Suspects,
+    /// Given back with it.
+    turn: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl Suspects {
@@ -78,6 +81,7 @@ impl Suspects {
             number,
             suspect: redelivered,
             suspects: self.clone(),
+            turn: Mutex::default(),
         }
     }
 }
@@ -106,13 +110,14 @@ impl Arrival {
         tokio::time::sleep(SHUFFLE.mul_f32(fastrand::f32())).await;
     }
 
-    /// For a suspect, its turn: it holds it for as long as it is computed. `None` for a fresh one.
-    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        if !self.suspect {
-            return None;
+    /// For a suspect, waits for its turn, which it has until it is settled: the next one, if that
+    /// ends the worker, must not take an innocent one along a second time.
+    pub(super) async fn turn(&self) {
+        if self.suspect {
+            // Never closed.
+            let turn = Arc::clone(&self.suspects.turn).acquire_owned().await;
+            *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn.ok();
         }
-        // Never closed.
-        Arc::clone(&self.suspects.turn).acquire_owned().await.ok()
     }
 }
 
@@ -159,9 +164,9 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     /// All that it waits for before it is computed.
-    async fn begins(arrival: &Arrival) -> Option<OwnedSemaphorePermit> {
+    async fn begins(arrival: &Arrival) {
         arrival.after_fresh().await;
-        arrival.turn().await
+        arrival.turn().await;
     }
 
     #[tokio::test(start_paused = true)]
@@ -185,13 +190,13 @@ mod tests {
         let suspect = suspects.arrived(true, Place::alone());
         let _later = suspects.arrived(false, Place::alone());
         assert!(timeout(LONG, begins(&suspect)).await.is_err());
-        let turn = tokio::spawn(async move { begins(&suspect).await.is_some() });
+        let turn = tokio::spawn(async move { begins(&suspect).await });
         for fresh in before {
             tokio::task::yield_now().await;
             assert!(!turn.is_finished());
             drop(fresh);
         }
-        assert!(timeout(LONG, turn).await.is_ok_and(|turn| turn.unwrap()));
+        assert!(timeout(LONG, turn).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -202,11 +207,11 @@ mod tests {
             let (arrival, order) = (suspects.arrived(true, Place::alone()), Arc::clone(&order));
             let busy = Arc::clone(&suspects.turn);
             async move {
-                let turn = begins(&arrival).await;
+                begins(&arrival).await;
                 assert_eq!(busy.available_permits(), 0);
                 order.lock().unwrap().push(i);
                 sleep(LONG).await;
-                drop(turn);
+                drop(arrival);
             }
         });
         futures_util::future::join_all(all).await;
@@ -233,7 +238,7 @@ mod tests {
     async fn delivery(mut rng: Rng, arrival: Arrival, hands: Arc<Mutex<Hands>>) -> bool {
         let number = arrival.number;
         if !arrival.suspect {
-            assert!(begins(&arrival).await.is_none());
+            begins(&arrival).await;
             sleep(millis(&mut rng, 100)).await;
             hands.lock().unwrap().fresh.remove(&number);
             if rng.u8(..10) == 0 {
@@ -246,10 +251,10 @@ mod tests {
             0 => millis(&mut rng, 300),
             _ => LONG,
         };
-        let Ok(turn) = timeout(patience, begins(&arrival)).await else {
+        if timeout(patience, begins(&arrival)).await.is_err() {
             assert!(patience < LONG, "it waits for ever");
             return false;
-        };
+        }
         {
             let mut hands = hands.lock().unwrap();
             let oldest = hands.fresh.first();
@@ -258,7 +263,7 @@ mod tests {
         }
         sleep(millis(&mut rng, 50)).await;
         hands.lock().unwrap().suspect = None;
-        drop(turn);
+        drop(arrival);
         true
     }
 
