@@ -214,7 +214,7 @@ impl<P: Procedure> Desk<P> {
     /// In this order: whoever has seen an answer finds it in the cache, a lost reply is still
     /// cached, and a killed worker's delivery goes to the next one. Returns early, without settling,
     /// when the session is lost: the broker redelivers.
-    async fn serve(self: Arc<Self>, post: Post, arrival: Arrival, delivery: Delivery) {
+    async fn serve(self: Arc<Self>, post: Arc<Post>, arrival: Arrival, delivery: Delivery) {
         let (taken, arrival) = (Instant::now(), Arc::new(arrival));
         let (unsettled, body, properties) = Unsettled::take(delivery);
         let request = Request::read(body, &properties);
@@ -237,7 +237,7 @@ impl<P: Procedure> Desk<P> {
     }
 
     /// Answers for a request that the broker has given up, see [`dead_letters`].
-    async fn serve_dead(self: Arc<Self>, post: Post, delivery: Delivery) {
+    async fn serve_dead(self: Arc<Self>, post: Arc<Post>, delivery: Delivery) {
         let (unsettled, body, properties) = Unsettled::take(delivery);
         let failure = dead_letters::failure(&properties);
         let request = Request::read(body, &properties);

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use lapin::message::Delivery;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
@@ -194,20 +195,23 @@ impl Supervisor {
         let mut look = interval(AUDIENCE_PERIOD);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looked = false;
+        let mut stopped = std::pin::pin!(self.stop.cancelled());
         loop {
+            // Of what comes in numbers, all that is ready is taken at once: to look at every branch
+            // for each of them costs more than most of them do.
             tokio::select! {
-                delivery = held.replies.next() => match delivery {
-                    Some(Ok(delivery)) => {
-                        // Whoever replies was there a moment ago.
-                        seen = Some(Instant::now());
-                        if let Some((id, reply)) = Reply::read(delivery) {
-                            self.pending.complete(id, Outcome::Reply(reply));
-                        }
+                mut delivery = held.replies.next() => loop {
+                    match delivery {
+                        Some(Ok(reply)) => self.take(reply),
+                        Some(Err(error)) => return Some(broker::translate(url, &error)),
+                        None => return Some(broker::unreachable(url, "the callback queue is gone")),
                     }
-                    Some(Err(error)) => return Some(broker::translate(url, &error)),
-                    None => return Some(broker::unreachable(url, "the callback queue is gone")),
+                    // Whoever replies was there a moment ago.
+                    seen = Some(Instant::now());
+                    let Some(next) = held.replies.next().now_or_never() else { break };
+                    delivery = next;
                 },
-                Some(publication) = held.publications.recv() => {
+                Some(mut publication) = held.publications.recv() => loop {
                     let id = publication.id;
                     if requests.status().blocked() {
                         // lapin would send it when the alarm is over, long after its caller.
@@ -217,17 +221,21 @@ impl Supervisor {
                     } else if self.pending.awaits(id) {
                         unconfirmed.push(publish(&held.channel, &self.options.queue, publication));
                     }
-                }
-                Some((id, confirmed)) = unconfirmed.next() => match confirmed {
-                    Ok(confirmed) => {
-                        self.settle(id, confirmed, recently(seen));
-                        // By now a queue that nobody reads from has the request in it.
-                        if !looked {
-                            looked = true;
-                            looking.push(broker::audience(requests, &self.options.queue));
-                        }
+                    let Ok(next) = held.publications.try_recv() else { break };
+                    publication = next;
+                },
+                Some(mut confirmed) = unconfirmed.next() => loop {
+                    match confirmed {
+                        (id, Ok(confirmed)) => self.settle(id, confirmed, recently(seen)),
+                        (_, Err(error)) => return Some(broker::translate(url, &error)),
                     }
-                    Err(error) => return Some(broker::translate(url, &error)),
+                    // By now a queue that nobody reads from has the request in it.
+                    if !looked {
+                        looked = true;
+                        looking.push(broker::audience(requests, &self.options.queue));
+                    }
+                    let Some(Some(next)) = unconfirmed.next().now_or_never() else { break };
+                    confirmed = next;
                 },
                 Some(audience) = looking.next() => match audience {
                     Audience::Serving => seen = Some(Instant::now()),
@@ -247,8 +255,14 @@ impl Supervisor {
                     }
                     Trouble::Lost(reason) => return Some(broker::unreachable(url, &reason)),
                 },
-                () = self.stop.cancelled() => return None,
+                () = &mut stopped => return None,
             }
+        }
+    }
+
+    fn take(&self, delivery: Delivery) {
+        if let Some((id, reply)) = Reply::read(delivery) {
+            self.pending.complete(id, Outcome::Reply(reply));
         }
     }
 

@@ -10,8 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::StreamExt as _;
 use futures_util::stream::SelectAll;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
@@ -33,6 +33,8 @@ pub(super) struct Intake {
     current: Current,
     /// Cancelled by us, or about to be; they yield what was on its way.
     former: SelectAll<Consumer>,
+    /// Why there will be no more, when the last ones have been taken.
+    ended: Option<String>,
     crowd: Crowd,
 }
 
@@ -56,18 +58,22 @@ impl Intake {
             queue,
             prefetch,
             former: SelectAll::new(),
+            ended: None,
             crowd: Crowd::new(),
         })
     }
 
-    /// The next delivery with its place, or why there will be none. Cancel safe.
-    pub(super) async fn next(&mut self) -> Result<(Delivery, Place), String> {
+    /// The next deliveries with their places, as many as are ready; or why there will be none. Cancel
+    /// safe.
+    pub(super) async fn next(&mut self) -> Result<Vec<(Delivery, Place)>, String> {
+        if let Some(reason) = self.ended.take() {
+            return Err(reason);
+        }
         loop {
-            let delivery = tokio::select! {
-                delivery = self.current.next() => match delivery {
-                    Ok(Some(delivery)) => delivery,
-                    Ok(None) => continue,
-                    Err(reason) => return Err(reason),
+            let first = tokio::select! {
+                delivery = self.current.next() => match delivery? {
+                    Some(delivery) => delivery,
+                    None => continue,
                 },
                 Some(delivery) = self.former.next(), if !self.former.is_empty() => delivery,
                 () = self.crowd.waits(self.prefetch), if self.current.is_open() => {
@@ -75,10 +81,20 @@ impl Intake {
                     continue;
                 }
             };
-            return match delivery {
-                Ok(delivery) => Ok((delivery, self.crowd.place())),
-                Err(error) => Err(broker::describe(&error)),
-            };
+            let first = first.map_err(|error| broker::describe(&error))?;
+            let mut deliveries = vec![(first, self.crowd.place())];
+            while let Some(next) = self.current.next().now_or_never() {
+                match next {
+                    Ok(Some(Ok(delivery))) => deliveries.push((delivery, self.crowd.place())),
+                    Ok(Some(Err(error))) => self.ended = Some(broker::describe(&error)),
+                    Err(reason) => self.ended = Some(reason),
+                    Ok(None) => {}
+                }
+                if self.ended.is_some() {
+                    break;
+                }
+            }
+            return Ok(deliveries);
         }
     }
 
@@ -251,7 +267,6 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::FutureExt as _;
 
     fn is_crowded(crowd: &Crowd, prefetch: u16) -> bool {
         crowd.waits(prefetch).now_or_never().is_some()

@@ -43,7 +43,7 @@ pub(super) struct Session {
     intake: Intake,
     /// Of the dead-letter queue, where there is one that may be read, with the channel for its acks.
     dead: Option<(Channel, Consumer)>,
-    post: Post,
+    post: Arc<Post>,
     /// What the broker says of the queue, where it is not what was to be declared.
     pub(super) declared_otherwise: Option<String>,
     /// Tells the tasks that the session is over, however it ends.
@@ -72,7 +72,7 @@ impl Session {
             consuming,
             publishing,
             intake,
-            post: Post::new(url, acks, replies, lost.clone()),
+            post: Arc::new(Post::new(url, acks, replies, lost.clone())),
             declared_otherwise,
             _ends: lost.drop_guard(),
         })
@@ -115,14 +115,21 @@ impl Session {
         loop {
             tokio::select! {
                 taken = self.intake.next() => match taken {
-                    Ok((delivery, place)) => self.take(desk, tasks, delivery, place),
+                    Ok(deliveries) => for (delivery, place) in deliveries {
+                        self.take(desk, tasks, delivery, place);
+                    },
                     Err(reason) => return reason,
                 },
                 Some((acks, delivery)) = next_dead(&mut self.dead) => {
-                    let post = self.post.with_acks(acks);
+                    let post = Arc::new(self.post.with_acks(acks));
                     tasks.spawn(Arc::clone(desk).serve_dead(post, delivery));
                 }
-                Some(ended) = tasks.join_next() => report(ended),
+                Some(ended) = tasks.join_next() => {
+                    report(ended);
+                    while let Some(ended) = tasks.try_join_next() {
+                        report(ended);
+                    }
+                }
                 // While it is blocked, replies wait; what they are for stays unacked.
                 trouble = broker::trouble(&self.publishing, &mut events) => {
                     if let Trouble::Lost(reason) = trouble {
@@ -142,7 +149,7 @@ impl Session {
         place: Place,
     ) {
         let arrival = desk.suspects.arrived(delivery.redelivered, place);
-        tasks.spawn(Arc::clone(desk).serve(self.post.clone(), arrival, delivery));
+        tasks.spawn(Arc::clone(desk).serve(Arc::clone(&self.post), arrival, delivery));
     }
 
     /// Takes no more, finishes and answers what is held.

@@ -9,6 +9,9 @@ async fn send(caller: &Caller, n: u64) {
     caller.send(n.to_string().as_bytes(), properties).await;
 }
 
+/// Whatever else the machine does, Redis is not given up.
+const PATIENT: [&str; 2] = ["--cache-budget", "10s"];
+
 async fn replies<const N: usize>(caller: &mut Caller) -> [Reply; N] {
     let mut replies = Vec::new();
     for _ in 0..N {
@@ -35,9 +38,7 @@ fn lease(n: u64) -> String {
 #[tokio::test]
 async fn key_is_computed_once_for_two_callers_at_two_workers() {
     let setup = Setup::new().await;
-    // Whatever else the machine does, Redis is not given up.
-    let patient = ["--prefetch", "1", "--cache-budget", "10s"];
-    let one_each = [&ONE_AT_A_TIME[..], &patient].concat();
+    let one_each = [&ONE_AT_A_TIME[..], &PATIENT, &["--prefetch", "1"]].concat();
     let _workers = [setup.worker(&one_each).await, setup.worker(&one_each).await];
     let mut caller = setup.caller().await;
     send(&caller, SLOW).await;
@@ -73,7 +74,7 @@ async fn without_redis_key_is_computed_once_in_each_worker() {
 #[tokio::test]
 async fn lease_of_nobody_ends() {
     let setup = Setup::new().await;
-    let _worker = setup.worker(&[]).await;
+    let _worker = setup.worker(&PATIENT).await;
     let set = ["SET", &lease(DEAR), "0123456789abcdef@nobody", "PX", "3000"];
     setup.redis.run::<()>(&set).await;
     setup
@@ -86,7 +87,7 @@ async fn lease_of_nobody_ends() {
 #[tokio::test]
 async fn lease_that_says_uncached_is_not_waited_for() {
     let setup = Setup::new().await;
-    let _worker = setup.worker(&[]).await;
+    let _worker = setup.worker(&PATIENT).await;
     setup.redis.set(&lease(DEAR), "uncached").await;
     setup
         .call(&[&DEAR.to_string()])
@@ -97,7 +98,7 @@ async fn lease_that_says_uncached_is_not_waited_for() {
 #[tokio::test]
 async fn lease_of_a_wrong_type_is_not_minded() {
     let setup = Setup::new().await;
-    let _worker = setup.worker(&[]).await;
+    let _worker = setup.worker(&PATIENT).await;
     setup.redis.run::<()>(&["LPUSH", &lease(DEAR), "x"]).await;
     setup
         .call(&[&DEAR.to_string()])
@@ -156,7 +157,7 @@ async fn lease_is_renewed_for_as_long_as_it_takes() {
 #[tokio::test]
 async fn hundreds_of_requests_for_one_key_keep_no_other_out() {
     let setup = Setup::new().await;
-    let worker = setup.worker(&[]).await;
+    let worker = setup.worker(&PATIENT).await;
     let mut caller = setup.caller().await;
     // As if another worker had been computing it for a long time.
     let held = lease(DEAR);
