@@ -65,7 +65,9 @@ pub(super) async fn run(args: CacheRm, interrupts: Interrupts) -> Result<(), Fai
         removal.numbers(args.asked).await
     };
     removal.progress.end();
-    removal.say()?;
+    if ended.is_ok() || removal.removed > 0 {
+        removal.say()?;
+    }
     ended
 }
 

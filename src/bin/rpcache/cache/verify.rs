@@ -47,7 +47,9 @@ pub(super) async fn run(args: CacheVerify, mut interrupts: Interrupts) -> Result
     };
     let ended = interrupts.or(verifying.all(args.sample)).await;
     verifying.progress.end();
-    verifying.summarise()?;
+    if ended.is_ok() || verifying.summary.checked > 0 {
+        verifying.summarise()?;
+    }
     ended?;
     let Summary { wrong, removed, .. } = verifying.summary;
     if wrong > removed {
