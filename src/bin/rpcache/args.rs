@@ -24,6 +24,7 @@ Examples:
   rpcache call 30 31 100..110     many, in the order asked
   rpcache warm 0..100000          store what is missing
   rpcache cache get 30            what Redis holds, as `redis-cli GET fib:30` would show
+  rpcache cache stats             how much is stored, and who works
 
 Exit codes:
   0 answered                    3 unreachable, refused, nobody serving, overloaded
