@@ -184,11 +184,11 @@ impl Stats {
 fn lives(ttl: &Lives) -> [(&'static str, &'static str, u64); 6] {
     [
         ("ttl_minute", "ttl up to 1m", ttl.minute),
-        ("ttl_hour", "  up to 1h", ttl.hour),
-        ("ttl_day", "  up to 1d", ttl.day),
-        ("ttl_week", "  up to 7d", ttl.week),
-        ("ttl_longer", "  longer", ttl.longer),
-        ("ttl_forever", "  for ever", ttl.forever),
+        ("ttl_hour", "ttl up to 1h", ttl.hour),
+        ("ttl_day", "ttl up to 1d", ttl.day),
+        ("ttl_week", "ttl up to 7d", ttl.week),
+        ("ttl_longer", "ttl longer", ttl.longer),
+        ("ttl_forever", "ttl for ever", ttl.forever),
     ]
 }
 
