@@ -7,6 +7,7 @@
 mod entries;
 mod explain;
 mod keys;
+mod sample;
 mod stats;
 mod verify;
 
