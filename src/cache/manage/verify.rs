@@ -15,8 +15,8 @@ use crate::procedure::{Procedure, check};
 /// there is one right answer only, so that a mixture of right ones is right.
 const READ: usize = 256 * 1024;
 
-/// Removes what has not changed since: KEYS[1] is no string if ARGV[1] is empty, else a string of
-/// ARGV[1] bytes that begins with ARGV[2], which is all of it up to [`READ`]. What is gone already
+/// Removes what has not changed since: `KEYS[1]` is no string if `ARGV[1]` is empty, else a string of
+/// `ARGV[1]` bytes that begins with `ARGV[2]`, which is all of it up to [`READ`]. What is gone already
 /// counts as removed.
 const REMOVE: &str = "local kind = redis.call('TYPE', KEYS[1]).ok \
     if kind == 'none' then return 1 end \
