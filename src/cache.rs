@@ -23,7 +23,10 @@ pub(crate) use self::claim::Claim;
 pub(crate) use self::key::Key;
 pub use self::key::{Namespace, NamespaceError};
 pub(crate) use self::lease::{Lease, Token};
-pub use self::manage::Stored;
+pub use self::manage::{
+    Count, Entry, Explained, Holder, KeyPattern, KeyPatternError, LeaseHeld, Lives, Precision,
+    Scan, ServerStats, Stored, StoredKey, Survey, Verified, Wrong, WrongEntry,
+};
 
 use self::connection::{Connection, Unanswered};
 use crate::error::quote;

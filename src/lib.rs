@@ -81,7 +81,11 @@ mod seldom;
 mod interleavings;
 
 pub use broker::Declare;
-pub use cache::{Cache, CacheOptions, Namespace, NamespaceError, Stored};
+pub use cache::{
+    Cache, CacheOptions, Count, Entry, Explained, Holder, KeyPattern, KeyPatternError, LeaseHeld,
+    Lives, Namespace, NamespaceError, Precision, Scan, ServerStats, Stored, StoredKey, Survey,
+    Verified, Wrong, WrongEntry,
+};
 pub use client::{Answered, CallOptions, Client, ClientOptions};
 pub use error::{Error, ErrorCode};
 pub use message::{CacheUse, ReplyPattern, ReplyPatternError, Source};

@@ -9,6 +9,10 @@ use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
+/// What stands before the hash of a long argument. No escaped argument holds a `%` without two
+/// hexadecimal digits behind it, so that none can be made to look like another's hash.
+pub(super) const HASHED: &str = "%sha256:";
+
 /// Escaped arguments longer than this many bytes are hashed.
 const LONGEST_ARGUMENT: usize = 200;
 
@@ -27,6 +31,12 @@ impl FromStr for Namespace {
         } else {
             Err(NamespaceError)
         }
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -55,9 +65,7 @@ impl Key {
         }
         if key.len() - start > LONGEST_ARGUMENT {
             key.truncate(start);
-            // No escaped argument holds a `%` without two hexadecimal digits behind it, so that no
-            // argument can be made to look like another's hash.
-            key.push_str("%sha256:");
+            key.push_str(HASHED);
             for byte in Sha256::digest(argument) {
                 let _ = write!(key, "{byte:02x}");
             }

@@ -25,7 +25,7 @@ const LEASE: Duration = Duration::from_secs(3);
 const RENEW: Duration = Duration::from_secs(1);
 
 /// What a lease is left as when there is nothing to wait for: the answer cannot be stored.
-const UNCACHED: &str = "uncached";
+pub(super) const UNCACHED: &str = "uncached";
 
 /// How long that is remembered.
 const UNCACHED_FOR: Duration = Duration::from_secs(1);

@@ -1,12 +1,29 @@
 //! The cache as a person sees it who looks into it or tidies up. Not part of any call.
+//!
+//! Nothing here holds up others, however many keys there are and however large they are: keys come
+//! by SCAN, a page at a time, and values a few hundred kB at a time. Everything waits up to 5 s for
+//! each answer of Redis, once connected.
+
+mod entries;
+mod explain;
+mod keys;
+mod sample;
+mod stats;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError};
 
+pub use self::entries::Entry;
+pub use self::explain::{Explained, Holder, LeaseHeld};
+pub use self::keys::{KeyPattern, KeyPatternError, Scan, StoredKey};
+pub use self::stats::{Count, Lives, Precision, ServerStats, Survey};
+pub use self::verify::{Verified, Wrong, WrongEntry};
+
+use super::Cache;
 use super::connection::{self, State, Unanswered};
-use super::{Cache, key};
 use crate::error::{Error, quote};
 use crate::procedure::{Procedure, check};
 
@@ -27,16 +44,14 @@ pub enum Stored<A> {
 
 impl Cache {
     /// What stands under the argument's key, as [`lookup`](Self::lookup) would see it, for a person
-    /// who looks. Waits up to 5 s once connected.
+    /// who looks.
     pub async fn get<P: Procedure>(
         &self,
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
     ) -> Result<Stored<P::Answer>, Error> {
         let key = self.key::<P>(argument);
-        let found = self
-            .manage::<Option<Vec<u8>>>(&Cmd::get(key.as_str()))
-            .await;
+        let found: Result<Option<Vec<u8>>, _> = self.manage(&Cmd::get(key.as_str())).await;
         match found {
             Ok(None) => Ok(Stored::Nothing),
             Ok(Some(text)) => Ok(match check(procedure, argument, text).await {
@@ -50,43 +65,10 @@ impl Cache {
         }
     }
 
-    /// Removes the argument's answer; `false` where there was none. Waits up to 5 s
-    /// once connected.
+    /// Removes the argument's answer; `false` where there was none.
     pub async fn remove<P: Procedure>(&self, argument: &P::Argument) -> Result<bool, Error> {
-        let key = self.key::<P>(argument);
-        let removed: u64 = self
-            .manage(&Cmd::unlink(key.as_str()))
-            .await
-            .map_err(|unanswered| self.error(unanswered))?;
+        let removed = self.remove_keys(&[self.key_of::<P>(argument)]).await?;
         Ok(removed == 1)
-    }
-
-    /// Calls `visit` with each key of the procedure, in no order, some maybe twice, as SCAN finds
-    /// them: Redis serves others in between. Ends early when `visit` returns `false`.
-    pub async fn keys<P: Procedure>(
-        &self,
-        mut visit: impl FnMut(&str) -> bool,
-    ) -> Result<(), Error> {
-        let pattern = format!("{}*", key::prefix(self.options.namespace.as_ref(), P::NAME));
-        let mut cursor = 0_u64;
-        loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor)
-                .arg("MATCH")
-                .arg(&pattern)
-                .arg("COUNT")
-                .arg(1000);
-            let (next, page): (u64, Vec<Vec<u8>>) = self
-                .manage(&scan)
-                .await
-                .map_err(|unanswered| self.error(unanswered))?;
-            // Whoever else writes to this Redis may have put anything there.
-            let mut keys = page.iter().map(|key| String::from_utf8_lossy(key));
-            if !keys.all(|key| visit(&key)) || next == 0 {
-                return Ok(());
-            }
-            cursor = next;
-        }
     }
 
     async fn manage<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unanswered> {
@@ -94,17 +76,32 @@ impl Cache {
         self.connection.run(command, MANAGEMENT_DEADLINE).await
     }
 
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Error> {
+        let answer = self.manage(command).await;
+        answer.map_err(|unanswered| self.error(unanswered))
+    }
+
+    /// Several commands in one round trip.
+    async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Error> {
+        self.connection.settled().await;
+        let answers = self.connection.run_all(commands, MANAGEMENT_DEADLINE).await;
+        answers.map_err(|unanswered| self.error(unanswered))
+    }
+
+    fn refusal(&self, error: &RedisError) -> Error {
+        Error::Refused {
+            server: self.options.url.to_string(),
+            reason: connection::describe(error),
+        }
+    }
+
     pub(super) fn error(&self, unanswered: Unanswered) -> Error {
-        let server = self.options.url.to_string();
         match unanswered {
-            Unanswered::Refused(error) => Error::Refused {
-                server,
-                reason: connection::describe(&error),
-            },
+            Unanswered::Refused(error) => self.refusal(&error),
             Unanswered::Unavailable => match self.connection.state() {
                 State::Down(error) => error,
                 State::Connecting | State::Up => Error::Unreachable {
-                    server,
+                    server: self.options.url.to_string(),
                     reason: "no answer in time".to_owned(),
                 },
             },

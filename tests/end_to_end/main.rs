@@ -16,6 +16,9 @@
 mod bad_input;
 mod cache;
 mod cache_faults;
+mod cache_manage;
+mod cache_stats;
+mod cache_verify;
 mod call;
 mod examples;
 mod fleet;

@@ -10,7 +10,9 @@ use clap::builder::Resettable;
 use clap::{Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use rpcache::{AmqpUrl, CacheOptions, Namespace, QueueName, RedisUrl};
 
-pub(crate) use self::cache::{Cache, CacheAction};
+pub(crate) use self::cache::{
+    Cache, CacheAction, CacheExplain, CacheGet, CacheLs, CacheRm, CacheStats, CacheTtl, CacheVerify,
+};
 pub(crate) use self::call::{Call, Warm};
 pub(crate) use self::worker::Worker;
 use crate::values::{Ttl, duration, size};
@@ -22,6 +24,7 @@ Examples:
   rpcache call 30 31 100..110     many, in the order asked
   rpcache warm 0..100000          store what is missing
   rpcache cache get 30            what Redis holds, as `redis-cli GET fib:30` would show
+  rpcache cache stats             how much is stored, and who works
 
 Exit codes:
   0 answered                    3 unreachable, refused, nobody serving, overloaded
@@ -68,7 +71,7 @@ pub(crate) enum Command {
     Call(Call),
     /// Have answers computed and stored that are not in the cache yet
     Warm(Warm),
-    /// Look into the cache
+    /// Look into the cache, check it, tidy it up
     Cache(Cache),
 }
 
@@ -145,6 +148,14 @@ pub(crate) struct Caching {
 }
 
 impl Redis {
+    /// A procedure in this namespace, for a person.
+    pub(crate) fn named(&self, procedure: &str) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{namespace}:{procedure}"),
+            None => procedure.to_owned(),
+        }
+    }
+
     pub(crate) fn options(self) -> CacheOptions {
         let mut options = CacheOptions::new(self.redis_url);
         options.namespace = self.namespace;

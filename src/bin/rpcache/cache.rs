@@ -1,70 +1,86 @@
-//! `rpcache cache`: what Redis holds, without redis-cli.
+//! `rpcache cache`: what Redis holds, looked at, checked and tidied up. One file a subcommand.
+//!
+//! However many keys there are, a page of them is held at a time, and Redis serves others between
+//! two pages. Whatever Redis holds is escaped before it is printed.
 
-use std::io::{self, Write as _};
-use std::sync::Arc;
+mod explain;
+mod get;
+mod ls;
+mod rm;
+mod stats;
+mod text;
+mod ttl;
+mod verify;
 
-use rpcache::fibonacci::Fibonacci;
-use rpcache::{Cache, Stored};
+use std::io::{self, Write};
+
+use rpcache::fibonacci::N;
+use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{self, CacheAction};
 use crate::output::Failure;
 use crate::values::Asked;
 
+/// Keys that are asked for in one round trip.
+const AT_ONCE: usize = 1000;
+
 pub(crate) async fn run(cache: args::Cache) -> Result<(), Failure> {
-    let act = async {
-        match cache.action {
-            CacheAction::Get(args) => get(&Cache::open(args.redis.options()), args.asked).await,
-            CacheAction::Ls(args) => ls(&Cache::open(args.redis.options())).await,
-            CacheAction::Rm(args) => rm(&Cache::open(args.redis.options()), args.asked).await,
+    let mut interrupts = Interrupts::listen()?;
+    match cache.action {
+        CacheAction::Get(args) => interrupts.or(get::run(args)).await,
+        CacheAction::Ls(args) => interrupts.or(ls::run(args)).await,
+        CacheAction::Ttl(args) => interrupts.or(ttl::run(args)).await,
+        CacheAction::Stats(args) => interrupts.or(stats::run(args)).await,
+        CacheAction::Explain(args) => interrupts.or(explain::run(args)).await,
+        // These say how far they came.
+        CacheAction::Rm(args) => rm::run(args, interrupts).await,
+        CacheAction::Verify(args) => verify::run(args, interrupts).await,
+    }
+}
+
+/// Ctrl-C. One that comes while nobody looks is not lost.
+struct Interrupts(Signal);
+
+impl Interrupts {
+    fn listen() -> Result<Self, Failure> {
+        let signal = signal(SignalKind::interrupt());
+        signal
+            .map(Self)
+            .map_err(|error| Failure::new(1, format!("cannot listen for signals: {error}")))
+    }
+
+    /// Runs `work` to its end or to the next interrupt.
+    async fn or<T, E: Into<Failure>>(
+        &mut self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            Some(()) = self.0.recv() => Err(Failure::interrupted()),
+            ended = work => ended.map_err(Into::into),
         }
-    };
-    tokio::select! {
-        ended = act => ended,
-        Ok(()) = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     }
 }
 
-async fn get(cache: &Cache, asked: Vec<Asked>) -> Result<(), Failure> {
-    let many = Asked::are_many(&asked);
-    let procedure = Arc::new(Fibonacci::default());
-    let mut ended = Ok(());
-    for n in asked.into_iter().flat_map(Asked::numbers) {
-        let problem = match cache.get(&procedure, &Arc::new(n)).await? {
-            Stored::Answer(answer) if many => {
-                writeln!(io::stdout(), "{n}\t{answer}")?;
-                continue;
-            }
-            Stored::Answer(answer) => {
-                writeln!(io::stdout(), "{answer}")?;
-                continue;
-            }
-            Stored::Refused(found) => format!("{n}: what is stored is not the answer: {found}"),
-            _ => format!("{n}: not in the cache"),
-        };
-        // One that is missing does not keep the others from being printed.
-        ended = Err(Failure::new(1, problem).say());
-    }
-    ended
+/// What was asked for, in parts that fit into one round trip.
+fn at_once(asked: Vec<Asked>) -> impl Iterator<Item = Vec<N>> {
+    let mut numbers = asked.into_iter().flat_map(Asked::numbers);
+    std::iter::from_fn(move || {
+        let part: Vec<_> = numbers.by_ref().take(AT_ONCE).collect();
+        (!part.is_empty()).then_some(part)
+    })
 }
 
-async fn ls(cache: &Cache) -> Result<(), Failure> {
-    let mut printed = Ok(());
-    let mut stdout = io::stdout().lock();
-    cache
-        .keys::<Fibonacci>(|key| {
-            // Whoever else writes there may have put anything into a key.
-            printed = writeln!(stdout, "{}", key.escape_debug());
-            printed.is_ok()
-        })
-        .await?;
-    Ok(printed?)
+/// One JSON object in a line.
+fn json(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, object)?;
+    writeln!(out)
 }
 
-async fn rm(cache: &Cache, asked: Vec<Asked>) -> Result<(), Failure> {
-    let mut removed: u64 = 0;
-    for n in asked.into_iter().flat_map(Asked::numbers) {
-        removed += u64::from(cache.remove::<Fibonacci>(&n).await?);
-    }
-    writeln!(io::stdout(), "removed {removed}")?;
-    Ok(())
+/// What there is to say about one number instead of what was asked for.
+#[derive(Serialize)]
+struct Problem {
+    argument: String,
+    error: String,
 }

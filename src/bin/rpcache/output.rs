@@ -164,7 +164,7 @@ fn invalid_value(error: &clap::Error) -> Option<String> {
     let reason = std::error::Error::source(error)?;
     let argument = error.get(ContextKind::InvalidArg)?.to_string();
     Some(match argument.as_str() {
-        "<N>..." => reason.to_string(),
+        "<N>..." | "[N]..." | "<N>" => reason.to_string(),
         "--amqp-url <URL>" => format!("--amqp-url or AMQP_URL: {reason}"),
         "--redis-url <URL>" => format!("--redis-url or REDIS_URL: {reason}"),
         argument => {

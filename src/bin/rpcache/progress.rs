@@ -1,4 +1,4 @@
-//! What a person sees while many answers come in: a line on stderr, if that is a terminal.
+//! What a person sees while many of something are dealt with: a line on stderr, if that is a terminal.
 
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
@@ -56,17 +56,25 @@ impl Progress {
         let Some(bar) = &mut self.bar else {
             return;
         };
-        bar.done += 1;
         bar.hits += u64::from(matches!(ended, Ok(answered) if answered.source == Source::Cache));
-        if !bar.shown && bar.started.elapsed() >= SHOW_AFTER {
-            bar.shown = true;
-            bar.line.set_draw_target(ProgressDrawTarget::stderr());
-            bar.line.enable_steady_tick(TICK);
-        }
-        bar.line.set_position(bar.done);
+        bar.add(1);
         if bar.done.is_multiple_of(64) {
             let share = bar.hits * 100 / bar.done;
             bar.line.set_message(format!("{share} % hits"));
+        }
+    }
+
+    /// So many more are done.
+    pub(crate) fn add(&mut self, more: usize) {
+        if let Some(bar) = &mut self.bar {
+            bar.add(more as u64);
+        }
+    }
+
+    /// Says how it goes.
+    pub(crate) fn say(&self, how: String) {
+        if let Some(bar) = &self.bar {
+            bar.line.set_message(how);
         }
     }
 
@@ -83,6 +91,18 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.line.finish_and_clear();
         }
+    }
+}
+
+impl Bar {
+    fn add(&mut self, more: u64) {
+        self.done += more;
+        if !self.shown && self.started.elapsed() >= SHOW_AFTER {
+            self.shown = true;
+            self.line.set_draw_target(ProgressDrawTarget::stderr());
+            self.line.enable_steady_tick(TICK);
+        }
+        self.line.set_position(self.done);
     }
 }
 

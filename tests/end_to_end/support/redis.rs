@@ -1,7 +1,8 @@
 //! A Redis of a test's own, and what a test may do to it.
 
+use super::process::{Finished, Program};
 use super::{lifetime, ports, wait};
-use redis::{Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo};
+use redis::{Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo};
 use std::process::{Child, Command};
 
 pub(crate) struct Redis {
@@ -63,7 +64,17 @@ impl Redis {
         self.run_as("", command).await
     }
 
+    /// The same for a command that holds what is no text.
+    pub(crate) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> T {
+        self.send("", command).await
+    }
+
     pub(crate) async fn run_as<T: FromRedisValue>(&self, credentials: &str, command: &[&str]) -> T {
+        let command = redis::cmd(command[0]).arg(&command[1..]).to_owned();
+        self.send(credentials, &command).await
+    }
+
+    async fn send<T: FromRedisValue>(&self, credentials: &str, command: &Cmd) -> T {
         let address: ConnectionInfo = self
             .url_with(credentials)
             .into_connection_info()
@@ -71,10 +82,7 @@ impl Redis {
         let client = Client::open(address).expect("a URL of ours");
         wait::soon("Redis", async {
             let mut connection = client.get_multiplexed_async_connection().await?;
-            redis::cmd(command[0])
-                .arg(&command[1..])
-                .query_async(&mut connection)
-                .await
+            command.query_async(&mut connection).await
         })
         .await
         .unwrap_or_else(|error| panic!("{command:?}: {error}"))
@@ -87,6 +95,16 @@ impl Redis {
     /// Stores `value` without an expiry, so that whoever writes the key again leaves a trace.
     pub(crate) async fn set(&self, key: &str, value: &str) {
         self.run::<()>(&["SET", key, value]).await;
+    }
+
+    /// `rpcache cache` with these arguments, knowing this Redis by its environment.
+    pub(crate) fn program(&self, arguments: &[&str]) -> Program {
+        Program::rpcache(&[&["cache"], arguments].concat()).env("REDIS_URL", &self.url())
+    }
+
+    /// The same, run to its end.
+    pub(crate) async fn rpcache(&self, arguments: &[&str]) -> Finished {
+        self.program(arguments).run().await
     }
 
     /// What is left of the key's life in milliseconds; -1: it has no end; -2: there is no such key.

@@ -3,6 +3,8 @@
 use std::str::FromStr;
 
 use clap::{Args as Group, Subcommand};
+use rpcache::KeyPattern;
+use rpcache::fibonacci::{N, ParseError};
 
 use super::Redis;
 use crate::values::Asked;
@@ -19,8 +21,16 @@ pub(crate) enum CacheAction {
     Get(CacheGet),
     /// List the keys, in no order
     Ls(CacheLs),
+    /// Print how long stored answers have to live; exit code 1 if one is not there
+    Ttl(CacheTtl),
     /// Remove stored answers
     Rm(CacheRm),
+    /// Check what is stored; exit code 1 if something is wrong
+    Verify(CacheVerify),
+    /// How much is stored, how well it serves, who works
+    Stats(CacheStats),
+    /// All that Redis knows about one number
+    Explain(CacheExplain),
 }
 
 #[derive(Debug, Group)]
@@ -29,22 +39,136 @@ pub(crate) struct CacheGet {
     #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Asked::from_str)]
     pub(crate) asked: Vec<Asked>,
 
+    /// One JSON object a line: `argument`, `answer` or `error`
+    #[arg(long)]
+    pub(crate) json: bool,
+
     #[command(flatten)]
     pub(crate) redis: Redis,
 }
 
 #[derive(Debug, Group)]
+#[command(after_help = "\
+Only this namespace's keys of fib are listed, each as soon as Redis has found it. One that is
+stored or removed meanwhile may be left out, and one may be listed twice.")]
 pub(crate) struct CacheLs {
+    /// Only these, as a glob for what is behind `fib:`: '1*', '10?', '[12]0'
+    pub(crate) pattern: Option<KeyPattern>,
+
+    /// How long each has to live, and its bytes
+    #[arg(short, long)]
+    pub(crate) long: bool,
+
+    /// One JSON object a line: `key`; with --long `ttl_ms` (null: for ever) and `size` (null: it is
+    /// no string)
+    #[arg(long)]
+    pub(crate) json: bool,
+
     #[command(flatten)]
     pub(crate) redis: Redis,
 }
 
 #[derive(Debug, Group)]
-pub(crate) struct CacheRm {
+pub(crate) struct CacheTtl {
     /// Numbers and ranges
     #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Asked::from_str)]
     pub(crate) asked: Vec<Asked>,
 
+    /// One JSON object a line: `argument`, `ttl_ms` (null: for ever) or `error`
+    #[arg(long)]
+    pub(crate) json: bool,
+
     #[command(flatten)]
     pub(crate) redis: Redis,
+}
+
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Nothing but this namespace's keys of fib is removed, by any pattern. Leases stay: what is being
+computed is stored when it is done.")]
+#[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
+pub(crate) struct CacheRm {
+    /// Numbers and ranges
+    #[arg(required_unless_present_any = ["pattern", "all"], value_name = "N")]
+    #[arg(allow_negative_numbers = true, value_parser = Asked::from_str)]
+    pub(crate) asked: Vec<Asked>,
+
+    /// All that match, as `ls` lists them; asks first
+    #[arg(long, conflicts_with = "asked")]
+    pub(crate) pattern: Option<KeyPattern>,
+
+    /// All of them; asks first
+    #[arg(long, conflicts_with_all = ["asked", "pattern"])]
+    pub(crate) all: bool,
+
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+
+    /// Print the keys, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// `removed` as a JSON object; with --dry-run one with a `key` a line, then `would_remove`
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) redis: Redis,
+}
+
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Each wrong one is printed: its key, and what is wrong. Calls would not believe it either, and
+compute and store it again.
+
+Exit codes: 0 all is right, or was removed; 1 something is wrong.")]
+pub(crate) struct CacheVerify {
+    /// Only so many, drawn at random: from all keys up to a million, else from a million of them
+    /// from a random place on
+    #[arg(long, value_name = "N")]
+    pub(crate) sample: Option<usize>,
+
+    /// Remove what is wrong, unless it has changed meanwhile
+    #[arg(long)]
+    pub(crate) repair: bool,
+
+    /// One JSON object a line: `key`, `wrong`, `message`, `removed`; at the end the counts
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) redis: Redis,
+}
+
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Above a hundred thousand keys, answers and leases are estimated from as many. Hits, misses and
+evictions are all of this Redis, whoever caused them. Workers have told of themselves in the last
+ten seconds.")]
+pub(crate) struct CacheStats {
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) redis: Redis,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct CacheExplain {
+    /// The number
+    #[arg(value_name = "N", allow_negative_numbers = true, value_parser = number)]
+    pub(crate) n: N,
+
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) redis: Redis,
+}
+
+fn number(text: &str) -> Result<N, ParseError> {
+    text.parse()
 }

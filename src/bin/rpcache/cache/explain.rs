@@ -1,0 +1,150 @@
+//! `rpcache cache explain`: why a call for this number does what it does.
+
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
+
+use rpcache::fibonacci::Fibonacci;
+use rpcache::{Cache, Error, Explained, Holder, LeaseHeld, WorkerStatus};
+use serde::Serialize;
+
+use super::{json, text};
+use crate::args::CacheExplain;
+use crate::output::Failure;
+
+#[derive(Serialize)]
+struct Explanation {
+    key: String,
+    stored: bool,
+    ttl_ms: Option<u64>,
+    size: Option<u64>,
+    /// `null` where nothing is stored.
+    verifies: Option<bool>,
+    wrong: Option<&'static str>,
+    message: Option<String>,
+    lease: Option<Lease>,
+    begun: u64,
+}
+
+#[derive(Serialize)]
+struct Lease {
+    /// `held`, `uncached` or `unknown`.
+    state: &'static str,
+    worker: Option<String>,
+    host: Option<String>,
+    pid: Option<u32>,
+    ttl_ms: Option<u64>,
+}
+
+pub(super) async fn run(args: CacheExplain) -> Result<(), Failure> {
+    let cache = Cache::open(args.redis.options());
+    let procedure = Arc::new(Fibonacci::default());
+    let explained = cache.explain(&procedure, &args.n).await?;
+    let workers = match cache.workers().await {
+        // Who may not look at them learns the rest all the same.
+        Err(Error::Refused { .. }) => Vec::new(),
+        workers => workers?,
+    };
+    let holder = holder(explained.lease.as_ref(), &workers);
+    let mut out = io::stdout().lock();
+    if args.json {
+        json(&mut out, &explanation(&explained, holder))?;
+    } else {
+        let on_terminal = io::stdout().is_terminal();
+        let rows = rows(&explained, holder, on_terminal);
+        text::print(&mut out, &rows, on_terminal)?;
+    }
+    Ok(())
+}
+
+fn holder<'a>(lease: Option<&LeaseHeld>, workers: &'a [WorkerStatus]) -> Option<&'a WorkerStatus> {
+    let Holder::Worker(id) = &lease?.holder else {
+        return None;
+    };
+    workers.iter().find(|worker| worker.id == *id)
+}
+
+fn explanation(explained: &Explained, holder: Option<&WorkerStatus>) -> Explanation {
+    let entry = explained.entry;
+    let lease = explained.lease.as_ref().map(|lease| {
+        let (state, worker) = match &lease.holder {
+            Holder::Worker(id) => ("held", Some(id.clone())),
+            Holder::Uncached => ("uncached", None),
+            _ => ("unknown", None),
+        };
+        Lease {
+            state,
+            worker,
+            host: holder.map(|worker| text::escaped(&worker.host)),
+            pid: holder.map(|worker| worker.pid),
+            ttl_ms: lease.ttl.map(text::millis),
+        }
+    });
+    Explanation {
+        key: explained.key.to_string(),
+        stored: entry.is_some(),
+        ttl_ms: entry.and_then(|entry| entry.ttl).map(text::millis),
+        size: entry.and_then(|entry| entry.size),
+        verifies: entry.map(|_| explained.wrong.is_none()),
+        wrong: explained.wrong.as_ref().map(rpcache::Wrong::code),
+        message: explained.wrong.as_ref().map(ToString::to_string),
+        lease,
+        begun: explained.begun,
+    }
+}
+
+fn rows(
+    explained: &Explained,
+    holder: Option<&WorkerStatus>,
+    for_a_person: bool,
+) -> Vec<Vec<String>> {
+    let (life, bytes): (fn(_) -> _, fn(_) -> _) = if for_a_person {
+        (text::life, text::bytes)
+    } else {
+        (text::seconds, |n| n.to_string())
+    };
+    let mut rows = vec![vec!["key".to_owned(), explained.key.to_string()]];
+    let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
+    match explained.entry {
+        None => row("stored", "no".to_owned()),
+        Some(entry) => {
+            let size = entry.size.map_or_else(|| "-".to_owned(), bytes);
+            row("stored", "yes".to_owned());
+            row("ttl", life(entry.ttl));
+            row("size", size);
+            let verifies = explained.wrong.as_ref();
+            let verifies = verifies.map_or("yes".to_owned(), |wrong| format!("no: {wrong}"));
+            row("verifies", verifies);
+        }
+    }
+    row("lease", told(explained.lease.as_ref(), holder));
+    if explained.begun > 0 {
+        let begun = text::thousands(explained.begun);
+        row(
+            "begun",
+            format!("{begun} times by workers that did not end it"),
+        );
+    }
+    rows
+}
+
+fn told(lease: Option<&LeaseHeld>, holder: Option<&WorkerStatus>) -> String {
+    let Some(lease) = lease else {
+        return "none: nobody computes it, or it is cheap".to_owned();
+    };
+    let who = match (&lease.holder, holder) {
+        (Holder::Worker(id), Some(WorkerStatus { host, pid, .. })) => {
+            format!(
+                "held by worker {id} on {}, process {pid}",
+                text::escaped(host)
+            )
+        }
+        (Holder::Worker(id), None) => format!("held by worker {id}, not heard of"),
+        (Holder::Uncached, _) => "the answer was computed and could not be stored".to_owned(),
+        (Holder::Unknown(found), _) => format!("no lease of ours: \"{found}\""),
+        _ => "held".to_owned(),
+    };
+    match lease.ttl {
+        Some(ttl) => format!("{who}; {} left", text::life(Some(ttl))),
+        None => format!("{who}; for ever"),
+    }
+}

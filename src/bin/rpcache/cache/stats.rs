@@ -1,0 +1,257 @@
+//! `rpcache cache stats`: how much is stored, how well it serves, who works.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use rpcache::fibonacci::Fibonacci;
+use rpcache::{
+    Cache, Count, Error, Lives, Precision, Procedure as _, ServerStats, Survey, WorkerStatus,
+};
+use serde::Serialize;
+
+use super::{json, text};
+use crate::args::CacheStats;
+use crate::output::Failure;
+
+/// What this login may not know is `null`.
+#[derive(Serialize)]
+struct Stats {
+    server: Option<ServerStats>,
+    survey: Option<Survey>,
+    workers: Option<Vec<WorkerStatus>>,
+}
+
+pub(super) async fn run(args: CacheStats) -> Result<(), Failure> {
+    let name = args.redis.named(Fibonacci::NAME);
+    let cache = Cache::open(args.redis.options());
+    let stats = Stats {
+        server: cache.server_stats().await?,
+        survey: permitted(cache.survey::<Fibonacci>().await)?,
+        workers: permitted(cache.workers().await)?.map(escaped),
+    };
+    stats.tell_what_is_missing();
+    let mut out = io::stdout().lock();
+    if args.json {
+        json(&mut out, &stats)?;
+        return Ok(());
+    }
+    let on_terminal = io::stdout().is_terminal();
+    let figures = if on_terminal {
+        stats.for_a_person(&name)
+    } else {
+        stats.for_a_program()
+    };
+    text::print(&mut out, &figures, on_terminal)?;
+    if let Some(workers) = stats.workers.filter(|workers| !workers.is_empty()) {
+        if on_terminal {
+            writeln!(out)?;
+        }
+        text::print(&mut out, &table(&workers, on_terminal), on_terminal)?;
+    }
+    Ok(())
+}
+
+/// Who may not ask for one thing is told the others.
+fn permitted<T>(asked: Result<T, Error>) -> Result<Option<T>, Error> {
+    match asked {
+        Err(Error::Refused { .. }) => Ok(None),
+        asked => asked.map(Some),
+    }
+}
+
+/// Whoever else writes there may have put anything there.
+fn escaped(mut workers: Vec<WorkerStatus>) -> Vec<WorkerStatus> {
+    for worker in &mut workers {
+        let texts = [
+            &mut worker.id,
+            &mut worker.host,
+            &mut worker.version,
+            &mut worker.procedure,
+            &mut worker.queue,
+        ];
+        let computing = worker.computing.iter_mut().map(|one| &mut one.key);
+        for text in texts.into_iter().chain(computing) {
+            *text = text::escaped(text);
+        }
+    }
+    workers
+}
+
+impl Stats {
+    fn tell_what_is_missing(&self) {
+        let missing = [
+            (self.server.is_none(), "about itself (INFO)"),
+            (self.survey.is_none(), "about the keys (SCAN, PTTL, STRLEN)"),
+            (self.workers.is_none(), "about the workers (MGET)"),
+        ];
+        for (_, what) in missing.iter().filter(|(is_missing, _)| *is_missing) {
+            // Nobody reads it: it is missing in what is printed, too.
+            let _ = writeln!(
+                io::stderr(),
+                "rpcache: Redis tells this login nothing {what}"
+            );
+        }
+    }
+
+    fn for_a_person(&self, name: &str) -> Vec<Vec<String>> {
+        let mut rows = Vec::new();
+        let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
+        if let Some(server) = &self.server {
+            let limit = match server.memory_limit {
+                Some(limit) => format!("of {}, {}", text::bytes(limit), server.eviction_policy),
+                None => "without a limit".to_owned(),
+            };
+            let asked = server.hits.saturating_add(server.misses);
+            let hits = text::share(server.hits, asked);
+            row("Redis", server.version.clone());
+            row("memory", format!("{} {limit}", text::bytes(server.memory)));
+            row(
+                "hit share",
+                format!("{hits} of {} lookups by anybody", text::thousands(asked)),
+            );
+            row("evicted", text::thousands(server.evicted));
+            row("expired", text::thousands(server.expired));
+        }
+        if let Some(survey) = &self.survey {
+            let Survey {
+                keys,
+                answers,
+                bytes,
+                leases,
+                ttl,
+                ..
+            } = survey;
+            if let Some(keys) = keys {
+                row("keys", text::thousands(*keys));
+            }
+            let size = counted(*bytes, text::bytes);
+            row(
+                name,
+                format!("{} answers, {size}", counted(*answers, text::thousands)),
+            );
+            row("leases", counted(*leases, text::thousands));
+            let lives = lives(ttl);
+            let all = lives.iter().map(|&(_, _, count)| count).sum();
+            for (_, name, count) in lives.into_iter().filter(|&(_, _, count)| count > 0) {
+                row(name, text::share(count, all));
+            }
+        }
+        if let Some(workers) = &self.workers {
+            row("workers", text::thousands(workers.len() as u64));
+        }
+        rows
+    }
+
+    fn for_a_program(&self) -> Vec<Vec<String>> {
+        let mut rows = Vec::new();
+        let mut row = |name: &str, value: &dyn ToString| {
+            rows.push(vec![name.to_owned(), value.to_string()]);
+        };
+        if let Some(server) = &self.server {
+            row("redis_version", &server.version);
+            row("memory", &server.memory);
+            row("memory_limit", &server.memory_limit.unwrap_or(0));
+            row("eviction_policy", &server.eviction_policy);
+            row("hits", &server.hits);
+            row("misses", &server.misses);
+            row("evicted", &server.evicted);
+            row("expired", &server.expired);
+        }
+        if let Some(survey) = &self.survey {
+            if let Some(keys) = survey.keys {
+                row("keys", &keys);
+            }
+            for (
+                name,
+                Count {
+                    count, precision, ..
+                },
+            ) in [
+                ("answers", survey.answers),
+                ("bytes", survey.bytes),
+                ("leases", survey.leases),
+            ] {
+                row(name, &count);
+                row(&format!("{name}_precision"), &precision);
+            }
+            for (name, _, count) in lives(&survey.ttl) {
+                row(name, &count);
+            }
+        }
+        rows
+    }
+}
+
+fn lives(ttl: &Lives) -> [(&'static str, &'static str, u64); 6] {
+    [
+        ("ttl_minute", "ttl up to 1m", ttl.minute),
+        ("ttl_hour", "ttl up to 1h", ttl.hour),
+        ("ttl_day", "ttl up to 1d", ttl.day),
+        ("ttl_week", "ttl up to 7d", ttl.week),
+        ("ttl_longer", "ttl longer", ttl.longer),
+        ("ttl_forever", "ttl for ever", ttl.forever),
+    ]
+}
+
+fn counted(
+    Count {
+        count, precision, ..
+    }: Count,
+    write: impl Fn(u64) -> String,
+) -> String {
+    match precision {
+        Precision::Exact => write(count),
+        precision => format!(
+            "{} {}",
+            precision.to_string().replace('-', " "),
+            write(count)
+        ),
+    }
+}
+
+fn table(workers: &[WorkerStatus], for_a_person: bool) -> Vec<Vec<String>> {
+    let head = [
+        "worker",
+        "host",
+        "pid",
+        "computing",
+        "answered",
+        "computed",
+        "cache",
+        "shared",
+        "failed",
+    ];
+    let head = head.map(|name| {
+        if for_a_person {
+            name.to_uppercase()
+        } else {
+            name.to_owned()
+        }
+    });
+    let mut rows = vec![head.to_vec()];
+    rows.extend(workers.iter().map(|worker| {
+        let counts = &worker.counts;
+        let mut row = vec![
+            worker.id.clone(),
+            worker.host.clone(),
+            worker.pid.to_string(),
+        ];
+        let numbers = [
+            worker.computing.len() as u64,
+            counts.answered,
+            counts.computed,
+            counts.cache,
+            counts.shared,
+            counts.failed,
+        ];
+        let write = |n: u64| {
+            if for_a_person {
+                text::thousands(n)
+            } else {
+                n.to_string()
+            }
+        };
+        row.extend(numbers.map(write));
+        row
+    }));
+    rows
+}
