@@ -12,7 +12,7 @@ use crate::servers::Servers;
 use crate::table::{Goal, Table};
 
 const LAST: u32 = 99_999;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 /// As our client does: two commands at once, of 256 keys at most, of half a megabyte at most.
 const AT_ONCE: usize = 2;
@@ -22,7 +22,9 @@ const DIGITS_EACH: f64 = 0.209;
 
 pub(crate) async fn run(table: &mut Table) {
     let servers = Servers::start();
-    let _worker = servers.workers(1, &[]).await;
+    // Answers that came too late for Redis would be missing in what follows.
+    let patient = ["--cache-budget", "10s"];
+    let _worker = servers.workers(1, &patient).await;
     let range = format!("0..{LAST}");
     let (amqp, redis) = (servers.amqp_url(), servers.redis.url());
     let servers_named = [
@@ -35,7 +37,7 @@ pub(crate) async fn run(table: &mut Table) {
     ];
     let answers = f64::from(LAST) + 1.0;
 
-    let mut warm = rpcache(&[&["warm", &range], &servers_named[..]].concat());
+    let mut warm = rpcache(&[&["warm", &range], &servers_named[..], &patient].concat());
     let (took, _) = measured(&mut warm).await;
     table.tell("warm, cold: answers stored", "1/s", &[answers / took]);
 
