@@ -14,6 +14,7 @@
 )]
 
 mod bad_input;
+mod bench;
 mod cache;
 mod cache_faults;
 mod cache_manage;

@@ -1,5 +1,6 @@
 //! What can be typed. Parsing does nothing; what was typed becomes the library's options here.
 
+mod bench;
 mod cache;
 mod call;
 mod worker;
@@ -10,6 +11,7 @@ use clap::builder::Resettable;
 use clap::{Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use rpcache::{AmqpUrl, CacheOptions, Namespace, QueueName, RedisUrl};
 
+pub(crate) use self::bench::{Bench, Distribution};
 pub(crate) use self::cache::{
     Cache, CacheAction, CacheExplain, CacheGet, CacheLs, CacheRm, CacheStats, CacheTtl, CacheVerify,
 };
@@ -23,6 +25,7 @@ Examples:
   rpcache call 30                 832040
   rpcache call 30 31 100..110     many, in the order asked
   rpcache warm 0..100000          store what is missing
+  rpcache bench                   how fast that is here
   rpcache cache get 30            what Redis holds, as `redis-cli GET fib:30` would show
   rpcache cache stats             how much is stored, and who works
 
@@ -73,6 +76,8 @@ pub(crate) enum Command {
     Warm(Warm),
     /// Look into the cache, check it, tidy it up
     Cache(Cache),
+    /// Measure calls: how many a second, how long each, from where
+    Bench(Bench),
 }
 
 #[derive(Debug, Group)]

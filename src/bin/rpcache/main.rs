@@ -4,6 +4,7 @@
 //! to stderr.
 
 mod args;
+mod bench;
 mod cache;
 mod call;
 mod input;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         ),
         // It mostly waits, and one thread starts faster.
         Command::Call(call) => on_threads(&mut Builder::new_current_thread(), call::run(call)),
+        Command::Bench(bench) => on_threads(&mut Builder::new_multi_thread(), bench::run(bench)),
         Command::Cache(cache) => on_threads(&mut Builder::new_current_thread(), cache::run(cache)),
     };
     match ended {

@@ -153,7 +153,9 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         .unwrap_or_else(|| in_one_line(&error.to_string()));
     let subcommand = std::env::args().nth(1);
     let help = match subcommand.as_deref() {
-        Some(known @ ("worker" | "call" | "warm" | "cache")) => format!("rpcache {known} --help"),
+        Some(known @ ("worker" | "call" | "warm" | "cache" | "bench")) => {
+            format!("rpcache {known} --help")
+        }
         _ => "rpcache --help".to_owned(),
     };
     Failure::new(2, format!("{message}; see {help}")).report()
@@ -205,7 +207,9 @@ fn without_secret(word: &str) -> &str {
 pub(crate) fn log_to_stderr(command: &Command, verbose: u8) {
     let (all, cache) = match (verbose, command) {
         (0, Command::Worker(_)) => (LevelFilter::INFO, LevelFilter::INFO),
-        (0, Command::Call(_) | Command::Warm(_)) => (LevelFilter::ERROR, LevelFilter::WARN),
+        (0, Command::Call(_) | Command::Warm(_) | Command::Bench(_)) => {
+            (LevelFilter::ERROR, LevelFilter::WARN)
+        }
         (0, Command::Cache(_)) => (LevelFilter::ERROR, LevelFilter::ERROR),
         (1, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG),
         _ => (LevelFilter::TRACE, LevelFilter::TRACE),
@@ -226,7 +230,7 @@ pub(crate) fn log_to_stderr(command: &Command, verbose: u8) {
     match command {
         Command::Worker(_) => registry.with(lines).init(),
         // A line or two at most: when they were written is known.
-        Command::Call(_) | Command::Warm(_) | Command::Cache(_) => {
+        Command::Call(_) | Command::Warm(_) | Command::Cache(_) | Command::Bench(_) => {
             registry.with(lines.without_time()).init();
         }
     }

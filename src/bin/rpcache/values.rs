@@ -156,3 +156,18 @@ pub(crate) fn size(text: &str) -> Result<usize, String> {
         .and_then(|(number, each)| number.checked_mul(each))
         .ok_or_else(|| "expected something like 500, 64kB or 1MB".to_owned())
 }
+
+/// A part of the whole, from 0 to 1.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    between(text, 1.0).ok_or_else(|| "expected a share from 0 to 1 such as 0.9".to_owned())
+}
+
+/// An exponent of Zipf's law.
+pub(crate) fn skew(text: &str) -> Result<f64, String> {
+    between(text, 10.0).ok_or_else(|| "expected a number from 0 to 10 such as 0.8".to_owned())
+}
+
+fn between(text: &str, most: f64) -> Option<f64> {
+    let number: f64 = text.parse().ok()?;
+    (0.0..=most).contains(&number).then_some(number)
+}

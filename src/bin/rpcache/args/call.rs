@@ -95,11 +95,7 @@ impl Call {
         CallOptions {
             timeout: self.timeout,
             wait: self.wait,
-            cache: match (self.no_cache, self.refresh) {
-                (true, _) => CacheUse::Bypass,
-                (false, true) => CacheUse::Refresh,
-                (false, false) => CacheUse::Normal,
-            },
+            cache: cache_use(self.no_cache, self.refresh),
         }
     }
 
@@ -124,7 +120,16 @@ impl Warm {
     }
 }
 
-fn client_options(broker: Broker, caching: Caching) -> ClientOptions {
+/// What `--no-cache` and `--refresh` mean.
+pub(super) fn cache_use(no_cache: bool, refresh: bool) -> CacheUse {
+    match (no_cache, refresh) {
+        (true, _) => CacheUse::Bypass,
+        (false, true) => CacheUse::Refresh,
+        (false, false) => CacheUse::Normal,
+    }
+}
+
+pub(super) fn client_options(broker: Broker, caching: Caching) -> ClientOptions {
     let mut cache = caching.options();
     cache.connect_first = true;
     let mut options = ClientOptions::new(broker.amqp_url, cache);

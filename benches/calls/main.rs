@@ -1,0 +1,57 @@
+//! Calls through rpcache, measured against what stands below it: `scripts/bench NAME`.
+//!
+//! Servers of its own, workers as processes. Ours and the limit take turns, so that whatever else the
+//! machine does meets both alike; what counts is the ratio within one run. This program is also the
+//! worker and the raw client of its own runs: see [`role`].
+
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a run that cannot go on ends by panicking"
+)]
+
+mod batch;
+mod echo;
+mod hit;
+mod hit_command;
+mod miss;
+mod miss_command;
+mod options;
+mod processes;
+mod raw;
+mod role;
+mod servers;
+mod stampede;
+mod support;
+mod table;
+mod tasks;
+mod worker;
+
+use options::Options;
+use table::Table;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        if role::played().await {
+            return;
+        }
+        let options = Options::parse(std::env::args().skip(1));
+        let mut table = Table::default();
+        match options.name.as_str() {
+            "hit" => hit::run(&mut table).await,
+            "miss" => miss::run(&mut table).await,
+            "stampede" => stampede::run(&mut table).await,
+            "hit-command" => hit_command::run(&options, &mut table).await,
+            "miss-command" => miss_command::run(&options, &mut table).await,
+            "batch" => batch::run(&mut table).await,
+            "worker" => worker::run(&mut table).await,
+            name => panic!("no such measurement: {name}"),
+        }
+        table.print();
+        options.write(&table);
+    });
+}

@@ -1,0 +1,44 @@
+//! `miss-command`: one miss by one process, against one RPC by lapin alone to the same worker.
+
+use crate::options::Options;
+use crate::processes::{command, milliseconds, prints, rpcache};
+use crate::servers::Servers;
+use crate::table::{Goal, Table};
+
+/// Each takes four numbers up to 1000 that nobody has asked for: all are cheap.
+const ROUNDS: usize = 250;
+
+pub(crate) async fn run(options: &Options, table: &mut Table) {
+    let servers = Servers::start();
+    let _worker = servers.workers(1, &[]).await;
+    let (amqp, redis) = (servers.amqp_url(), servers.redis.url());
+    let small = format!("{amqp}?frame_max=8192");
+    prints(&mut command(&options.raw_rpc, &[&amqp, "30"]), "832040");
+    prints(&mut command(&options.raw_rpc, &[&small, "30"]), "832040");
+    servers.redis.run::<()>(&["UNLINK", "fib:30"]).await;
+
+    let [mut ours, mut ours_small, mut default, mut small_frames] = [(); 4].map(|()| Vec::new());
+    for round in 0..ROUNDS {
+        let [a, b, c, d] = [1, 2, 3, 4].map(|i| (4 * round + i).to_string());
+        let call = ["call", &a, "--amqp-url", &amqp, "--redis-url", &redis];
+        ours.push(milliseconds(&mut rpcache(&call)));
+        let call = ["call", &d, "--amqp-url", &small, "--redis-url", &redis];
+        ours_small.push(milliseconds(&mut rpcache(&call)));
+        default.push(milliseconds(&mut command(&options.raw_rpc, &[&amqp, &b])));
+        small_frames.push(milliseconds(&mut command(&options.raw_rpc, &[&small, &c])));
+    }
+    for (flavour, limit) in [("", &default), (", frame_max 8192", &small_frames)] {
+        table.add(
+            format!("rpcache call N, against lapin{flavour}"),
+            "ms",
+            (&ours, limit),
+            Goal::AtMost(1.2),
+        );
+    }
+    table.add(
+        "the same, frame_max 8192 in both URLs",
+        "ms",
+        (&ours_small, &small_frames),
+        Goal::AtMost(1.2),
+    );
+}

@@ -1,0 +1,52 @@
+//! Commands, timed from fork to wait; and what the kernel tells of running ones.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::support::lifetime;
+
+/// A command that takes its time out of nothing but its arguments.
+pub(crate) fn command(program: impl AsRef<Path>, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program.as_ref());
+    command
+        .args(arguments)
+        .process_group(lifetime::group())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+pub(crate) fn rpcache(arguments: &[&str]) -> Command {
+    command(env!("CARGO_BIN_EXE_rpcache"), arguments)
+}
+
+/// Milliseconds from its start to its end, which must be a success.
+pub(crate) fn milliseconds(command: &mut Command) -> f64 {
+    let start = Instant::now();
+    let status = command.status().expect("it can be started");
+    let took = start.elapsed().as_secs_f64() * 1e3;
+    assert!(status.success(), "{command:?}: {status}");
+    took
+}
+
+/// Fails unless it prints this: a program that fails fast must win nothing.
+pub(crate) fn prints(command: &mut Command, expected: &str) {
+    let output = command
+        .stdout(Stdio::piped())
+        .output()
+        .expect("it can be started");
+    command.stdout(Stdio::null());
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(printed.trim_end(), expected, "{command:?}");
+}
+
+/// A line of /proc/PID/status such as `VmRSS`, in MB; `None` when the process has ended.
+pub(crate) fn memory(process: u32, line: &str) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|found| found.starts_with(line))?;
+    let kilobytes: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes / 1024.0)
+}
