@@ -11,6 +11,9 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
+/// In bytes. Larger bodies come in several frames.
+const SMALL_FRAME: u32 = 8192;
+
 /// A dead broker is noticed after two heartbeats.
 const HEARTBEAT_SECONDS: u16 = 5;
 
@@ -52,6 +55,17 @@ impl AmqpUrl {
         let mut nodes = self.nodes.clone();
         fastrand::shuffle(&mut nodes);
         nodes
+    }
+
+    /// The same with frames of 8 kB, where the URL does not say otherwise: for a connection that
+    /// carries one call. What a connection sets aside in memory grows with its frames, and filling
+    /// that takes longer than all the rest of one call.
+    pub(crate) fn with_small_frames(&self) -> Self {
+        let mut small = self.clone();
+        for node in &mut small.nodes {
+            node.query.frame_max.get_or_insert(SMALL_FRAME);
+        }
+        small
     }
 
     fn node(text: &str) -> Result<(AMQPUri, String), String> {

@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline};
 use sha2::{Digest, Sha256};
+use tokio::time::{sleep, timeout};
 
-use super::connection::Connection;
+use super::connection::{Connection, Unanswered};
 use super::key::Key;
 
 /// A holder that is frozen for longer is overtaken.
@@ -23,6 +24,9 @@ const LEASE: Duration = Duration::from_secs(3);
 
 /// How often it is renewed while computing.
 const RENEW: Duration = Duration::from_secs(1);
+
+/// Between two attempts to release one while Redis is away.
+const RELEASE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a lease is left as when there is nothing to wait for: the answer cannot be stored.
 pub(super) const UNCACHED: &str = "uncached";
@@ -185,7 +189,7 @@ impl Lease {
 
     async fn renew_for_ever(&self) -> Infallible {
         loop {
-            tokio::time::sleep(RENEW).await;
+            sleep(RENEW).await;
             let renewal = self.script(RENEWAL, &[&millis(LEASE)]);
             // Late or refused: tried again in a second.
             let _ = self.connection.run::<()>(&renewal, self.budget).await;
@@ -199,17 +203,17 @@ impl Lease {
 
     /// Releases it now.
     pub(super) async fn release(mut self, limit: Duration) {
-        self.ended = true;
         let release = self.script(RELEASE, &[]);
-        // Failing that, it runs out.
-        let _ = self.connection.run::<()>(&release, limit).await;
+        let released = self.connection.run::<()>(&release, limit).await;
+        // Otherwise it is tried on when this is dropped.
+        self.ended = !matches!(released, Err(Unanswered::Unavailable));
     }
 
     /// Tells those who wait for it that no answer will be stored.
     pub(super) async fn leave_uncached(mut self, limit: Duration) {
-        self.ended = true;
         let leave = self.script(LEAVE, &[UNCACHED, &millis(UNCACHED_FOR)]);
-        let _ = self.connection.run::<()>(&leave, limit).await;
+        let left = self.connection.run::<()>(&leave, limit).await;
+        self.ended = !matches!(left, Err(Unanswered::Unavailable));
     }
 
     /// Removes another worker's lease for the same request, which was lost there.
@@ -230,7 +234,8 @@ impl Lease {
 }
 
 impl Drop for Lease {
-    /// Nobody waits for it to run out if its holder gives up. Bounded by the cache budget.
+    /// Nobody waits for it to run out if its holder gives up, or cannot tell Redis that it has ended:
+    /// that is tried for as long as the lease can last.
     fn drop(&mut self) {
         if self.ended {
             return;
@@ -240,9 +245,11 @@ impl Drop for Lease {
         };
         let release = self.script(RELEASE, &[]);
         let (connection, budget) = (Arc::clone(&self.connection), self.budget);
-        runtime.spawn(async move {
-            let _ = connection.run::<()>(&release, budget).await;
-        });
+        runtime.spawn(timeout(LEASE, async move {
+            while let Err(Unanswered::Unavailable) = connection.run::<()>(&release, budget).await {
+                sleep(RELEASE_PAUSE).await;
+            }
+        }));
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Answered, Call, CallOptions, Client, Found, Looked};
 use crate::cache::{Gave, Key};
@@ -46,7 +47,7 @@ impl<P: Procedure> Client<P> {
     /// is taken.
     ///
     /// Dropping the stream drops the calls that are under way.
-    pub fn call_many<T>(
+    pub fn call_many<T: Send + 'static>(
         &self,
         arguments: impl Stream<Item = (T, Result<P::Argument, Error>)>,
         options: CallOptions,
@@ -61,8 +62,15 @@ impl<P: Procedure> Client<P> {
             }),
         });
         chunks(asked, Arc::clone(&size))
-            .map(move |chunk| self.look_at_all(chunk, options.cache, Arc::clone(&size)))
+            .map(move |chunk| {
+                // A task of its own: checking is work that another thread can do meanwhile.
+                let (client, size) = (self.clone(), Arc::clone(&size));
+                let look = async move { client.look_at_all(chunk, options.cache, size).await };
+                AbortOnDropHandle::new(tokio::spawn(look))
+            })
             .buffered(CHUNKS)
+            // The runtime is being shut down: nobody will see the answers.
+            .map(Result::unwrap_or_default)
             .flat_map(stream::iter)
             .map(move |(asked, looked)| self.end_one(asked, looked))
             .buffered(WINDOW)

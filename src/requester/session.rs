@@ -172,7 +172,7 @@ impl Supervisor {
     async fn open(&self) -> Result<Held, Error> {
         let url = &self.options.url;
         if self.options.one_shot {
-            let connection = broker::connect(url, "call").await?;
+            let connection = broker::connect(&url.with_small_frames(), "call").await?;
             let channels = broker::bounded(url, open_direct(&connection)).await?;
             Ok(Held::new(channels, (connection, None)))
         } else {

@@ -29,15 +29,15 @@ fn main() -> ExitCode {
     output::log_to_stderr(&args.command, args.verbose);
     let ended = match args.command {
         Command::Worker(worker) => {
-            on_threads(&mut Builder::new_multi_thread(), worker::run(worker))
+            on_threads(&mut Builder::new_current_thread(), worker::run(worker))
         }
         // Whoever reads stdout may pause: that must not stop what keeps the connections alive.
         Command::Call(call) if call.is_many() => on_threads(
-            Builder::new_multi_thread().worker_threads(1),
+            Builder::new_multi_thread().worker_threads(2),
             call::run(call),
         ),
         Command::Warm(warm) => on_threads(
-            Builder::new_multi_thread().worker_threads(1),
+            Builder::new_multi_thread().worker_threads(2),
             warm::run(warm),
         ),
         // It mostly waits, and one thread starts faster.
