@@ -99,24 +99,22 @@ impl<P: Procedure> Desk<P> {
         expires: Instant,
     ) -> Option<Option<Reply>> {
         let (key, argument) = (&wanted.key, &wanted.argument);
-        // This worker computes it: then it has lost its session, not its life.
+        let mut budget = self.cache.budget();
+        // First of all: fresh ones may wait for what the former holder does not compute any more.
+        self.cache.take_over(key, &wanted.token, &mut budget).await;
+        // This worker is at it: it has lost its session, not its life, or others want the same.
         if self.flights.is_aloft(&(key.clone(), wanted.cache)) {
             return Some(None);
         }
-        let mut budget = self.cache.budget();
         if wanted.cache == CacheUse::Normal {
             let procedure = self.computer.procedure();
             let lookup = self.cache.lookup(key.clone(), procedure, argument, expires);
-            match lookup.await {
-                Lookup::Hit(answer) => {
-                    return Some(Some(self.answered(answer.to_string(), Source::Cache, true)));
-                }
-                Lookup::Miss(vacancy) => budget = vacancy.budget,
+            if let Lookup::Hit(answer) = lookup.await {
+                return Some(Some(self.answered(answer.to_string(), Source::Cache, true)));
             }
         }
         let wait = wanted.arrival.after_fresh();
         post.lost.run_until_cancelled(wait).await?;
-        self.cache.take_over(key, &wanted.token, &mut budget).await;
         Some(None)
     }
 
