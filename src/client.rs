@@ -168,6 +168,15 @@ impl Call {
             deadline: tokio::time::Instant::from_std(deadline),
         }
     }
+
+    /// The same after a wait that is not its own.
+    fn later_by(self, waited: Duration) -> Self {
+        Self {
+            started: self.started + waited,
+            deadline: self.deadline + waited,
+            ..self
+        }
+    }
 }
 
 impl<P: Procedure> Clone for Client<P> {

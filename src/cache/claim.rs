@@ -46,6 +46,10 @@ impl Cache {
         argument: &Arc<P::Argument>,
     ) -> Claim<P::Answer> {
         let mut vacancy = self.vacancy(key);
+        if !self.connection.is_up() {
+            // Nothing will be sent: there will be nothing to release.
+            return Claim::Vacant(vacancy);
+        }
         let lease = self.lease(&vacancy.key, token);
         let mut commands = redis::pipe();
         commands.ignore_errors().add_command(lease.take());

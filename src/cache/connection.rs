@@ -100,6 +100,11 @@ impl Connection {
         up.is_ok().then_some(())
     }
 
+    /// Whether commands would be sent at this moment.
+    pub(crate) fn is_up(&self) -> bool {
+        self.slot.load().is_some()
+    }
+
     pub(crate) fn state(&self) -> State {
         self.state.borrow().clone()
     }

@@ -33,6 +33,8 @@ const CHUNK_BYTES: usize = 512 * 1024;
 struct Asked<T, P: Procedure> {
     label: T,
     call: Call,
+    /// When the look for it had ended.
+    looked: Instant,
     argument: Result<(Key, Arc<P::Argument>), Error>,
 }
 
@@ -43,8 +45,8 @@ impl<P: Procedure> Client<P> {
     /// An argument comes with a label, which comes back with its answer; in its place there may be an
     /// error, which keeps that place. What is ready of `arguments` is looked up in Redis together
     /// (`MGET`), and only misses become requests, 256 at once at most. Memory is bounded by some 256
-    /// answers, however long `arguments` is. A call's time runs from the moment at which its argument
-    /// is taken.
+    /// answers, however long `arguments` is. The time that a call waits for its turn to
+    /// become a request is not counted.
     ///
     /// Dropping the stream drops the calls that are under way.
     pub fn call_many<T: Send + 'static>(
@@ -56,6 +58,7 @@ impl<P: Procedure> Client<P> {
         let asked = arguments.map(move |(label, argument)| Asked {
             label,
             call: Call::new(options),
+            looked: Instant::now(),
             argument: argument.map(|argument| {
                 let argument = Arc::new(argument);
                 (self.inner.cache.key::<P>(&argument), argument)
@@ -107,6 +110,10 @@ impl<P: Procedure> Client<P> {
                 }
                 _ => Looked::Miss(None),
             };
+            let one = Asked {
+                looked: Instant::now(),
+                ..one
+            };
             (one, looked)
         };
         chunk.into_iter().map(look).collect()
@@ -123,7 +130,9 @@ impl<P: Procedure> Client<P> {
                 Ok(Found::in_cache(answer).answered(asked.call.started))
             }
             (Ok((key, argument)), Looked::Miss(vacancy)) => {
-                self.ask(key, argument, vacancy, asked.call).await
+                // Its turn has come: what lay before it, and whoever reads, took their own time.
+                let call = asked.call.later_by(asked.looked.elapsed());
+                self.ask(key, argument, vacancy, call).await
             }
         };
         (asked.label, ended)

@@ -124,7 +124,6 @@ impl Supervisor {
     /// One session after another; ends when it was asked to and has closed the last one.
     async fn keep_a_session(&self) {
         let mut attempt = 0;
-        let mut seen = None;
         let mut lost_at: Option<Instant> = None;
         loop {
             let opening = self.stop.run_until_cancelled(self.open()).await;
@@ -134,6 +133,8 @@ impl Supervisor {
                     let opened = Instant::now();
                     self.state
                         .send_replace(State::Up(Arc::clone(&held.session)));
+                    // After a loss, workers reconnect as we do: as if one had just been seen.
+                    let seen = lost_at.map(|_| opened);
                     let lost = self.serve(&mut held, seen).await;
                     // In this order: who registers a waiter after the second line finds the
                     // session closed when it publishes.
@@ -149,7 +150,6 @@ impl Supervisor {
                     };
                     warn!("lost RabbitMQ: {error}; reconnecting");
                     lost_at = Some(Instant::now());
-                    seen = lost_at;
                     attempt = if opened.elapsed() < LIVED {
                         attempt + 1
                     } else {

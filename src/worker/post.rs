@@ -144,17 +144,19 @@ impl Post {
             Some(Err(error)) => return Err(error.to_string()),
             None => return Err(lost()),
         };
-        let replied = async {
+        let open = async {
             let channel = broker::open_channel(&connection).await?;
             channel
                 .confirm_select(ConfirmSelectOptions::default())
                 .await?;
+            Ok(channel)
+        };
+        // During an alarm the reply waits, as those on the common connection do.
+        let reply = async {
+            let channel = broker::bounded_lapin(open).await?;
             publish(&channel, to.clone(), body, properties).await
         };
-        let replied = self
-            .lost
-            .run_until_cancelled(broker::bounded_lapin(replied))
-            .await;
+        let replied = self.lost.run_until_cancelled(reply).await;
         match replied {
             Some(Ok(())) => {
                 broker::close(&connection).await;

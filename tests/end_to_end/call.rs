@@ -196,3 +196,15 @@ async fn algorithms_agree() {
         }
     }
 }
+
+#[tokio::test]
+async fn lines_of_stdin_behind_one_that_is_refused_are_asked_for() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    let line = "(head -c 3000 /dev/zero | tr '\\0' 9; echo; printf '\\377\\n30\\nx\\n31\\n') \
+                | $RPCACHE call - --keep-going";
+    let finished = setup.knowing(Program::shell(line)).run().await;
+    assert_eq!(finished.code, Some(2), "{finished:#?}");
+    assert_eq!(finished.stdout, "30\t832040\n31\t1346269\n");
+    assert_eq!(finished.stderr.lines().count(), 3, "{finished:#?}");
+}

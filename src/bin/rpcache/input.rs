@@ -1,12 +1,14 @@
 //! What is asked for, as a stream: numbers from the command line and from stdin, one after another.
 
 use std::fmt;
+use std::io;
 
 use futures_util::future::Either;
 use futures_util::{Stream, StreamExt as _, stream};
 use rpcache::fibonacci::N;
 use rpcache::{Error, ErrorCode};
-use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
+use tokio_util::bytes::BytesMut;
+use tokio_util::codec::{Decoder, FramedRead, LinesCodec, LinesCodecError};
 
 use crate::values::{Asked, Input};
 
@@ -46,25 +48,53 @@ fn numbers(asked: Asked) -> impl Iterator<Item = Wanted> {
 }
 
 fn lines() -> impl Stream<Item = Wanted> {
-    let codec = LinesCodec::new_with_max_length(LONGEST_LINE);
-    FramedRead::new(tokio::io::stdin(), codec)
+    let lines = Lines(LinesCodec::new_with_max_length(LONGEST_LINE));
+    FramedRead::new(tokio::io::stdin(), lines)
         .filter(|line| {
-            let blank = matches!(line, Ok(line) if line.trim().is_empty());
+            let blank = matches!(line, Ok(Ok(line)) if line.trim().is_empty());
             std::future::ready(!blank)
         })
         .flat_map(|line| match line {
-            Ok(line) => match line.trim().parse::<Asked>() {
+            Ok(Ok(line)) => match line.trim().parse::<Asked>() {
                 Ok(asked) => Either::Left(stream::iter(numbers(asked))),
                 Err(reason) => Either::Right(refused(line, reason)),
             },
-            Err(LinesCodecError::MaxLineLengthExceeded) => Either::Right(refused(
-                "a line of stdin".to_owned(),
-                format!("longer than {LONGEST_LINE} bytes"),
-            )),
-            Err(LinesCodecError::Io(error)) => {
-                Either::Right(refused("stdin".to_owned(), error.to_string()))
-            }
+            Ok(Err(reason)) => Either::Right(refused("a line of stdin".to_owned(), reason)),
+            Err(error) => Either::Right(refused("stdin".to_owned(), error.to_string())),
         })
+}
+
+/// Lines, where one that cannot be read is an item and not the end.
+struct Lines(LinesCodec);
+
+impl Lines {
+    fn item(
+        line: Result<Option<String>, LinesCodecError>,
+    ) -> io::Result<Option<Result<String, String>>> {
+        match line {
+            Ok(line) => Ok(line.map(Ok)),
+            Err(LinesCodecError::MaxLineLengthExceeded) => {
+                Ok(Some(Err(format!("longer than {LONGEST_LINE} bytes"))))
+            }
+            Err(LinesCodecError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                Ok(Some(Err("not UTF-8 text".to_owned())))
+            }
+            Err(LinesCodecError::Io(error)) => Err(error),
+        }
+    }
+}
+
+impl Decoder for Lines {
+    type Item = Result<String, String>;
+    type Error = io::Error;
+
+    fn decode(&mut self, text: &mut BytesMut) -> io::Result<Option<Self::Item>> {
+        Self::item(self.0.decode(text))
+    }
+
+    fn decode_eof(&mut self, text: &mut BytesMut) -> io::Result<Option<Self::Item>> {
+        Self::item(self.0.decode_eof(text))
+    }
 }
 
 fn refused(line: String, message: String) -> impl Stream<Item = Wanted> {
