@@ -224,6 +224,11 @@ impl Reply {
         }
     }
 
+    /// The request's time ran out before it was begun.
+    pub(crate) fn is_expired(&self) -> bool {
+        matches!(&self.outcome, Err(failure) if failure.code == ErrorCode::Expired)
+    }
+
     /// Body and properties. `id` is the request's correlation id, the only property copied.
     pub(crate) fn write(self, id: Option<&ShortString>) -> (Arc<Vec<u8>>, BasicProperties) {
         let (body, headers) = match self.outcome {

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use self::pending::{MOST_IN_FLIGHT, Outcome, Pending};
 use self::retry_budget::RetryBudget;
 use self::session::{Session, State, Supervisor};
-use crate::error::{Error, ErrorCode};
+use crate::error::Error;
 use crate::message::{self, CacheUse, Reply};
 use crate::server_url::AmqpUrl;
 use crate::single_flight::Deadline;
@@ -114,7 +114,7 @@ impl Requester {
             };
             outdated += outlived(&mut expires);
             match outcome {
-                Outcome::Reply(reply) if expired(&reply) && outdated > 0 => outdated -= 1,
+                Outcome::Reply(reply) if reply.is_expired() && outdated > 0 => outdated -= 1,
                 Outcome::Reply(reply) => return Ok(reply),
                 Outcome::Failed(error) => return Err(error),
                 Outcome::Nacked if nacked => {
@@ -222,8 +222,4 @@ impl Requester {
         // A broker that does not answer is not waited for; the socket goes all the same.
         let _ = timeout(CLOSE_DEADLINE, closed).await;
     }
-}
-
-fn expired(reply: &Reply) -> bool {
-    matches!(&reply.outcome, Err(failure) if failure.code == ErrorCode::Expired)
 }

@@ -117,11 +117,11 @@ where
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let (mut outcome, own) = match self.lock().entry(key.clone()) {
+        let (mut outcome, begun) = match self.lock().entry(key.clone()) {
             Entry::Occupied(flight) => {
                 let flight = flight.get();
                 flight.deadline.extend(deadline);
-                (flight.outcome.subscribe(), false)
+                (flight.outcome.subscribe(), None)
             }
             Entry::Vacant(vacant) => {
                 let (sender, receiver) = watch::channel(None);
@@ -136,10 +136,14 @@ where
                     flight,
                     flights: Arc::clone(&self.flights),
                 };
-                tokio::spawn(seat.fly(work));
-                (receiver, true)
+                (receiver, Some(seat.fly(work)))
             }
         };
+        let own = begun.is_some();
+        if let Some(flight) = begun {
+            // Without the lock: a runtime that is being shut down drops it right here.
+            tokio::spawn(flight);
+        }
         let landed = match outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone(),
             Err(_) => None,

@@ -9,6 +9,7 @@ use tokio::task::{JoinSet, yield_now};
 
 use super::session::Publication;
 use super::*;
+use crate::error::ErrorCode;
 use crate::interleavings::{millis, of_each_seed, shuffled};
 use crate::message::Failure;
 
@@ -313,14 +314,14 @@ impl Met {
         };
         for outcome in before {
             let retriable = match outcome {
-                Outcome::Reply(reply) => expired(reply),
+                Outcome::Reply(reply) => reply.is_expired(),
                 Outcome::Failed(_) => false,
                 Outcome::Lost | Outcome::Unroutable | Outcome::Nacked => true,
             };
             assert!(retriable, "asked again after {outcome:?}");
         }
         match last {
-            Some(Outcome::Reply(reply)) if !expired(reply) => {
+            Some(Outcome::Reply(reply)) if !reply.is_expired() => {
                 assert_eq!(ended.as_ref(), Ok(reply), "not the first reply");
                 self.answered += 1;
                 self.after_a_loss += u32::from(heard(&Outcome::Lost) > 0);
