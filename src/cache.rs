@@ -10,6 +10,7 @@ mod claim;
 mod connection;
 mod key;
 mod lease;
+mod lookups;
 mod manage;
 mod workers;
 
@@ -29,6 +30,7 @@ pub use self::manage::{
 };
 
 use self::connection::{Connection, Unanswered};
+use self::lookups::Lookups;
 use crate::error::quote;
 use crate::procedure::{Procedure, check};
 use crate::seldom::Seldom;
@@ -73,6 +75,7 @@ impl CacheOptions {
 pub struct Cache {
     options: CacheOptions,
     connection: Arc<Connection>,
+    lookups: Lookups,
     poisoned: Seldom,
     refused_lookups: Seldom,
     refused_leases: Seldom,
@@ -108,6 +111,12 @@ pub(crate) struct Vacancy {
     pub(crate) lease: Option<Lease>,
 }
 
+impl Vacancy {
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
 impl Budget {
     /// Takes off what has been waited since.
     fn spend(&mut self, since: Instant) {
@@ -119,10 +128,11 @@ impl Cache {
     /// Starts connecting in the background; must be called within a Tokio runtime.
     #[must_use]
     pub fn open(options: CacheOptions) -> Self {
-        let connection = Connection::open(options.url.clone(), options.budget);
+        let connection = Arc::new(Connection::open(options.url.clone(), options.budget));
         Self {
+            lookups: Lookups::new(Arc::clone(&connection), options.budget),
             options,
-            connection: Arc::new(connection),
+            connection,
             poisoned: Seldom::default(),
             refused_lookups: Seldom::default(),
             refused_leases: Seldom::default(),
@@ -132,11 +142,7 @@ impl Cache {
 
     /// The key of this argument's answer.
     pub(crate) fn key<P: Procedure>(&self, argument: &P::Argument) -> Key {
-        Key::new(
-            self.options.namespace.as_ref(),
-            P::NAME,
-            &argument.to_string(),
-        )
+        Key::new(self.options.namespace.as_ref(), P::NAME, argument)
     }
 
     /// Says once, when Redis is there, if what is stored for ever can fill it without a bound. Ends
@@ -197,8 +203,13 @@ impl Cache {
     ) -> Lookup<P::Answer> {
         let mut vacancy = self.vacancy(key);
         vacancy.budget = self.budget_until(deadline).await;
-        let get = Cmd::get(vacancy.key.as_str());
-        let found = match self.run(&get, &mut vacancy.budget).await {
+        let started = Instant::now();
+        let found = self
+            .lookups
+            .get(vacancy.key.as_str(), vacancy.budget.0)
+            .await;
+        vacancy.budget.spend(started);
+        let found = match found {
             Ok(found) => Ok(found),
             Err(Unanswered::Unavailable) => return Lookup::Miss(vacancy),
             Err(Unanswered::Refused(error)) => Err(error),

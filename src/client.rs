@@ -239,9 +239,9 @@ impl<P: Procedure> Client<P> {
         let argument = Arc::new(argument);
         let key = self.inner.cache.key::<P>(&argument);
         // Look in Redis. A hit is all that most calls are: it has no timer but the cache's own.
-        match self.look(key.clone(), &argument, call).await {
+        match self.look(key, &argument, call).await {
             Looked::Hit(answer) => Ok(Found::in_cache(answer).answered(call.started)),
-            Looked::Miss(vacancy) => self.ask(key, argument, vacancy, call).await,
+            Looked::Miss(vacancy) => self.ask(argument, vacancy, call).await,
         }
     }
 
@@ -263,12 +263,11 @@ impl<P: Procedure> Client<P> {
     /// others use it.
     async fn ask(
         &self,
-        key: Key,
         argument: Arc<P::Argument>,
         vacancy: Option<Vacancy>,
         call: Call,
     ) -> Result<Answered<P::Answer>, Error> {
-        let found = self.fly_or_join(key, argument, vacancy, call);
+        let found = self.fly_or_join(argument, vacancy, call);
         let found = tokio::time::timeout_at(call.deadline, found).await;
         let found = found.unwrap_or_else(|_elapsed| Err(self.inner.requester.timed_out()));
         found
@@ -284,7 +283,6 @@ impl<P: Procedure> Client<P> {
 
     async fn fly_or_join(
         &self,
-        key: Key,
         argument: Arc<P::Argument>,
         vacancy: Option<Vacancy>,
         call: Call,
@@ -292,6 +290,10 @@ impl<P: Procedure> Client<P> {
         let Call {
             options, deadline, ..
         } = call;
+        let shared = match (options.cache, &vacancy) {
+            (CacheUse::Normal, Some(vacancy)) => Some((vacancy.key().clone(), options.wait)),
+            _ => None,
+        };
         let mut vacancy = vacancy;
         loop {
             let mut fly = |deadline| {
@@ -299,17 +301,13 @@ impl<P: Procedure> Client<P> {
                 let vacancy = vacancy.take();
                 async move { inner.fly(&argument, vacancy, options, &deadline).await }
             };
-            let landed = match options.cache {
-                CacheUse::Normal => {
+            let landed = match &shared {
+                Some(flight) => {
                     let fly = |callers: Callers<_>| fly(callers.deadline);
                     let flights = &self.inner.flights;
-                    flights
-                        .join((key.clone(), options.wait), deadline, fly)
-                        .await
+                    flights.join(flight.clone(), deadline, fly).await
                 }
-                CacheUse::Bypass | CacheUse::Refresh => {
-                    Landed::Own(fly(Deadline::new(deadline)).await)
-                }
+                None => Landed::Own(fly(Deadline::new(deadline)).await),
             };
             return match landed {
                 Landed::Own(found) => found,

@@ -63,7 +63,7 @@ struct Link {
 }
 
 /// Why a command has no result.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Unanswered {
     /// There is no connection, or it was lost, or the time ran out.
     Unavailable,
@@ -365,4 +365,4 @@ fn unreachable(url: &RedisUrl, reason: String) -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

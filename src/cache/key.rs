@@ -45,18 +45,34 @@ impl fmt::Display for Namespace {
 #[error("a namespace is 1 to 100 letters, digits, '.', '_', '-' or ':'")]
 pub struct NamespaceError;
 
+/// ASCII that is no trouble in redis-cli, in a pattern or in a hash tag.
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_graphic()
+        && !matches!(byte, b'{' | b'}' | b'*' | b'?' | b'[' | b']' | b'\\' | b'%')
+}
+
 /// The key of one answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key(String);
 
 impl Key {
-    pub(crate) fn new(namespace: Option<&Namespace>, procedure: &str, argument: &str) -> Self {
+    pub(crate) fn new(
+        namespace: Option<&Namespace>,
+        procedure: &str,
+        argument: impl fmt::Display,
+    ) -> Self {
         let mut key = prefix(namespace, procedure);
         let start = key.len();
+        // Writing to a String cannot fail.
+        let _ = write!(key, "{argument}");
+        // As nearly every argument is: it stands as it is.
+        if key.len() - start <= LONGEST_ARGUMENT && key[start..].bytes().all(is_plain) {
+            return Self(key);
+        }
+        let argument = key.split_off(start);
         for c in argument.chars() {
-            if c.is_control() || " {}*?[]\\%".contains(c) {
+            if c.is_control() || (c.is_ascii() && !is_plain(c as u8)) {
                 for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-                    // Writing to a String cannot fail.
                     let _ = write!(key, "%{byte:02X}");
                 }
             } else {
@@ -98,10 +114,14 @@ impl fmt::Display for Key {
 /// What all of a procedure's keys start with. Neither part holds a character that is special in a
 /// SCAN pattern.
 pub(crate) fn prefix(namespace: Option<&Namespace>, procedure: &str) -> String {
-    match namespace {
-        Some(Namespace(namespace)) => format!("{namespace}:{procedure}:"),
-        None => format!("{procedure}:"),
+    let mut prefix = String::with_capacity(40);
+    if let Some(Namespace(namespace)) = namespace {
+        prefix.push_str(namespace);
+        prefix.push(':');
     }
+    prefix.push_str(procedure);
+    prefix.push(':');
+    prefix
 }
 
 #[cfg(test)]

@@ -129,10 +129,10 @@ impl<P: Procedure> Client<P> {
             (Ok(_), Looked::Hit(answer)) => {
                 Ok(Found::in_cache(answer).answered(asked.call.started))
             }
-            (Ok((key, argument)), Looked::Miss(vacancy)) => {
+            (Ok((_, argument)), Looked::Miss(vacancy)) => {
                 // Its turn has come: what lay before it, and whoever reads, took their own time.
                 let call = asked.call.later_by(asked.looked.elapsed());
-                self.ask(key, argument, vacancy, call).await
+                self.ask(argument, vacancy, call).await
             }
         };
         (asked.label, ended)

@@ -3,28 +3,49 @@
 use super::*;
 use crate::interleavings::{of_each_seed, shuffled};
 use redis::{RedisConnectionInfo, ServerErrorKind};
+use tokio::io::DuplexStream;
 use tokio::time::sleep;
 
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// A connection to nobody, without a keeper.
-async fn connection() -> (Connection, Arc<Link>) {
-    let (ours, _) = tokio::io::duplex(1);
-    let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-    let (connection, _driver) = MultiplexedConnection::new(&info, ours).await.unwrap();
-    let link = Arc::new(Link {
+impl Connection {
+    /// One that is never there, without a keeper.
+    pub(in crate::cache) fn to_nobody() -> Self {
+        Self {
+            slot: Arc::new(ArcSwapOption::empty()),
+            state: watch::channel(State::Connecting).1,
+            _keeper: AbortOnDropHandle::new(tokio::spawn(async {})),
+        }
+    }
+}
+
+/// A connection over `stream`, without a keeper.
+pub(in crate::cache) async fn over(stream: DuplexStream) -> Connection {
+    let (sender, connected) = tokio::sync::oneshot::channel();
+    tokio::spawn(async {
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let (connection, driver) = MultiplexedConnection::new(&info, stream).await.unwrap();
+        sender.send(connection).unwrap();
+        driver.await;
+    });
+    let connection = connected.await.unwrap();
+    let link = Link {
         connection,
         breaker: Breaker::default(),
         patience: PATIENCE,
         down: CancellationToken::new(),
         why: OnceLock::new(),
-    });
-    let connection = Connection {
-        slot: Arc::new(ArcSwapOption::from_pointee(None)),
-        state: watch::channel(State::Up).1,
-        _keeper: AbortOnDropHandle::new(tokio::spawn(async {})),
     };
-    connection.slot.store(Some(Arc::clone(&link)));
+    let connection = Connection::to_nobody();
+    connection.slot.store(Some(Arc::new(link)));
+    connection
+}
+
+/// A connection to nobody who would answer.
+async fn connection() -> (Connection, Arc<Link>) {
+    let (ours, _) = tokio::io::duplex(1);
+    let connection = over(ours).await;
+    let link = connection.slot.load_full().unwrap();
     (connection, link)
 }
 

@@ -1,0 +1,181 @@
+//! Who gets which answer, whoever goes together and whoever gives up: against a Redis of a few lines.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream,
+};
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::cache::connection::tests::over;
+use crate::interleavings::{millis, of_each_seed, shuffled};
+
+const BUDGET: Duration = Duration::from_millis(50);
+
+/// What it was sent.
+#[derive(Default)]
+struct Seen {
+    commands: AtomicUsize,
+    keys: AtomicUsize,
+}
+
+/// Answers each command after a while: under the key `k` there is `the answer to k`, under one that
+/// begins with a `-`, nothing.
+async fn redis(stream: DuplexStream, mut rng: fastrand::Rng, seen: Arc<Seen>) {
+    let (read, mut write) = tokio::io::split(stream);
+    let mut read = BufReader::new(read);
+    while let Some(words) = command(&mut read).await {
+        seen.commands.fetch_add(1, Ordering::Relaxed);
+        seen.keys.fetch_add(words.len() - 1, Ordering::Relaxed);
+        sleep(millis(&mut rng, 5)).await;
+        let mut reply = match words[0].as_str() {
+            "GET" => String::new(),
+            "MGET" => format!("*{}\r\n", words.len() - 1),
+            word => panic!("{word}"),
+        };
+        for key in &words[1..] {
+            if key.starts_with('-') {
+                reply += "$-1\r\n";
+            } else {
+                let answer = answer(key);
+                reply += &format!("${}\r\n{answer}\r\n", answer.len());
+            }
+        }
+        if write.write_all(reply.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(key: &str) -> String {
+    format!("the answer to {key}")
+}
+
+async fn command(read: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> Option<Vec<String>> {
+    let count = number(read).await?;
+    let mut words = Vec::new();
+    for _ in 0..count {
+        let mut word = vec![0; number(read).await? + 2];
+        read.read_exact(&mut word).await.ok()?;
+        words.push(String::from_utf8(word).unwrap().trim_end().to_owned());
+    }
+    Some(words)
+}
+
+async fn number(read: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> Option<usize> {
+    let mut line = String::new();
+    read.read_line(&mut line)
+        .await
+        .ok()
+        .filter(|&read| read > 0)?;
+    Some(line[1..].trim_end().parse().unwrap())
+}
+
+async fn lookups(rng: fastrand::Rng) -> (Arc<Lookups>, Arc<Seen>) {
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let seen = Arc::new(Seen::default());
+    tokio::spawn(redis(theirs, rng, Arc::clone(&seen)));
+    let connection = over(ours).await;
+    (Arc::new(Lookups::new(Arc::new(connection), BUDGET)), seen)
+}
+
+#[test]
+fn everybody_gets_the_answer_to_their_own_key_whoever_gives_up() {
+    let (commands, keys) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    of_each_seed(1000, async |mut rng| {
+        let (lookups, seen) = lookups(rng.fork()).await;
+        let mut caller = |caller: usize| {
+            let (lookups, mut rng) = (Arc::clone(&lookups), rng.fork());
+            async move {
+                for call in 0..3 {
+                    let there = rng.bool();
+                    let key = format!("{}{caller}:{call}", if there { "" } else { "-" });
+                    // Some have less time than others, and some give up.
+                    let limit = if rng.u8(..8) == 0 { BUDGET / 2 } else { BUDGET };
+                    let patience = if rng.u8(..8) == 0 {
+                        millis(&mut rng, 5)
+                    } else {
+                        BUDGET * 2
+                    };
+                    let get = shuffled(rng.fork(), lookups.get(&key, limit));
+                    match timeout(patience, get).await {
+                        Err(_gave_up) => {}
+                        Ok(Ok(found)) => {
+                            let expected = there.then(|| answer(&key).into_bytes());
+                            assert_eq!(found, expected, "{key}");
+                        }
+                        // Behind others that are answered slowly.
+                        Ok(Err(unanswered)) => {
+                            assert!(
+                                matches!(unanswered, Unanswered::Unavailable),
+                                "{unanswered:?}"
+                            );
+                        }
+                    }
+                    sleep(millis(&mut rng, 3)).await;
+                }
+            }
+        };
+        let callers: Vec<_> = (0..100).map(|n| tokio::spawn(caller(n))).collect();
+        for caller in callers {
+            caller.await.unwrap();
+        }
+        // What nobody waits for any more comes to its end as well.
+        sleep(BUDGET * 2).await;
+        let state = lock(&lookups.state);
+        assert_eq!((state.under_way, state.next.callers.len()), (0, 0));
+        commands.fetch_add(seen.commands.load(Ordering::Relaxed), Ordering::Relaxed);
+        keys.fetch_add(seen.keys.load(Ordering::Relaxed), Ordering::Relaxed);
+    });
+    let (commands, keys) = (commands.into_inner(), keys.into_inner());
+    assert!(keys > 2 * commands, "{keys} keys in {commands} commands");
+}
+
+#[test]
+fn who_comes_alone_goes_alone_and_at_once() {
+    of_each_seed(1, async |rng| {
+        let (lookups, seen) = lookups(rng).await;
+        for n in 1..=5 {
+            let found = lookups.get("k", BUDGET).await.unwrap();
+            assert_eq!(found, Some(answer("k").into_bytes()));
+            assert_eq!(seen.commands.load(Ordering::Relaxed), n);
+        }
+    });
+}
+
+#[test]
+fn those_of_one_moment_share_one_command_up_to_its_size() {
+    of_each_seed(1, async |rng| {
+        let (lookups, seen) = lookups(rng).await;
+        let all = (0..1 + 2 * MOST_TOGETHER).map(|n| {
+            let lookups = Arc::clone(&lookups);
+            async move { lookups.get(&n.to_string(), BUDGET).await.unwrap() }
+        });
+        let found = futures_util::future::join_all(all).await;
+        for (n, found) in found.into_iter().enumerate() {
+            assert_eq!(found, Some(answer(&n.to_string()).into_bytes()));
+        }
+        // The first one alone, then two full ones.
+        assert_eq!(seen.commands.load(Ordering::Relaxed), 3);
+    });
+}
+
+#[test]
+fn without_a_connection_nobody_waits() {
+    of_each_seed(1, async |_| {
+        let lookups = Lookups::new(Arc::new(Connection::to_nobody()), BUDGET);
+        let all = (0..100).map(|n| {
+            let lookups = &lookups;
+            async move { lookups.get(&n.to_string(), BUDGET).await }
+        });
+        let moment = tokio::time::Instant::now();
+        let found = futures_util::future::join_all(all).await;
+        assert!(
+            found
+                .iter()
+                .all(|found| matches!(found, Err(Unanswered::Unavailable)))
+        );
+        assert_eq!(moment.elapsed(), Duration::ZERO);
+    });
+}
