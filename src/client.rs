@@ -215,7 +215,9 @@ impl<P: Procedure> Client<P> {
                 procedure: Arc::new(procedure),
                 cache: Cache::open(options.cache),
                 requester,
-                flights: SingleFlight::new(),
+                flights: SingleFlight::new(|flown| {
+                    flown.as_ref().is_err_and(Error::is_out_of_time)
+                }),
                 wrong_answers: Seldom::default(),
             }),
         }
@@ -293,41 +295,29 @@ impl<P: Procedure> Client<P> {
             options, deadline, ..
         } = call;
         let mut vacancy = vacancy;
-        loop {
-            let mut fly = |deadline| {
-                let (inner, argument) = (Arc::clone(&self.inner), Arc::clone(&argument));
-                let vacancy = vacancy.take();
-                async move { inner.fly(&argument, vacancy, options, &deadline).await }
-            };
-            let landed = match options.cache {
-                CacheUse::Normal => {
-                    let fly = |callers: Callers<_>| fly(callers.deadline);
-                    let flights = &self.inner.flights;
-                    flights
-                        .join((key.clone(), options.wait), deadline, fly)
-                        .await
-                }
-                CacheUse::Bypass | CacheUse::Refresh => {
-                    Landed::Own(fly(Deadline::new(deadline)).await)
-                }
-            };
-            return match landed {
-                Landed::Own(found) => found,
-                // It was about to end when this caller joined, who has more time.
-                Landed::Shared(Err(error))
-                    if error.is_out_of_time() && tokio::time::Instant::now() < deadline =>
-                {
-                    continue;
-                }
-                Landed::Shared(found) => found.map(|found| Found {
-                    source: Source::Shared,
-                    ..found
-                }),
-                Landed::Lost => Err(Error::Failed {
-                    code: ErrorCode::Failed,
-                    message: "the call ended unexpectedly in this process".to_owned(),
-                }),
-            };
+        let mut fly = |deadline| {
+            let (inner, argument) = (Arc::clone(&self.inner), Arc::clone(&argument));
+            let vacancy = vacancy.take();
+            async move { inner.fly(&argument, vacancy, options, &deadline).await }
+        };
+        let landed = match options.cache {
+            CacheUse::Normal => {
+                let fly = |callers: Callers<_>| fly(callers.deadline);
+                let flights = &self.inner.flights;
+                flights.join((key, options.wait), deadline, fly).await
+            }
+            CacheUse::Bypass | CacheUse::Refresh => Landed::Own(fly(Deadline::new(deadline)).await),
+        };
+        match landed {
+            Landed::Own(found) => found,
+            Landed::Shared(found) => found.map(|found| Found {
+                source: Source::Shared,
+                ..found
+            }),
+            Landed::Lost => Err(Error::Failed {
+                code: ErrorCode::Failed,
+                message: "the call ended unexpectedly in this process".to_owned(),
+            }),
         }
     }
 

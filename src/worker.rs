@@ -95,7 +95,7 @@ impl<P: Procedure> Worker<P> {
             id: format!("{:08x}", fastrand::u32(..)),
             computer: Computer::new(procedure, options.concurrency),
             cache: Cache::open(options.cache.clone()),
-            flights: SingleFlight::new(),
+            flights: SingleFlight::new(flight::is_out_of_time),
             activity: Activity::default(),
             queue,
             reply_to: options.reply_to.clone(),

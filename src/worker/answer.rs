@@ -58,7 +58,8 @@ impl<P: Procedure> Desk<P> {
         if self.flights.is_aloft(&flight) {
             arrival.waits();
         }
-        let fly = |callers| Arc::clone(self).fly(wanted, callers);
+        let wanted = Arc::new(wanted);
+        let fly = |callers| Arc::clone(self).fly(Arc::clone(&wanted), callers);
         let joined = self.flights.join(flight, expires, fly);
         match post.lost.run_until_cancelled(joined).await? {
             Landed::Own(reply) => reply,

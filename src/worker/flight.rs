@@ -40,7 +40,7 @@ impl<P: Procedure> Desk<P> {
     /// The answer from whoever computes it, or computed here.
     pub(super) async fn fly(
         self: Arc<Self>,
-        wanted: Wanted<P>,
+        wanted: Arc<Wanted<P>>,
         callers: Callers<Landed>,
     ) -> Landed {
         let mut pause = FIRST_LOOK;
@@ -150,6 +150,11 @@ impl<P: Procedure> Desk<P> {
             None => wanted.delivered_before >= suspects::MOST_DELIVERIES,
         }
     }
+}
+
+/// Whether the flight's time ran out, and no more is known.
+pub(super) fn is_out_of_time(landed: &Landed) -> bool {
+    landed.as_ref().is_some_and(Reply::is_expired)
 }
 
 /// Its callers have given up.

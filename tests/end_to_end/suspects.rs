@@ -1,7 +1,7 @@
 //! Requests that end their workers, and requests that the broker gives up: each caller hears of it,
 //! and the neighbours are served.
 
-use crate::support::amqp::{Caller, QUEUE};
+use crate::support::amqp::{Caller, QUEUE, headers};
 use crate::support::ports::ClosedPort;
 use crate::support::process::Process;
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
@@ -92,6 +92,40 @@ async fn suspect_that_only_waits_while_sessions_are_lost_is_no_poison() {
     let found = (reply.header("x-rpcache-error"), reply.body.len());
     assert_eq!(found, (None, 208_988));
     assert_eq!(setup.redis.keys().await, ["fib:1000000", "fib:30"]);
+    setup.assert_settled(worker).await;
+}
+
+/// Its time runs out while it waits for a slot. What it takes then to let go of the key, Redis makes
+/// long; meanwhile another one comes for the key, with all the time in the world.
+#[tokio::test]
+async fn request_that_joins_one_that_expires_does_not_expire_with_it() {
+    let setup = Setup::new().await;
+    let options = [&ONE_AT_A_TIME[..], &["--cache-budget", "10s"]].concat();
+    let worker = setup.worker(&options).await;
+    let bypass = || headers(&[("x-rpcache-cache", "bypass")]);
+    let mut busy = setup.caller().await;
+    let properties = busy.properties().with_headers(bypass());
+    busy.send(SLOW.to_string().as_bytes(), properties).await;
+    setup.all_taken().await;
+    let mut short = setup.caller().await;
+    let properties = short.properties().with_expiration("300".into());
+    short.send(b"100000", properties).await;
+    wait::wait_until("it has the lease", async || {
+        setup.redis.get("{fib:100000}:lease").await.is_some()
+    })
+    .await;
+    setup.redis.freeze();
+    busy.next_reply().await;
+    let mut long = setup.caller().await;
+    send(&long, 100_000).await;
+    setup.all_taken().await;
+    // It was taken before this one, which needs no Redis.
+    let properties = busy.properties().with_headers(bypass());
+    busy.ask_with(b"30", properties).await.answers("832040");
+    setup.redis.thaw();
+    short.next_reply().await.fails_as("expired");
+    let reply = long.next_reply().await;
+    assert_eq!(reply.header("x-rpcache-error"), None);
     setup.assert_settled(worker).await;
 }
 
