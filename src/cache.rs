@@ -11,12 +11,18 @@ mod connection;
 mod key;
 mod lease;
 mod manage;
+mod starts;
 mod workers;
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 pub(crate) use self::claim::Claim;
@@ -27,6 +33,7 @@ pub use self::manage::{
     Count, Entry, Explained, Holder, KeyPattern, KeyPatternError, LeaseHeld, Lives, Precision,
     Scan, ServerStats, Stored, StoredKey, Survey, Verified, Wrong, WrongEntry,
 };
+pub(crate) use self::starts::Start;
 
 use self::connection::{Connection, Unanswered};
 use crate::error::quote;
@@ -77,10 +84,12 @@ pub struct Cache {
     refused_lookups: Seldom,
     refused_leases: Seldom,
     refused_fills: Seldom,
+    /// Of suspects, and not taken back yet.
+    starts: TaskTracker,
 }
 
 /// What is left of all that this process may wait for Redis in one call.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Budget(Duration);
 
 /// What a lookup found.
@@ -120,6 +129,10 @@ impl Cache {
     #[must_use]
     pub fn open(options: CacheOptions) -> Self {
         let connection = Connection::open(options.url.clone(), options.budget);
+        Self::over(options, connection)
+    }
+
+    fn over(options: CacheOptions, connection: Connection) -> Self {
         Self {
             options,
             connection: Arc::new(connection),
@@ -127,6 +140,7 @@ impl Cache {
             refused_lookups: Seldom::default(),
             refused_leases: Seldom::default(),
             refused_fills: Seldom::default(),
+            starts: TaskTracker::new(),
         }
     }
 
@@ -166,12 +180,12 @@ impl Cache {
 
     /// The same for a call that ends by then; after the first attempt to connect, where calls wait
     /// for that.
-    async fn budget_until(&self, deadline: tokio::time::Instant) -> Budget {
+    async fn budget_until(&self, deadline: Instant) -> Budget {
         if self.options.connect_first {
             // Elapsed or not, what is left tells.
             let _ = tokio::time::timeout_at(deadline, self.connection.settled()).await;
         }
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
         Budget(self.options.budget.min(left))
     }
 
@@ -193,20 +207,39 @@ impl Cache {
         key: Key,
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> Lookup<P::Answer> {
-        let mut vacancy = self.vacancy(key);
-        vacancy.budget = self.budget_until(deadline).await;
-        let get = Cmd::get(vacancy.key.as_str());
-        let found = match self.run(&get, &mut vacancy.budget).await {
-            Ok(found) => Ok(found),
-            Err(Unanswered::Unavailable) => return Lookup::Miss(vacancy),
-            Err(Unanswered::Refused(error)) => Err(error),
+        let mut budget = self.budget_until(deadline).await;
+        self.lookup_within(&mut budget, key, procedure, argument)
+            .await
+    }
+
+    /// The same within what is left of a budget.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn lookup_within<P: Procedure>(
+        &self,
+        budget: &mut Budget,
+        key: Key,
+        procedure: &Arc<P>,
+        argument: &Arc<P::Argument>,
+    ) -> Lookup<P::Answer> {
+        let get = Cmd::get(key.as_str());
+        let found = match self.run(&get, budget).await {
+            Ok(found) => Some(Ok(found)),
+            Err(Unanswered::Unavailable) => None,
+            Err(Unanswered::Refused(error)) => Some(Err(error)),
         };
-        match self.checked(&vacancy.key, found, procedure, argument).await {
-            Some(answer) => Lookup::Hit(answer),
-            None => Lookup::Miss(vacancy),
+        if let Some(found) = found
+            && let Some(answer) = self.checked(&key, found, procedure, argument).await
+        {
+            return Lookup::Hit(answer);
         }
+        Lookup::Miss(Vacancy {
+            key,
+            budget: budget.clone(),
+            lease: None,
+        })
     }
 
     /// Looks for many answers at once, within one budget.
@@ -214,7 +247,7 @@ impl Cache {
         &self,
         wanted: Vec<(Key, Arc<P::Argument>)>,
         procedure: &Arc<P>,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> (Vec<Lookup<P::Answer>>, Gave) {
         match <[_; 1]>::try_from(wanted) {
             Ok([(key, argument)]) => {
@@ -230,7 +263,7 @@ impl Cache {
         &self,
         wanted: Vec<(Key, Arc<P::Argument>)>,
         procedure: &Arc<P>,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> (Vec<Lookup<P::Answer>>, Gave) {
         let mut budget = self.budget_until(deadline).await;
         let mut mget = redis::cmd("MGET");
@@ -259,7 +292,7 @@ impl Cache {
                 Some(answer) => Lookup::Hit(answer),
                 None => Lookup::Miss(Vacancy {
                     key,
-                    budget: Budget(budget.0),
+                    budget: budget.clone(),
                     lease: None,
                 }),
             });

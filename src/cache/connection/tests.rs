@@ -3,28 +3,38 @@
 use super::*;
 use crate::interleavings::{of_each_seed, shuffled};
 use redis::{RedisConnectionInfo, ServerErrorKind};
+use tokio::io::DuplexStream;
 use tokio::time::sleep;
 
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// A connection to nobody, without a keeper.
+impl Connection {
+    /// Over what is there already, without a keeper.
+    pub(crate) async fn over(stream: DuplexStream, patience: Duration) -> Self {
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let connection = MultiplexedConnection::new_with_config(&info, stream, config).await;
+        let (connection, driver) = connection.unwrap();
+        let link = Link {
+            connection,
+            breaker: Breaker::default(),
+            patience,
+            down: CancellationToken::new(),
+            why: OnceLock::new(),
+        };
+        Self {
+            slot: Arc::new(ArcSwapOption::from_pointee(link)),
+            state: watch::channel(State::Up).1,
+            _keeper: AbortOnDropHandle::new(tokio::spawn(driver)),
+        }
+    }
+}
+
+/// A connection to nobody.
 async fn connection() -> (Connection, Arc<Link>) {
     let (ours, _) = tokio::io::duplex(1);
-    let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-    let (connection, _driver) = MultiplexedConnection::new(&info, ours).await.unwrap();
-    let link = Arc::new(Link {
-        connection,
-        breaker: Breaker::default(),
-        patience: PATIENCE,
-        down: CancellationToken::new(),
-        why: OnceLock::new(),
-    });
-    let connection = Connection {
-        slot: Arc::new(ArcSwapOption::from_pointee(None)),
-        state: watch::channel(State::Up).1,
-        _keeper: AbortOnDropHandle::new(tokio::spawn(async {})),
-    };
-    connection.slot.store(Some(Arc::clone(&link)));
+    let connection = Connection::over(ours, PATIENCE).await;
+    let link = connection.slot.load_full().unwrap();
     (connection, link)
 }
 
