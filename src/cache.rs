@@ -12,12 +12,18 @@ mod key;
 mod lease;
 mod lookups;
 mod manage;
+mod starts;
 mod workers;
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 pub(crate) use self::claim::Claim;
@@ -28,6 +34,7 @@ pub use self::manage::{
     Count, Entry, Explained, Holder, KeyPattern, KeyPatternError, LeaseHeld, Lives, Precision,
     Scan, ServerStats, Stored, StoredKey, Survey, Verified, Wrong, WrongEntry,
 };
+pub(crate) use self::starts::Start;
 
 use self::connection::{Connection, Unanswered};
 use self::lookups::Lookups;
@@ -80,10 +87,12 @@ pub struct Cache {
     refused_lookups: Seldom,
     refused_leases: Seldom,
     refused_fills: Seldom,
+    /// Of suspects, and not taken back yet.
+    starts: TaskTracker,
 }
 
 /// What is left of all that this process may wait for Redis in one call.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Budget(Duration);
 
 /// What a lookup found.
@@ -128,7 +137,12 @@ impl Cache {
     /// Starts connecting in the background; must be called within a Tokio runtime.
     #[must_use]
     pub fn open(options: CacheOptions) -> Self {
-        let connection = Arc::new(Connection::open(options.url.clone(), options.budget));
+        let connection = Connection::open(options.url.clone(), options.budget);
+        Self::over(options, connection)
+    }
+
+    fn over(options: CacheOptions, connection: Connection) -> Self {
+        let connection = Arc::new(connection);
         Self {
             lookups: Lookups::new(Arc::clone(&connection), options.budget),
             options,
@@ -137,6 +151,7 @@ impl Cache {
             refused_lookups: Seldom::default(),
             refused_leases: Seldom::default(),
             refused_fills: Seldom::default(),
+            starts: TaskTracker::new(),
         }
     }
 
@@ -172,12 +187,12 @@ impl Cache {
 
     /// The same for a call that ends by then; after the first attempt to connect, where calls wait
     /// for that.
-    async fn budget_until(&self, deadline: tokio::time::Instant) -> Budget {
+    async fn budget_until(&self, deadline: Instant) -> Budget {
         if self.options.connect_first {
             // Elapsed or not, what is left tells.
             let _ = tokio::time::timeout_at(deadline, self.connection.settled()).await;
         }
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
         Budget(self.options.budget.min(left))
     }
 
@@ -199,25 +214,41 @@ impl Cache {
         key: Key,
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> Lookup<P::Answer> {
-        let mut vacancy = self.vacancy(key);
-        vacancy.budget = self.budget_until(deadline).await;
+        let mut budget = self.budget_until(deadline).await;
+        self.lookup_within(&mut budget, key, procedure, argument)
+            .await
+    }
+
+    /// The same within what is left of a budget.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn lookup_within<P: Procedure>(
+        &self,
+        budget: &mut Budget,
+        key: Key,
+        procedure: &Arc<P>,
+        argument: &Arc<P::Argument>,
+    ) -> Lookup<P::Answer> {
         let started = Instant::now();
-        let found = self
-            .lookups
-            .get(vacancy.key.as_str(), vacancy.budget.0)
-            .await;
-        vacancy.budget.spend(started);
+        let found = self.lookups.get(key.as_str(), budget.0).await;
+        budget.spend(started);
         let found = match found {
-            Ok(found) => Ok(found),
-            Err(Unanswered::Unavailable) => return Lookup::Miss(vacancy),
-            Err(Unanswered::Refused(error)) => Err(error),
+            Ok(found) => Some(Ok(found)),
+            Err(Unanswered::Unavailable) => None,
+            Err(Unanswered::Refused(error)) => Some(Err(error)),
         };
-        match self.checked(&vacancy.key, found, procedure, argument).await {
-            Some(answer) => Lookup::Hit(answer),
-            None => Lookup::Miss(vacancy),
+        if let Some(found) = found
+            && let Some(answer) = self.checked(&key, found, procedure, argument).await
+        {
+            return Lookup::Hit(answer);
         }
+        Lookup::Miss(Vacancy {
+            key,
+            budget: budget.clone(),
+            lease: None,
+        })
     }
 
     /// Looks for many answers at once, within one budget.
@@ -225,7 +256,7 @@ impl Cache {
         &self,
         wanted: Vec<(Key, Arc<P::Argument>)>,
         procedure: &Arc<P>,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> (Vec<Lookup<P::Answer>>, Gave) {
         match <[_; 1]>::try_from(wanted) {
             Ok([(key, argument)]) => {
@@ -241,7 +272,7 @@ impl Cache {
         &self,
         wanted: Vec<(Key, Arc<P::Argument>)>,
         procedure: &Arc<P>,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> (Vec<Lookup<P::Answer>>, Gave) {
         let mut budget = self.budget_until(deadline).await;
         let mut mget = redis::cmd("MGET");
@@ -270,7 +301,7 @@ impl Cache {
                 Some(answer) => Lookup::Hit(answer),
                 None => Lookup::Miss(Vacancy {
                     key,
-                    budget: Budget(budget.0),
+                    budget: budget.clone(),
                     lease: None,
                 }),
             });

@@ -215,7 +215,9 @@ impl<P: Procedure> Client<P> {
                 procedure: Arc::new(procedure),
                 cache: Cache::open(options.cache),
                 requester,
-                flights: SingleFlight::new(),
+                flights: SingleFlight::new(|flown| {
+                    flown.as_ref().is_err_and(Error::is_out_of_time)
+                }),
                 wrong_answers: Seldom::default(),
             }),
         }
@@ -295,37 +297,29 @@ impl<P: Procedure> Client<P> {
             _ => None,
         };
         let mut vacancy = vacancy;
-        loop {
-            let mut fly = |deadline| {
-                let (inner, argument) = (Arc::clone(&self.inner), Arc::clone(&argument));
-                let vacancy = vacancy.take();
-                async move { inner.fly(&argument, vacancy, options, &deadline).await }
-            };
-            let landed = match &shared {
-                Some(flight) => {
-                    let fly = |callers: Callers<_>| fly(callers.deadline);
-                    let flights = &self.inner.flights;
-                    flights.join(flight.clone(), deadline, fly).await
-                }
-                None => Landed::Own(fly(Deadline::new(deadline)).await),
-            };
-            return match landed {
-                Landed::Own(found) => found,
-                // It was about to end when this caller joined, who has more time.
-                Landed::Shared(Err(error))
-                    if error.is_out_of_time() && tokio::time::Instant::now() < deadline =>
-                {
-                    continue;
-                }
-                Landed::Shared(found) => found.map(|found| Found {
-                    source: Source::Shared,
-                    ..found
-                }),
-                Landed::Lost => Err(Error::Failed {
-                    code: ErrorCode::Failed,
-                    message: "the call ended unexpectedly in this process".to_owned(),
-                }),
-            };
+        let mut fly = |deadline| {
+            let (inner, argument) = (Arc::clone(&self.inner), Arc::clone(&argument));
+            let vacancy = vacancy.take();
+            async move { inner.fly(&argument, vacancy, options, &deadline).await }
+        };
+        let landed = match shared {
+            Some(flight) => {
+                let fly = |callers: Callers<_>| fly(callers.deadline);
+                let flights = &self.inner.flights;
+                flights.join(flight, deadline, fly).await
+            }
+            None => Landed::Own(fly(Deadline::new(deadline)).await),
+        };
+        match landed {
+            Landed::Own(found) => found,
+            Landed::Shared(found) => found.map(|found| Found {
+                source: Source::Shared,
+                ..found
+            }),
+            Landed::Lost => Err(Error::Failed {
+                code: ErrorCode::Failed,
+                message: "the call ended unexpectedly in this process".to_owned(),
+            }),
         }
     }
 

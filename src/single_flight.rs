@@ -2,7 +2,8 @@
 //!
 //! A flight is a task of its own, so that a caller who gives up takes nobody along. It has the
 //! latest deadline of its callers; it ends early when the last of them is gone, and if it panics its
-//! callers are told instead of waiting. Pure: what a flight does is handed in.
+//! callers are told instead of waiting. Whoever joins one that runs out of time in that moment, and has
+//! more, flies anew. Pure: what a flight does is handed in.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,6 +17,8 @@ use tokio::time::Instant;
 /// Keys in flight; each holds its latest deadline and where its outcome will appear.
 pub(crate) struct SingleFlight<K, T> {
     flights: Arc<Mutex<HashMap<K, Flight<T>>>>,
+    /// Of an outcome: whether it says no more than that the latest deadline has passed.
+    is_out_of_time: fn(&T) -> bool,
 }
 
 #[derive(Clone)]
@@ -91,7 +94,7 @@ impl<K, T> fmt::Debug for SingleFlight<K, T> {
         let aloft = lock(&self.flights).len();
         f.debug_struct("SingleFlight")
             .field("aloft", &aloft)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,15 +103,36 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(is_out_of_time: fn(&T) -> bool) -> Self {
         Self {
             flights: Arc::default(),
+            is_out_of_time,
         }
     }
 
     /// Joins the flight of `key`, or starts it with `fly`, and waits for it. The caller bounds its
     /// own wait: dropping this future is all that it takes to give up.
     pub(crate) async fn join<F>(
+        &self,
+        key: K,
+        deadline: Instant,
+        mut fly: impl FnMut(Callers<T>) -> F,
+    ) -> Landed<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        loop {
+            match self.join_one(key.clone(), deadline, &mut fly).await {
+                // It was about to end when this caller joined, who has more time.
+                Landed::Shared(outcome)
+                    if (self.is_out_of_time)(&outcome) && Instant::now() < deadline => {}
+                landed => return landed,
+            }
+        }
+    }
+
+    /// The same for one flight, whatever comes of it.
+    async fn join_one<F>(
         &self,
         key: K,
         deadline: Instant,
@@ -228,11 +252,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_thousand_callers_share_one_flight() {
-        let flights = Flights::new();
+        let flights = Flights::new(|_| false);
         let flown = Arc::new(AtomicU32::new(0));
         let call = || {
             let flown = Arc::clone(&flown);
-            flights.join("k", in_ms(1000), move |_| async move {
+            flights.join_one("k", in_ms(1000), move |_| async move {
                 sleep(Duration::from_millis(100)).await;
                 flown.fetch_add(1, Ordering::Relaxed) + 1
             })
@@ -252,16 +276,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_gives_up_takes_nobody_along() {
-        let flights = Flights::new();
+        let flights = Flights::new(|_| false);
         let slow = |_| async {
             sleep(Duration::from_millis(100)).await;
             7
         };
         let leader = timeout(
             Duration::from_millis(10),
-            flights.join("k", in_ms(10), slow),
+            flights.join_one("k", in_ms(10), slow),
         );
-        let follower = flights.join("k", in_ms(1000), |_| async { unreachable!() });
+        let follower = flights.join_one("k", in_ms(1000), |_| async { unreachable!() });
         let (leader, follower) = tokio::join!(leader, follower);
         assert!(leader.is_err());
         assert_eq!(follower, Landed::Shared(7));
@@ -269,7 +293,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flight_without_callers_ends() {
-        let flights = Flights::new();
+        let flights = Flights::new(|_| false);
         let alive = Arc::new(());
         let held = Arc::clone(&alive);
         let endless = |_| async move {
@@ -280,7 +304,7 @@ mod tests {
         assert!(
             timeout(
                 Duration::from_millis(10),
-                flights.join("k", in_ms(10), endless)
+                flights.join_one("k", in_ms(10), endless)
             )
             .await
             .is_err()
@@ -293,7 +317,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flight_that_keeps_itself_aloft_lands_without_callers() {
-        let flights = Flights::new();
+        let flights = Flights::new(|_| false);
         let work = |callers: Callers<u32>| async move {
             let _kept = callers.keep_aloft();
             sleep(Duration::from_millis(100)).await;
@@ -301,40 +325,63 @@ mod tests {
         };
         let leader = timeout(
             Duration::from_millis(10),
-            flights.join("k", in_ms(10), work),
+            flights.join_one("k", in_ms(10), work),
         );
         assert!(leader.await.is_err());
         sleep(Duration::from_millis(50)).await;
-        let joined = flights.join("k", in_ms(1000), |_| async { unreachable!() });
+        let joined = flights.join_one("k", in_ms(1000), |_| async { unreachable!() });
         assert_eq!(joined.await, Landed::Shared(7));
         assert!(flights.lock().is_empty());
     }
 
     #[tokio::test]
     async fn a_flight_that_panics_is_lost_and_the_next_one_flies() {
-        let flights = Flights::new();
-        let lost = flights.join("k", in_ms(1000), |_| async {
+        let flights = Flights::new(|_| false);
+        let lost = flights.join_one("k", in_ms(1000), |_| async {
             panic!("as a user's code may")
         });
         assert_eq!(lost.await, Landed::Lost);
         assert_eq!(
-            flights.join("k", in_ms(1000), |_| async { 1 }).await,
+            flights.join_one("k", in_ms(1000), |_| async { 1 }).await,
             Landed::Own(1)
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_latest_deadline_of_its_callers_counts() {
-        let flights = Flights::new();
+        let flights = Flights::new(|_| false);
         let until_deadline = |callers: Callers<u32>| async move {
             sleep(Duration::from_millis(10)).await;
             u32::try_from((callers.deadline.at() - Instant::now()).as_millis()).unwrap_or(0)
         };
-        let leader = flights.join("k", in_ms(100), until_deadline);
-        let later = flights.join("k", in_ms(500), |_| async { unreachable!() });
-        let earlier = flights.join("k", in_ms(50), |_| async { unreachable!() });
+        let leader = flights.join_one("k", in_ms(100), until_deadline);
+        let later = flights.join_one("k", in_ms(500), |_| async { unreachable!() });
+        let earlier = flights.join_one("k", in_ms(50), |_| async { unreachable!() });
         let (leader, _, _) = tokio::join!(leader, later, earlier);
         assert_eq!(leader, Landed::Own(490));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_joins_a_flight_as_its_time_runs_out_flies_anew_with_time_left() {
+        const OUT_OF_TIME: u32 = 0;
+        let flights = Flights::new(|outcome| *outcome == OUT_OF_TIME);
+        // Between its last look at the deadline and its end it still has something to do.
+        let fly = |callers: Callers<u32>| async move {
+            sleep(Duration::from_millis(10)).await;
+            let left = callers.deadline.at() > Instant::now();
+            sleep(Duration::from_millis(10)).await;
+            if left { 1 } else { OUT_OF_TIME }
+        };
+        let joins = async |after: u64, until: u64| {
+            let deadline = in_ms(until);
+            sleep(Duration::from_millis(after)).await;
+            flights.join("k", deadline, fly).await
+        };
+        let (leader, as_short, longer) = tokio::join!(joins(0, 5), joins(15, 20), joins(15, 50));
+        assert_eq!(leader, Landed::Own(OUT_OF_TIME));
+        assert_eq!(as_short, Landed::Shared(OUT_OF_TIME));
+        assert_eq!(longer, Landed::Own(1));
+        assert!(flights.lock().is_empty());
     }
 
     /// What the interleavings below are judged by: flights aloft for each key, and how often there
@@ -384,7 +431,7 @@ mod tests {
                 _ => (key, rng.u64(..)),
             }
         };
-        let seen = timeout(patience, flights.join(key, started + patience, fly)).await;
+        let seen = timeout(patience, flights.join_one(key, started + patience, fly)).await;
         assert!(started.elapsed() <= patience, "late");
         (key, seen.ok())
     }
@@ -400,7 +447,10 @@ mod tests {
                 .unwrap();
             runtime.block_on(async {
                 let mut rng = fastrand::Rng::with_seed(seed);
-                let (flights, sky) = (Arc::new(SingleFlight::new()), Arc::new(Sky::default()));
+                let (flights, sky) = (
+                    Arc::new(SingleFlight::new(|_| false)),
+                    Arc::new(Sky::default()),
+                );
                 let callers: Vec<_> = (0..100)
                     .map(|_| caller(rng.fork(), Arc::clone(&flights), Arc::clone(&sky)))
                     .map(tokio::spawn)

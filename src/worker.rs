@@ -15,6 +15,8 @@ mod options;
 mod post;
 mod session;
 mod suspects;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -87,7 +89,8 @@ impl<P: Procedure> Worker<P> {
     ///
     /// Fails only at the start: when the broker refuses the login or the vhost. Dropping the future
     /// ends it at once: computations are cancelled, and the broker gives what they were for to
-    /// other workers.
+    /// other workers. What Redis has to know of that is told in the background, for some seconds at
+    /// most.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Stopped, Error> {
         let Self { procedure, options } = self;
         let queue = options.queue.clone().unwrap_or_else(QueueName::of::<P>);
@@ -95,7 +98,7 @@ impl<P: Procedure> Worker<P> {
             id: format!("{:08x}", fastrand::u32(..)),
             computer: Computer::new(procedure, options.concurrency),
             cache: Cache::open(options.cache.clone()),
-            flights: SingleFlight::new(),
+            flights: SingleFlight::new(flight::is_out_of_time),
             activity: Activity::default(),
             queue,
             reply_to: options.reply_to.clone(),
@@ -112,6 +115,8 @@ impl<P: Procedure> Worker<P> {
             never = desk.warn_of_endless_growth() => match never {},
         };
         drop(ends);
+        // Where there was no session to end, it has not ceased yet.
+        desk.cease().await;
         // Bounded by its waits for Redis. What it says of itself is nobody's concern any more.
         let _ = announced.await;
         ended
@@ -223,7 +228,7 @@ impl<P: Procedure> Desk<P> {
         {
             return post.ack(unsettled).await;
         }
-        let answer = AssertUnwindSafe(self.answer(&post, &arrival, &request, taken));
+        let answer = AssertUnwindSafe(self.answer(&post.lost, &arrival, &request, taken));
         let reply = answer.catch_unwind().await;
         let Some(reply) = reply.unwrap_or_else(|_| Some(panicked::<P>())) else {
             return;

@@ -1,23 +1,15 @@
-//! What workers do with a missing answer: claim it, give it back, and count who began it.
+//! What workers do with a missing answer: claim it, give it back.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use redis::{Cmd, RedisError};
+use redis::RedisError;
+use tokio::time::Instant;
 use tracing::warn;
 
-use super::connection::Unanswered;
 use super::lease::{Claimed, Lease, Token};
 use super::{Budget, Cache, Key, Vacancy, connection};
 use crate::message::CacheUse;
 use crate::procedure::Procedure;
-
-/// How long it is remembered that a request was begun.
-const STARTS_TTL_MILLIS: i64 = 60 * 60 * 1000;
-
-/// To forget it, once it is known to be innocent. Longer than a cache budget: what is not forgotten
-/// may make an innocent one look like poison an hour long, and suspects are few.
-const FORGET: Duration = Duration::from_millis(500);
 
 type Found = Result<Option<Vec<u8>>, RedisError>;
 
@@ -34,18 +26,24 @@ pub(crate) enum Claim<A> {
 impl Cache {
     /// Tries for the key's lease and looks for the answer, in one round trip and in this order: in
     /// the other, a holder that fills and releases in between would be missed twice. A hit wins.
-    /// With [`CacheUse::Refresh`] it does not look.
+    /// With [`CacheUse::Refresh`] it does not look. What is left of the budget then goes on with the
+    /// vacancy.
     ///
     /// Cancel safe: a lease that was taken is released.
     pub(crate) async fn claim<P: Procedure>(
         &self,
         key: Key,
+        budget: Budget,
         token: &Token,
         cache: CacheUse,
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
     ) -> Claim<P::Answer> {
-        let mut vacancy = self.vacancy(key);
+        let mut vacancy = Vacancy {
+            key,
+            budget,
+            lease: None,
+        };
         if !self.connection.is_up() {
             // Nothing will be sent: there will be nothing to release.
             return Claim::Vacant(vacancy);
@@ -118,33 +116,6 @@ impl Cache {
     pub(crate) async fn leave_empty(&self, vacancy: Vacancy) {
         if let Some(lease) = vacancy.lease {
             lease.leave_uncached(vacancy.budget.0).await;
-        }
-    }
-
-    /// Counts that a suspect request is about to be computed; how often that makes it. `None` if
-    /// Redis cannot tell.
-    pub(crate) async fn count_start(&self, key: &Key, budget: &mut Budget) -> Option<u64> {
-        let starts = key.starts();
-        let mut commands = redis::pipe();
-        commands
-            .incr(&starts, 1)
-            .pexpire(&starts, STARTS_TTL_MILLIS)
-            .ignore();
-        let counted = self.run_all(&commands, budget).await;
-        counted.ok().map(|(starts,): (u64,)| starts)
-    }
-
-    /// The suspect has not ended its worker.
-    pub(crate) async fn forget_starts(&self, key: &Key) {
-        let forget = Cmd::unlink(key.starts());
-        let forgotten = self.connection.run::<()>(&forget, FORGET).await;
-        // Failing that, forgotten by itself in an hour. Who is never allowed to would call innocent
-        // requests poison.
-        if let Err(Unanswered::Refused(error)) = forgotten
-            && let Some(left_out) = self.refused_leases.happened()
-        {
-            let error = connection::describe(&error);
-            warn!(%key, error, left_out, "Redis refuses to forget a suspect");
         }
     }
 

@@ -365,4 +365,4 @@ fn unreachable(url: &RedisUrl, reason: String) -> Error {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

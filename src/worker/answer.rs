@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use lapin::types::ShortString;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::flight::Wanted;
-use super::post::Post;
 use super::suspects::Arrival;
 use super::{Desk, panicked};
 use crate::cache::{Key, Lookup, Token, Vacancy};
@@ -20,10 +20,10 @@ use crate::single_flight::Landed;
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl<P: Procedure> Desk<P> {
-    /// The reply; `None` when the session was lost before computing began, or all has to end.
+    /// The reply; `None` when the session was lost before there was one, or all has to end.
     pub(super) async fn answer(
         self: &Arc<Self>,
-        post: &Post,
+        lost: &CancellationToken,
         arrival: &Arc<Arrival>,
         request: &Request,
         taken: Instant,
@@ -37,20 +37,21 @@ impl<P: Procedure> Desk<P> {
             return self.answer_cheap(key, &argument, request.cache).await;
         }
         let correlation_id = request.correlation_id.as_ref().map(ShortString::as_str);
-        let wanted = Wanted {
+        let mut wanted = Wanted {
             argument,
             key,
             cache: request.cache,
+            budget: self.cache.budget(),
             token: Token::new(correlation_id, &self.id),
             arrival: Arc::clone(arrival),
             delivered_before: request.delivered_before,
         };
         let expires = taken + request.expiration.unwrap_or(NEVER).min(NEVER);
         if wanted.cache == CacheUse::Bypass {
-            return self.compute_aside(post, &wanted, expires).await;
+            return self.compute_aside(lost, &wanted, expires).await;
         }
         if arrival.is_suspect()
-            && let Some(reply) = self.look_before_turn(post, &wanted, expires).await?
+            && let Some(reply) = self.look_before_turn(lost, &mut wanted).await?
         {
             return Some(reply);
         }
@@ -58,9 +59,10 @@ impl<P: Procedure> Desk<P> {
         if self.flights.is_aloft(&flight) {
             arrival.waits();
         }
-        let fly = |callers| Arc::clone(self).fly(wanted, callers);
+        let wanted = Arc::new(wanted);
+        let fly = |callers| Arc::clone(self).fly(Arc::clone(&wanted), callers);
         let joined = self.flights.join(flight, expires, fly);
-        match post.lost.run_until_cancelled(joined).await? {
+        match lost.run_until_cancelled(joined).await? {
             Landed::Own(reply) => reply,
             Landed::Shared(reply) => reply.map(|reply| Reply {
                 source: reply.source.map(|_| Source::Shared),
@@ -73,17 +75,17 @@ impl<P: Procedure> Desk<P> {
     /// For a request that the cache has nothing to do with.
     async fn compute_aside(
         self: &Arc<Self>,
-        post: &Post,
+        lost: &CancellationToken,
         wanted: &Wanted<P>,
         expires: Instant,
     ) -> Option<Reply> {
-        let mut budget = self.cache.budget();
+        let mut budget = wanted.budget.clone();
         let start = || (expires > Instant::now()).then_some(());
         let compute = async {
             wanted.arrival.after_fresh().await;
             self.compute(wanted, &mut budget, start).await
         };
-        let (computed, _) = post.lost.run_until_cancelled(compute).await?;
+        let (computed, _) = lost.run_until_cancelled(compute).await?;
         Some(match computed? {
             Ok(answer) => self.answered(answer, Source::Computed, false),
             Err(failure) => Reply::failure(failure),
@@ -94,27 +96,27 @@ impl<P: Procedure> Desk<P> {
     /// might take along, are settled.
     async fn look_before_turn(
         &self,
-        post: &Post,
-        wanted: &Wanted<P>,
-        expires: Instant,
+        lost: &CancellationToken,
+        wanted: &mut Wanted<P>,
     ) -> Option<Option<Reply>> {
-        let (key, argument) = (&wanted.key, &wanted.argument);
-        let mut budget = self.cache.budget();
+        let (key, argument, budget) = (&wanted.key, &wanted.argument, &mut wanted.budget);
         // First of all: fresh ones may wait for what the former holder does not compute any more.
-        self.cache.take_over(key, &wanted.token, &mut budget).await;
+        self.cache.take_over(key, &wanted.token, budget).await;
         // This worker is at it: it has lost its session, not its life, or others want the same.
         if self.flights.is_aloft(&(key.clone(), wanted.cache)) {
             return Some(None);
         }
         if wanted.cache == CacheUse::Normal {
             let procedure = self.computer.procedure();
-            let lookup = self.cache.lookup(key.clone(), procedure, argument, expires);
+            let lookup = self
+                .cache
+                .lookup_within(budget, key.clone(), procedure, argument);
             if let Lookup::Hit(answer) = lookup.await {
                 return Some(Some(self.answered(answer.to_string(), Source::Cache, true)));
             }
         }
         let wait = wanted.arrival.after_fresh();
-        post.lost.run_until_cancelled(wait).await?;
+        lost.run_until_cancelled(wait).await?;
         Some(None)
     }
 

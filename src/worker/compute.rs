@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::error::ErrorCode;
@@ -15,7 +16,14 @@ use crate::procedure::{Cancel, ComputeError, Procedure};
 pub(super) struct Computer<P> {
     procedure: Arc<P>,
     slots: Arc<Semaphore>,
-    cancel: Cancel,
+    stop: Stop,
+}
+
+/// The end of all that is computed: for the threads that do it, and for those who wait for them.
+#[derive(Debug, Clone)]
+struct Stop {
+    threads: Cancel,
+    waiting: CancellationToken,
 }
 
 impl<P: Procedure> Computer<P> {
@@ -23,7 +31,10 @@ impl<P: Procedure> Computer<P> {
         Self {
             procedure: Arc::new(procedure),
             slots: Arc::new(Semaphore::new(usize::from(slots.max(1)))),
-            cancel: Cancel::new(),
+            stop: Stop {
+                threads: Cancel::new(),
+                waiting: CancellationToken::new(),
+            },
         }
     }
 
@@ -37,20 +48,23 @@ impl<P: Procedure> Computer<P> {
         Arc::clone(&self.slots).acquire_owned().await.ok()
     }
 
-    /// Computes in a slot, on a thread where blocking is allowed. `None` if it was cancelled.
+    /// Computes in a slot, on a thread where blocking is allowed. `None` if it was cancelled, at once
+    /// although the thread may never look at its flag.
     pub(super) async fn compute(
         &self,
         slot: Option<OwnedSemaphorePermit>,
         argument: &Arc<P::Argument>,
     ) -> Option<Result<P::Answer, Failure>> {
         let (procedure, argument) = (Arc::clone(&self.procedure), Arc::clone(argument));
-        let cancel = self.cancel.clone();
+        let cancel = self.stop.threads.clone();
         // The slot goes with the thread: a task that is dropped does not end it.
         let on_thread = move || {
             let _slot = slot;
             compute_now(&*procedure, &argument, &cancel)
         };
-        outcome(tokio::task::spawn_blocking(on_thread).await.ok()?)
+        let computing = tokio::task::spawn_blocking(on_thread);
+        let computed = self.stop.waiting.run_until_cancelled(computing).await?;
+        outcome(computed.ok()?)
     }
 
     /// Computes at once, on this thread, an argument that the procedure calls cheap.
@@ -58,20 +72,32 @@ impl<P: Procedure> Computer<P> {
         &self,
         argument: &P::Argument,
     ) -> Option<Result<P::Answer, Failure>> {
-        outcome(compute_now(&*self.procedure, argument, &self.cancel))
+        outcome(compute_now(&*self.procedure, argument, &self.stop.threads))
     }
 
-    /// Cancels all that is computed when it is dropped: a thread cannot be stopped from outside.
+    /// Cancels all that is computed, for ever: a thread cannot be stopped from outside.
+    pub(super) fn cancel(&self) {
+        self.stop.now();
+    }
+
+    /// The same when it is dropped.
     pub(super) fn cancel_on_drop(&self) -> CancelOnDrop {
-        CancelOnDrop(self.cancel.clone())
+        CancelOnDrop(self.stop.clone())
     }
 }
 
-pub(super) struct CancelOnDrop(Cancel);
+impl Stop {
+    fn now(&self) {
+        self.threads.cancel();
+        self.waiting.cancel();
+    }
+}
+
+pub(super) struct CancelOnDrop(Stop);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        self.0.cancel();
+        self.0.now();
     }
 }
 

@@ -12,7 +12,7 @@ use tracing::{debug, error};
 
 use super::Desk;
 use super::suspects::{self, Arrival};
-use crate::cache::{Budget, Claim, Key, Lease, Token, Vacancy};
+use crate::cache::{Budget, Claim, Key, Lease, Start, Token, Vacancy};
 use crate::error::ErrorCode;
 use crate::message::{CacheUse, Failure, Reply, Source};
 use crate::procedure::Procedure;
@@ -30,6 +30,8 @@ pub(super) struct Wanted<P: Procedure> {
     pub(super) argument: Arc<P::Argument>,
     pub(super) key: Key,
     pub(super) cache: CacheUse,
+    /// What it may still wait for Redis.
+    pub(super) budget: Budget,
     pub(super) token: Token,
     pub(super) arrival: Arc<Arrival>,
     /// How often the broker has delivered it before.
@@ -40,7 +42,7 @@ impl<P: Procedure> Desk<P> {
     /// The answer from whoever computes it, or computed here.
     pub(super) async fn fly(
         self: Arc<Self>,
-        wanted: Wanted<P>,
+        wanted: Arc<Wanted<P>>,
         callers: Callers<Landed>,
     ) -> Landed {
         let mut pause = FIRST_LOOK;
@@ -67,8 +69,17 @@ impl<P: Procedure> Desk<P> {
     async fn claim(&self, wanted: &Wanted<P>) -> Claim<P::Answer> {
         let procedure = self.computer.procedure();
         let (key, argument) = (wanted.key.clone(), &wanted.argument);
+        // Each time anew: who is told that another has it waits for that one, not for Redis.
+        let budget = wanted.budget.clone();
         self.cache
-            .claim(key, &wanted.token, wanted.cache, procedure, argument)
+            .claim(
+                key,
+                budget,
+                &wanted.token,
+                wanted.cache,
+                procedure,
+                argument,
+            )
             .await
     }
 
@@ -108,29 +119,24 @@ impl<P: Procedure> Desk<P> {
     ) -> (Option<Result<String, Failure>>, Option<S>) {
         let key = &wanted.key;
         wanted.arrival.turn().await;
-        let suspect = wanted.arrival.is_suspect();
         let slot = self.computer.slot().await;
         let started = start();
         if started.is_none() {
             return (Some(Err(out_of_time())), None);
         }
-        if suspect && self.is_poison(wanted, budget).await {
-            error!(%key, "a request has ended the workers that began it, and is not begun again");
-            let failure = Failure {
-                code: ErrorCode::Poison,
-                message: "the request has ended the workers that tried it".to_owned(),
-            };
-            return (Some(Err(failure)), started);
-        }
+        let start = match self.begin(wanted, budget).await {
+            Ok(start) => start,
+            Err(poison) => return (Some(Err(poison)), started),
+        };
         let begun = self.activity.begins(key);
         let computed = self.computer.compute(slot, &wanted.argument).await;
         drop(begun);
-        if suspect {
+        if let (Some(start), Some(_)) = (start, &computed) {
             // We are alive: it was innocent. Its reply does not wait until that is told; the next
             // suspect's turn does.
-            let (desk, arrival, key) = (Arc::clone(self), Arc::clone(&wanted.arrival), key.clone());
+            let (desk, arrival) = (Arc::clone(self), Arc::clone(&wanted.arrival));
             tokio::spawn(async move {
-                desk.cache.forget_starts(&key).await;
+                desk.cache.forget_starts(start).await;
                 drop(arrival);
             });
         }
@@ -144,12 +150,41 @@ impl<P: Procedure> Desk<P> {
     }
 
     /// Counts a suspect's start, in Redis or, where that cannot be asked, as the broker does.
-    async fn is_poison(&self, wanted: &Wanted<P>, budget: &mut Budget) -> bool {
-        match self.cache.count_start(&wanted.key, budget).await {
+    async fn begin(
+        &self,
+        wanted: &Wanted<P>,
+        budget: &mut Budget,
+    ) -> Result<Option<Start>, Failure> {
+        if !wanted.arrival.is_suspect() {
+            return Ok(None);
+        }
+        let key = &wanted.key;
+        let (start, starts) = self.cache.count_start(key, budget).await;
+        let is_poison = match starts {
             Some(starts) => starts >= suspects::MOST_STARTS,
             None => wanted.delivered_before >= suspects::MOST_DELIVERIES,
+        };
+        if !is_poison {
+            return Ok(Some(start));
         }
+        error!(%key, "a request has ended the workers that began it, and is not begun again");
+        Err(Failure {
+            code: ErrorCode::Poison,
+            message: "the request has ended the workers that tried it".to_owned(),
+        })
     }
+
+    /// Computes nothing any more. What is abandoned by that has not ended this worker: so that no
+    /// other takes it for poison, Redis is told, for as long as that has time for it.
+    pub(super) async fn cease(&self) {
+        self.computer.cancel();
+        self.cache.starts_settled().await;
+    }
+}
+
+/// Whether the flight's time ran out, and no more is known.
+pub(super) fn is_out_of_time(landed: &Landed) -> bool {
+    landed.as_ref().is_some_and(Reply::is_expired)
 }
 
 /// Its callers have given up.

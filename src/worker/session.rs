@@ -170,6 +170,8 @@ impl Session {
         }
         let unfinished = tasks.len();
         tasks.shutdown().await;
+        // Before the broker gives what is left to others: they look whether it is poison.
+        desk.cease().await;
         if unfinished == 0 && !self.post.lost.is_cancelled() {
             return Stopped::Clean;
         }

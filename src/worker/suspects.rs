@@ -4,8 +4,8 @@
 //! all of that out again: so a redelivered request is a suspect. Suspects wait until the fresh ones
 //! that the worker held before them are settled, and are then computed one at a time, in a random
 //! order: if one of them kills this worker, too, it takes no fresh one along, and the innocent get
-//! ahead of it before long. How often a suspect was begun is counted in Redis, see
-//! [`crate::cache::Cache::count_start`]; at [`MOST_STARTS`] it is answered `poison`.
+//! ahead of it before long. How often a suspect was begun and its worker was not heard of again is
+//! counted in Redis, see [`crate::cache::Start`]; at [`MOST_STARTS`] it is answered `poison`.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

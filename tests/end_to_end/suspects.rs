@@ -1,7 +1,7 @@
 //! Requests that end their workers, and requests that the broker gives up: each caller hears of it,
 //! and the neighbours are served.
 
-use crate::support::amqp::{Caller, QUEUE};
+use crate::support::amqp::{Caller, QUEUE, headers};
 use crate::support::ports::ClosedPort;
 use crate::support::process::Process;
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
@@ -9,6 +9,17 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
 const STARTS: &str = "{fib:990000}:starts";
+
+/// A worker's options with which 20,000,000 takes longer than anybody waits, and where that is counted.
+const ENDLESS: [&str; 6] = [
+    "--concurrency",
+    "1",
+    "--algorithm",
+    "iterative",
+    "--max-n",
+    "100000000",
+];
+const ENDLESS_STARTS: &str = "{fib:20000000}:starts";
 
 async fn send(caller: &Caller, n: u64) {
     let properties = caller.properties();
@@ -25,9 +36,9 @@ async fn dies(setup: &Setup, worker: Process) {
     .await;
 }
 
-async fn began(setup: &Setup, starts: &str) {
+async fn began(setup: &Setup, counted: &str, starts: &str) {
     wait::wait_until("the suspect is begun", async || {
-        setup.redis.get(STARTS).await.as_deref() == Some(starts)
+        setup.redis.get(counted).await.as_deref() == Some(starts)
     })
     .await;
 }
@@ -42,7 +53,7 @@ async fn request_that_ends_its_workers_is_poison_and_its_neighbour_is_served() {
     dies(&setup, worker).await;
     for starts in ["1", "2"] {
         let worker = setup.worker(&ONE_AT_A_TIME).await;
-        began(&setup, starts).await;
+        began(&setup, STARTS, starts).await;
         dies(&setup, worker).await;
     }
     let worker = setup.worker(&ONE_AT_A_TIME).await;
@@ -92,6 +103,89 @@ async fn suspect_that_only_waits_while_sessions_are_lost_is_no_poison() {
     let found = (reply.header("x-rpcache-error"), reply.body.len());
     assert_eq!(found, (None, 208_988));
     assert_eq!(setup.redis.keys().await, ["fib:1000000", "fib:30"]);
+    setup.assert_settled(worker).await;
+}
+
+/// It lives, and so it knows that the request did not end it.
+#[tokio::test]
+async fn suspect_whose_worker_is_stopped_meanwhile_is_no_poison() {
+    let setup = Setup::new().await;
+    let caller = setup.caller().await;
+    let worker = setup.worker(&ENDLESS).await;
+    send(&caller, 20_000_000).await;
+    setup.all_taken().await;
+    dies(&setup, worker).await;
+    let worker = setup.worker(&ENDLESS).await;
+    began(&setup, ENDLESS_STARTS, "1").await;
+    let finished = worker.terminate().await;
+    assert_eq!(finished.code, Some(1), "{finished:#?}");
+    assert_eq!(setup.redis.get(ENDLESS_STARTS).await, None);
+}
+
+/// Each session that it loses ends what was computed for that one alone.
+#[tokio::test]
+async fn suspect_that_bypasses_the_cache_is_no_poison_when_sessions_are_lost() {
+    let setup = Setup::new().await;
+    let way = ClosedPort::reserve().forward_to(setup.vhost.port());
+    let caller = setup.caller().await;
+    let options = [&["worker", "--concurrency", "8"], &ENDLESS[2..]].concat();
+    let program = setup
+        .rpcache(&options)
+        .env("AMQP_URL", &setup.vhost.url_by(way.port()));
+    let worker = setup.serving(program).await;
+    let bypass = headers(&[("x-rpcache-cache", "bypass")]);
+    let properties = caller.properties().with_headers(bypass);
+    caller.send(b"20000000", properties).await;
+    setup.all_taken().await;
+    for times in 1..=3 {
+        way.cut();
+        wait::wait_until("it is begun once more", async || {
+            let stats: String = setup.redis.run(&["INFO", "commandstats"]).await;
+            stats.contains(&format!("cmdstat_incrby:calls={times},"))
+        })
+        .await;
+        began(&setup, ENDLESS_STARTS, "1").await;
+    }
+    worker.signal("KILL");
+    worker.finish().await;
+    assert_eq!(
+        setup.redis.get(ENDLESS_STARTS).await.as_deref(),
+        Some("1"),
+        "a worker that is killed takes nothing back"
+    );
+}
+
+/// Its time runs out while it waits for a slot. What it takes then to let go of the key, Redis makes
+/// long; meanwhile another one comes for the key, with all the time in the world.
+#[tokio::test]
+async fn request_that_joins_one_that_expires_does_not_expire_with_it() {
+    let setup = Setup::new().await;
+    let options = [&ONE_AT_A_TIME[..], &["--cache-budget", "10s"]].concat();
+    let worker = setup.worker(&options).await;
+    let bypass = || headers(&[("x-rpcache-cache", "bypass")]);
+    let mut busy = setup.caller().await;
+    let properties = busy.properties().with_headers(bypass());
+    busy.send(SLOW.to_string().as_bytes(), properties).await;
+    setup.all_taken().await;
+    let mut short = setup.caller().await;
+    let properties = short.properties().with_expiration("300".into());
+    short.send(b"100000", properties).await;
+    wait::wait_until("it has the lease", async || {
+        setup.redis.get("{fib:100000}:lease").await.is_some()
+    })
+    .await;
+    setup.redis.freeze();
+    busy.next_reply().await;
+    let mut long = setup.caller().await;
+    send(&long, 100_000).await;
+    setup.all_taken().await;
+    // It was taken before this one, which needs no Redis.
+    let properties = busy.properties().with_headers(bypass());
+    busy.ask_with(b"30", properties).await.answers("832040");
+    setup.redis.thaw();
+    short.next_reply().await.fails_as("expired");
+    let reply = long.next_reply().await;
+    assert_eq!(reply.header("x-rpcache-error"), None);
     setup.assert_settled(worker).await;
 }
 

@@ -17,34 +17,32 @@ impl Connection {
             _keeper: AbortOnDropHandle::new(tokio::spawn(async {})),
         }
     }
-}
 
-/// A connection over `stream`, without a keeper.
-pub(in crate::cache) async fn over(stream: DuplexStream) -> Connection {
-    let (sender, connected) = tokio::sync::oneshot::channel();
-    tokio::spawn(async {
+    /// Over what is there already, without a keeper.
+    pub(crate) async fn over(stream: DuplexStream, patience: Duration) -> Self {
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let (connection, driver) = MultiplexedConnection::new(&info, stream).await.unwrap();
-        sender.send(connection).unwrap();
-        driver.await;
-    });
-    let connection = connected.await.unwrap();
-    let link = Link {
-        connection,
-        breaker: Breaker::default(),
-        patience: PATIENCE,
-        down: CancellationToken::new(),
-        why: OnceLock::new(),
-    };
-    let connection = Connection::to_nobody();
-    connection.slot.store(Some(Arc::new(link)));
-    connection
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
+        let connection = MultiplexedConnection::new_with_config(&info, stream, config).await;
+        let (connection, driver) = connection.unwrap();
+        let link = Link {
+            connection,
+            breaker: Breaker::default(),
+            patience,
+            down: CancellationToken::new(),
+            why: OnceLock::new(),
+        };
+        Self {
+            slot: Arc::new(ArcSwapOption::from_pointee(link)),
+            state: watch::channel(State::Up).1,
+            _keeper: AbortOnDropHandle::new(tokio::spawn(driver)),
+        }
+    }
 }
 
-/// A connection to nobody who would answer.
+/// A connection to nobody.
 async fn connection() -> (Connection, Arc<Link>) {
     let (ours, _) = tokio::io::duplex(1);
-    let connection = over(ours).await;
+    let connection = Connection::over(ours, PATIENCE).await;
     let link = connection.slot.load_full().unwrap();
     (connection, link)
 }

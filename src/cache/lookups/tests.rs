@@ -2,13 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{
-    AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream,
-};
+use tokio::io::{AsyncWriteExt as _, BufReader, DuplexStream};
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::cache::connection::tests::over;
+use crate::cache::fake::command;
 use crate::interleavings::{millis, of_each_seed, shuffled};
 
 const BUDGET: Duration = Duration::from_millis(50);
@@ -23,13 +21,13 @@ struct Seen {
 /// Answers each command after a while: under the key `k` there is `the answer to k`, under one that
 /// begins with a `-`, nothing.
 async fn redis(stream: DuplexStream, mut rng: fastrand::Rng, seen: Arc<Seen>) {
-    let (read, mut write) = tokio::io::split(stream);
-    let mut read = BufReader::new(read);
-    while let Some(words) = command(&mut read).await {
+    let mut stream = BufReader::new(stream);
+    while let Some(command) = command(&mut stream).await {
+        let words: Vec<&str> = command.split(' ').collect();
         seen.commands.fetch_add(1, Ordering::Relaxed);
         seen.keys.fetch_add(words.len() - 1, Ordering::Relaxed);
         sleep(millis(&mut rng, 5)).await;
-        let mut reply = match words[0].as_str() {
+        let mut reply = match words[0] {
             "GET" => String::new(),
             "MGET" => format!("*{}\r\n", words.len() - 1),
             word => panic!("{word}"),
@@ -42,7 +40,7 @@ async fn redis(stream: DuplexStream, mut rng: fastrand::Rng, seen: Arc<Seen>) {
                 reply += &format!("${}\r\n{answer}\r\n", answer.len());
             }
         }
-        if write.write_all(reply.as_bytes()).await.is_err() {
+        if stream.write_all(reply.as_bytes()).await.is_err() {
             return;
         }
     }
@@ -52,31 +50,11 @@ fn answer(key: &str) -> String {
     format!("the answer to {key}")
 }
 
-async fn command(read: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> Option<Vec<String>> {
-    let count = number(read).await?;
-    let mut words = Vec::new();
-    for _ in 0..count {
-        let mut word = vec![0; number(read).await? + 2];
-        read.read_exact(&mut word).await.ok()?;
-        words.push(String::from_utf8(word).unwrap().trim_end().to_owned());
-    }
-    Some(words)
-}
-
-async fn number(read: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> Option<usize> {
-    let mut line = String::new();
-    read.read_line(&mut line)
-        .await
-        .ok()
-        .filter(|&read| read > 0)?;
-    Some(line[1..].trim_end().parse().unwrap())
-}
-
 async fn lookups(rng: fastrand::Rng) -> (Arc<Lookups>, Arc<Seen>) {
     let (ours, theirs) = tokio::io::duplex(1024);
     let seen = Arc::new(Seen::default());
     tokio::spawn(redis(theirs, rng, Arc::clone(&seen)));
-    let connection = over(ours).await;
+    let connection = Connection::over(ours, BUDGET).await;
     (Arc::new(Lookups::new(Arc::new(connection), BUDGET)), seen)
 }
 
