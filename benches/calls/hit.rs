@@ -1,7 +1,11 @@
-//! `hit`: answers from the cache, verified, against a GET and nothing else on one shared connection.
+//! `hit`: answers from the cache, verified, against a GET and nothing else on one shared connection, and
+//! against what people use instead: the Redis store of the crate `cached`, as it comes. It shares one
+//! connection, too, waits half a second at most, and verifies nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use cached::{AsyncRedisCache, ConcurrentCachedAsync as _};
 use redis::AsyncConnectionConfig;
 use rpcache::fibonacci::{Fibonacci, N};
 use rpcache::{CacheOptions, Client, ClientOptions, Source};
@@ -12,6 +16,7 @@ use crate::tasks::rate;
 
 const ROUNDS: usize = 15;
 const SLICE: Duration = Duration::from_millis(300);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) async fn run(table: &mut Table) {
     let server = Redis::start();
@@ -31,9 +36,10 @@ pub(crate) async fn run(table: &mut Table) {
             .expect("Redis answers")
     };
     let (as_it_comes, timeless) = (connect(&as_it_comes).await, connect(&timeless).await);
+    let cached = Arc::new(cached(&server.url()).await);
 
     for tasks in [1, 64, 256] {
-        let (mut ours, mut limit, mut default) = (Vec::new(), Vec::new(), Vec::new());
+        let [mut ours, mut limit, mut default, mut other] = [(); 4].map(|()| Vec::new());
         for _ in 0..ROUNDS {
             let client = client.clone();
             ours.push(rate(tasks, SLICE, move |_| hit(client.clone())).await);
@@ -41,6 +47,8 @@ pub(crate) async fn run(table: &mut Table) {
             limit.push(rate(tasks, SLICE, move |_| get(connection.clone())).await);
             let connection = as_it_comes.clone();
             default.push(rate(tasks, SLICE, move |_| get(connection.clone())).await);
+            let cached = Arc::clone(&cached);
+            other.push(rate(tasks, SLICE, move |_| cache_get(Arc::clone(&cached))).await);
         }
         table.add(
             format!("{tasks} tasks, against GET"),
@@ -53,6 +61,12 @@ pub(crate) async fn run(table: &mut Table) {
             "1/s",
             (&ours, &default),
             Goal::AtLeast(0.9),
+        );
+        table.add(
+            format!("{tasks} tasks, against the crate cached"),
+            "1/s",
+            (&ours, &other),
+            Goal::AtLeast(1.0),
         );
     }
 }
@@ -69,4 +83,20 @@ async fn get(mut connection: redis::aio::MultiplexedConnection) {
         .await
         .expect("an answer");
     assert_eq!(answer, "832040");
+}
+
+type Cached = AsyncRedisCache<u64, String>;
+
+/// Holds the same answer, under a key of its own.
+async fn cached(url: &str) -> Cached {
+    let builder = Cached::builder("fib").ttl(DAY).connection_string(url);
+    let cached = builder.build().await.expect("Redis answers");
+    let stored = cached.async_cache_set(30, "832040".to_owned()).await;
+    assert_eq!(stored.expect("it is stored"), None);
+    cached
+}
+
+async fn cache_get(cached: Arc<Cached>) {
+    let answer = cached.async_cache_get(&30).await.expect("an answer");
+    assert_eq!(answer.as_deref(), Some("832040"));
 }

@@ -14,13 +14,19 @@ mod batch;
 mod echo;
 mod hit;
 mod hit_command;
+mod large;
 mod miss;
 mod miss_command;
+mod open_loop;
 mod options;
+mod prepared;
 mod processes;
+mod queued;
 mod raw;
 mod role;
+mod scaling;
 mod servers;
+mod slow;
 mod stampede;
 mod support;
 mod table;
@@ -44,6 +50,10 @@ fn main() {
         match options.name.as_str() {
             "hit" => hit::run(&mut table).await,
             "miss" => miss::run(&mut table).await,
+            "large" => large::run(&mut table).await,
+            "scaling" => scaling::run(&mut table).await,
+            "queued" => queued::run(&mut table).await,
+            "open-loop" => open_loop::run(&mut table).await,
             "stampede" => stampede::run(&mut table).await,
             "hit-command" => hit_command::run(&options, &mut table).await,
             "miss-command" => miss_command::run(&options, &mut table).await,

@@ -42,7 +42,7 @@ pub(crate) async fn run(table: &mut Table) {
             let raw = Arc::clone(&raw);
             let echo = move |n| {
                 let raw = Arc::clone(&raw);
-                async move { raw.call(n).await }
+                async move { assert_eq!(raw.call(n).await, n.to_string().as_bytes()) }
             };
             limit.push(rate(tasks, SLICE, echo).await);
         }

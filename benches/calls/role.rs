@@ -1,10 +1,14 @@
 //! This program as a process of its own runs: `calls role NAME`, the servers' addresses in the
 //! environment.
 
-use rpcache::{CacheOptions, Worker, WorkerOptions};
+use std::time::Duration;
+
+use rpcache::{CacheOptions, Procedure, Worker, WorkerOptions};
 
 use crate::echo::Echo;
+use crate::prepared::{self, Prepared};
 use crate::servers::Servers;
+use crate::slow::Slow;
 use crate::support::process::{Process, Program};
 use crate::{batch, raw};
 
@@ -15,22 +19,44 @@ const PREFETCH: u16 = 66;
 pub(crate) async fn played() -> bool {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let url = |name| std::env::var(name).expect("the servers' addresses");
+    let number = |text: &str| text.parse::<u16>().expect("a number");
     match arguments[..] {
-        ["role", "echo-worker"] => {
-            let cache = CacheOptions::new(url("REDIS_URL").parse().expect("a URL"));
-            let mut options = WorkerOptions::new(url("AMQP_URL").parse().expect("a URL"), cache);
-            options.prefetch = Some(PREFETCH);
-            let stopped = Worker::new(Echo, options).run(std::future::pending()).await;
-            panic!("the worker has ended: {stopped:?}");
+        ["role", "echo-worker"] => serve(Echo, |_| {}).await,
+        ["role", "prepared-worker"] => serve(Prepared::default(), |_| {}).await,
+        ["role", "slow-worker", queue, milliseconds, prefetch] => {
+            let takes = Duration::from_millis(number(milliseconds).into());
+            serve(Slow(takes), |options| {
+                options.queue = Some(queue.parse().expect("a queue's name"));
+                options.concurrency = 1;
+                options.prefetch = Some(number(prefetch));
+            })
+            .await;
         }
-        ["role", "raw-worker"] => raw::serve(&url("AMQP_URL"), PREFETCH).await,
+        ["role", "raw-worker"] => raw::serve(&url("AMQP_URL"), PREFETCH, |request| request).await,
+        ["role", "raw-prepared-worker"] => {
+            raw::serve(&url("AMQP_URL"), PREFETCH, prepared::reply).await;
+        }
         ["role", "mget", last] => {
             batch::print_all(&url("REDIS_URL"), last.parse().expect("a number")).await;
         }
         _ => return false,
     }
     true
+}
+
+/// Serves a procedure until the process is ended; `set` changes the options.
+async fn serve<P: Procedure>(procedure: P, set: impl FnOnce(&mut WorkerOptions)) {
+    let cache = CacheOptions::new(url("REDIS_URL").parse().expect("a URL"));
+    let mut options = WorkerOptions::new(url("AMQP_URL").parse().expect("a URL"), cache);
+    options.prefetch = Some(PREFETCH);
+    set(&mut options);
+    let worker = Worker::new(procedure, options);
+    let stopped = worker.run(std::future::pending()).await;
+    panic!("the worker has ended: {stopped:?}");
+}
+
+fn url(name: &str) -> String {
+    std::env::var(name).expect("the servers' addresses")
 }
 
 /// Starts this program in a role.

@@ -2,6 +2,8 @@
 
 #![expect(dead_code, reason = "shared with the end-to-end tests")]
 
+#[path = "../../tests/end_to_end/support/amqp.rs"]
+pub(crate) mod amqp;
 #[path = "../../tests/end_to_end/support/lifetime.rs"]
 pub(crate) mod lifetime;
 #[path = "../../tests/end_to_end/support/ports.rs"]

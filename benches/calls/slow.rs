@@ -1,0 +1,26 @@
+//! A procedure that takes its time without using any: as many computations as there are workers fit
+//! beside each other on any machine.
+
+use std::thread;
+use std::time::Duration;
+
+use rpcache::{Cancel, ComputeError, Procedure};
+
+/// How long each computation takes. Callers need not know it.
+#[derive(Default)]
+pub(crate) struct Slow(pub(crate) Duration);
+
+impl Procedure for Slow {
+    type Argument = u64;
+    type Answer = u64;
+    const NAME: &'static str = "slow";
+
+    fn compute(&self, argument: &u64, _cancel: &Cancel) -> Result<u64, ComputeError> {
+        thread::sleep(self.0);
+        Ok(*argument)
+    }
+
+    fn verify(&self, argument: &u64, answer: &u64) -> bool {
+        argument == answer
+    }
+}

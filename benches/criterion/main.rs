@@ -1,0 +1,78 @@
+//! The pieces of a call that are computing and nothing else, each alone: `scripts/bench criterion`.
+//!
+//! Some are private to the library. Their files are compiled a second time, as modules of this program:
+//! they use nothing but each other. All else is the public API.
+
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a run that cannot go on ends by panicking"
+)]
+#![expect(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "the library's files have more than is measured, and tests"
+)]
+
+// What the files below name by `crate::`.
+#[path = "../../src/error.rs"]
+mod error;
+#[path = "../../src/interleavings.rs"]
+mod interleavings;
+#[path = "../../src/procedure.rs"]
+mod procedure;
+
+#[path = "../../src/cache/key.rs"]
+mod key;
+#[path = "../../src/message.rs"]
+mod message;
+#[path = "../../src/requester"]
+mod requester {
+    pub(crate) mod pending;
+
+    pub(crate) fn table(most: usize) -> pending::Pending {
+        pending::Pending::new(most)
+    }
+}
+
+mod fibonacci;
+mod messages;
+mod waiting;
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::Criterion;
+
+fn main() {
+    // Some thirty of them in a minute.
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(50)
+        .nresamples(10_000)
+        .configure_from_args();
+    messages::measure(&mut criterion);
+    waiting::measure(&mut criterion);
+    keys(&mut criterion);
+    fibonacci::measure(&mut criterion);
+    criterion.final_summary();
+}
+
+/// What every call makes first. Arguments of more than 200 bytes are hashed.
+fn keys(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("key");
+    let namespace = "prod".parse().expect("a namespace");
+    let (escaped, long) = ("a b ".repeat(10), "x".repeat(1000));
+    for (name, namespace, argument) in [
+        ("fib:30", None, "30"),
+        ("prod:fib:30", Some(&namespace), "30"),
+        ("of 40 characters, 20 escaped", None, &escaped),
+        ("of 1000 characters, hashed", None, &long),
+    ] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| key::Key::new(namespace, "fib", black_box(argument)));
+        });
+    }
+}
