@@ -243,7 +243,8 @@ impl<P: Procedure> Client<P> {
         // Look in Redis. A hit is all that most calls are: it has no timer but the cache's own.
         match self.look(key, &argument, call).await {
             Looked::Hit(answer) => Ok(Found::in_cache(answer).answered(call.started)),
-            Looked::Miss(vacancy) => self.ask(argument, vacancy, call).await,
+            // In a box: the future of a hit stays small.
+            Looked::Miss(vacancy) => Box::pin(self.ask(argument, vacancy, call)).await,
         }
     }
 

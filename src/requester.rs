@@ -93,23 +93,22 @@ impl Requester {
         self.copies.deposit();
         loop {
             outdated += outlived(&mut expires);
-            let once = async {
-                let session = self.session(had_session).await?;
-                let patient = wait || had_session;
-                had_session = true;
-                let publish = || {
-                    let left = expires.saturating_duration_since(Instant::now());
-                    let properties =
-                        message::request_properties(id, &session.reply_to, left, cache);
-                    // A session that came at the last moment came too late.
-                    let sent = !left.is_zero() && session.publish(id, body, properties);
-                    published.fetch_add(u32::from(sent), Ordering::Relaxed);
-                    sent
-                };
-                self.ask(id, patient, expires, publish).await
-            };
-            let outcome = match timeout_at(expires, once).await {
-                Ok(outcome) => outcome?,
+            let outcome = match timeout_at(expires, self.session(had_session)).await {
+                Ok(session) => {
+                    let session = session?;
+                    let patient = wait || had_session;
+                    had_session = true;
+                    let publish = || {
+                        let left = expires.saturating_duration_since(Instant::now());
+                        let properties =
+                            message::request_properties(id, &session.reply_to, left, cache);
+                        // A session that came at the last moment came too late.
+                        let sent = !left.is_zero() && session.publish(id, body, properties);
+                        published.fetch_add(u32::from(sent), Ordering::Relaxed);
+                        sent
+                    };
+                    self.ask(id, patient, expires, publish).await?
+                }
                 Err(_elapsed) => Outcome::Lost,
             };
             outdated += outlived(&mut expires);
@@ -135,7 +134,8 @@ impl Requester {
         }
     }
 
-    /// Publishes and waits; after half of the time once more, if the budget for copies allows it.
+    /// Publishes and waits until `expires`; after half of that time publishes once more, if the
+    /// budget for copies allows it.
     async fn ask(
         &self,
         id: Uuid,
@@ -160,7 +160,8 @@ impl Requester {
         if self.copies.withdraw() && !publish() {
             return Ok(Outcome::Lost);
         }
-        Ok(waiter.outcome().await)
+        let outcome = timeout_at(expires, waiter.outcome()).await;
+        Ok(outcome.unwrap_or(Outcome::Lost))
     }
 
     /// The session, once there is one. A call that had none yet fails with the reason if it cannot

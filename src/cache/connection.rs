@@ -16,7 +16,7 @@ use bb8_redis::RedisConnectionManager;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -138,7 +138,8 @@ impl Connection {
         let Some(link) = self.slot.load_full() else {
             return Err(Unanswered::Unavailable);
         };
-        match timeout(limit, send(link.connection.clone())).await {
+        let sent = Instant::now();
+        match timeout_at(sent + limit, send(link.connection.clone())).await {
             Ok(Ok(value)) => {
                 link.breaker.answered();
                 Ok(value)
@@ -153,7 +154,7 @@ impl Connection {
             }
             Err(_elapsed) => {
                 // With less than the whole budget, being late says nothing about Redis.
-                if limit >= link.patience && link.breaker.timed_out() {
+                if limit >= link.patience && link.breaker.timed_out(sent, Instant::now()) {
                     link.give_up(|| format!("no answer within {} ms", limit.as_millis()));
                 }
                 Err(Unanswered::Unavailable)

@@ -37,7 +37,7 @@ impl<P: Procedure> Desk<P> {
             return self.answer_cheap(key, &argument, request.cache).await;
         }
         let correlation_id = request.correlation_id.as_ref().map(ShortString::as_str);
-        let mut wanted = Wanted {
+        let wanted = Wanted {
             argument,
             key,
             cache: request.cache,
@@ -47,17 +47,28 @@ impl<P: Procedure> Desk<P> {
             delivered_before: request.delivered_before,
         };
         let expires = taken + request.expiration.unwrap_or(NEVER).min(NEVER);
+        // In a box: the tasks of cheap requests, which come by the thousand, stay small.
+        Box::pin(self.answer_dear(lost, wanted, expires)).await
+    }
+
+    /// For an argument that takes its time: the answer is looked for, waited for or computed.
+    async fn answer_dear(
+        self: &Arc<Self>,
+        lost: &CancellationToken,
+        mut wanted: Wanted<P>,
+        expires: Instant,
+    ) -> Option<Reply> {
         if wanted.cache == CacheUse::Bypass {
             return self.compute_aside(lost, &wanted, expires).await;
         }
-        if arrival.is_suspect()
+        if wanted.arrival.is_suspect()
             && let Some(reply) = self.look_before_turn(lost, &mut wanted).await?
         {
             return Some(reply);
         }
         let flight = (wanted.key.clone(), wanted.cache);
         if self.flights.is_aloft(&flight) {
-            arrival.waits();
+            wanted.arrival.waits();
         }
         let wanted = Arc::new(wanted);
         let fly = |callers| Arc::clone(self).fly(Arc::clone(&wanted), callers);

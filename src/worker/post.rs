@@ -111,7 +111,9 @@ impl Post {
         properties: BasicProperties,
     ) {
         let replied = if unsettled.redelivered && is_direct_reply_to(&to) {
-            self.reply_apart(to, body, properties).await
+            // In a box: connecting is a future of many kilobytes, and each delivery's task would be
+            // that large.
+            Box::pin(self.reply_apart(to, body, properties)).await
         } else {
             let measures = u32::try_from(body.len() / MEASURE).map_or(ROOM, |size| size.min(ROOM));
             // Never closed.

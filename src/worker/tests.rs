@@ -166,3 +166,14 @@ async fn a_silent_redis_costs_a_suspect_one_budget_and_does_not_hold_the_end_up(
     desk.cease().await;
     assert!(since.elapsed() < Duration::from_secs(1));
 }
+
+#[test]
+fn the_task_of_a_request_is_small() {
+    /// Bytes of what a function of four arguments gives.
+    fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+    // It is moved several times before it runs.
+    let serve = size(Desk::<WhenLet>::serve);
+    assert!(serve < 4096, "{serve} bytes");
+}
