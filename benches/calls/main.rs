@@ -35,16 +35,14 @@ mod worker;
 
 use options::Options;
 use table::Table;
+use tokio::runtime::Builder;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        if role::played().await {
-            return;
-        }
+    if role::played() {
+        return;
+    }
+    let runtime = Builder::new_multi_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
         let options = Options::parse(std::env::args().skip(1));
         let mut table = Table::default();
         match options.name.as_str() {

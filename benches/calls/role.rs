@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use rpcache::{CacheOptions, Procedure, Worker, WorkerOptions};
+use tokio::runtime::Builder;
 
 use crate::echo::Echo;
 use crate::prepared::{self, Prepared};
@@ -16,11 +17,22 @@ use crate::{batch, raw};
 const PREFETCH: u16 = 66;
 
 /// Plays the role that the arguments name; `false` when they name none.
-pub(crate) async fn played() -> bool {
+pub(crate) fn played() -> bool {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let mut threads = match arguments[..] {
+        // As `rpcache call` has them, when it is asked for many.
+        ["role", "mget", _] => Builder::new_multi_thread(),
+        // As `rpcache worker` has it: one, whoever works.
+        _ => Builder::new_current_thread(),
+    };
+    let runtime = threads.enable_all().build().expect("a runtime");
+    runtime.block_on(play(&arguments))
+}
+
+async fn play(arguments: &[&str]) -> bool {
     let number = |text: &str| text.parse::<u16>().expect("a number");
-    match arguments[..] {
+    match *arguments {
         ["role", "echo-worker"] => serve(Echo, |_| {}).await,
         ["role", "prepared-worker"] => serve(Prepared::default(), |_| {}).await,
         ["role", "slow-worker", queue, milliseconds, prefetch] => {

@@ -245,6 +245,9 @@ struct Manager {
 impl Manager {
     fn new(url: &RedisUrl, patience: Duration) -> Result<Self, RedisError> {
         let info = url.info();
+        // The name of a library, in CLIENT LIST, is not worth a round trip of every command.
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        let info = info.set_redis_settings(settings);
         Ok(Self {
             url: url.clone(),
             client: redis::Client::open(info.clone())?,
