@@ -241,7 +241,7 @@ async fn time_out_holds_while_redis_is_silent() {
     let setup = Setup::new().await;
     let redis = SilentPeer::start();
     let call = setup
-        .rpcache(&["call", "30", "--timeout", "100ms"])
+        .rpcache(&["call", "30", "--wait", "--timeout", "100ms"])
         .env("REDIS_URL", &format!("redis://127.0.0.1:{}", redis.port()));
     let finished = call.run().await;
     finished.refuses(124, "100 ms");
