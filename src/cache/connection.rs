@@ -138,8 +138,8 @@ impl Connection {
         let Some(link) = self.slot.load_full() else {
             return Err(Unanswered::Unavailable);
         };
-        let sent = Instant::now();
-        match timeout_at(sent + limit, send(link.connection.clone())).await {
+        let started = Instant::now();
+        match timeout_at(started + limit, send(link.connection.clone())).await {
             Ok(Ok(value)) => {
                 link.breaker.answered();
                 Ok(value)
@@ -154,7 +154,7 @@ impl Connection {
             }
             Err(_elapsed) => {
                 // With less than the whole budget, being late says nothing about Redis.
-                if limit >= link.patience && link.breaker.timed_out(sent, Instant::now()) {
+                if limit >= link.patience && link.breaker.timed_out(started, Instant::now()) {
                     link.give_up(|| format!("no answer within {} ms", limit.as_millis()));
                 }
                 Err(Unanswered::Unavailable)
