@@ -24,6 +24,7 @@ mod call;
 mod examples;
 mod fleet;
 mod lease;
+mod local;
 mod rights;
 mod servers_down;
 mod shutdown;
