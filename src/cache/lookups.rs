@@ -22,7 +22,7 @@ const ALONE: usize = 1;
 const MOST_TOGETHER: usize = 32;
 
 /// What stands under a key.
-type Found = Result<Option<Vec<u8>>, Unanswered>;
+pub(super) type Found = Result<Option<Vec<u8>>, Unanswered>;
 
 /// The lookups of one process in one Redis.
 #[derive(Debug)]
@@ -139,13 +139,12 @@ async fn look(
     full: Option<Together>,
     budget: Duration,
 ) {
-    let together = match full {
-        Some(full) => full,
-        None => {
-            yield_now().await;
-            let mut state = lock(&state);
-            std::mem::replace(&mut state.next, Together::none())
-        }
+    let together = if let Some(full) = full {
+        full
+    } else {
+        yield_now().await;
+        let mut state = lock(&state);
+        std::mem::replace(&mut state.next, Together::none())
     };
     if together.callers.is_empty() {
         // Others have filled it up, and sent it.

@@ -167,7 +167,7 @@ impl Cache {
             let canonical = Key::new(
                 self.options.namespace.as_ref(),
                 P::NAME,
-                &argument.to_string(),
+                argument.to_string(),
             );
             (canonical.as_str().as_bytes() == key).then_some(argument)
         }));
