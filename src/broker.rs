@@ -16,6 +16,7 @@ use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event, Queue};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::counts::BrokerCounts;
 use crate::error::{Error, quote};
 use crate::server_url::AmqpUrl;
 
@@ -108,6 +109,7 @@ pub(crate) enum Trouble {
 pub(crate) async fn trouble(
     connection: &Connection,
     events: &mut (impl Stream<Item = Event> + Unpin),
+    counts: &BrokerCounts,
 ) -> Trouble {
     while let Some(event) = events.next().await {
         match event {
@@ -117,9 +119,13 @@ pub(crate) async fn trouble(
             Event::ConnectionBlocked(reason) => {
                 let reason = quote(reason.as_bytes());
                 warn!(reason, "RabbitMQ has raised an alarm and takes no messages");
+                counts.blocks(true);
                 return Trouble::Blocked;
             }
-            Event::ConnectionUnblocked => info!("RabbitMQ takes messages again"),
+            Event::ConnectionUnblocked => {
+                info!("RabbitMQ takes messages again");
+                counts.blocks(false);
+            }
             _ => {}
         }
     }

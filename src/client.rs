@@ -1,6 +1,7 @@
 //! The caller's half: look in Redis, share a flight, ask a worker. Read [`Client::call_with`] first.
 
 mod many;
+mod told;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::cache::{Cache, CacheOptions, Key, Lookup, Vacancy};
+use crate::counts::Calls;
 use crate::error::{Error, ErrorCode, quote};
 use crate::message::{CacheUse, Source};
 use crate::procedure::{Procedure, check};
@@ -100,6 +102,7 @@ struct Inner<P: Procedure> {
     procedure: Arc<P>,
     cache: Cache,
     requester: Requester,
+    calls: Arc<Calls>,
     /// By key, and by whether its callers wait for a worker to come.
     flights: SingleFlight<(Key, bool), Flown<P::Answer>>,
     wrong_answers: Seldom,
@@ -215,6 +218,7 @@ impl<P: Procedure> Client<P> {
                 procedure: Arc::new(procedure),
                 cache: Cache::open(options.cache),
                 requester,
+                calls: Arc::default(),
                 flights: SingleFlight::new(|flown| {
                     flown.as_ref().is_err_and(Error::is_out_of_time)
                 }),
@@ -240,11 +244,14 @@ impl<P: Procedure> Client<P> {
         let call = Call::new(options);
         let argument = Arc::new(argument);
         let key = self.inner.cache.key::<P>(&argument);
+        let told = told::key(&key);
         // Look in Redis. A hit is all that most calls are: it has no timer but the cache's own.
-        match self.look(key, &argument, call).await {
+        let ended = match self.look(key, &argument, call).await {
             Looked::Hit(answer) => Ok(Found::in_cache(answer).answered(call.started)),
             Looked::Miss(vacancy) => self.ask(argument, vacancy, call).await,
-        }
+        };
+        self.inner.ended(told, call.started, &ended);
+        ended
     }
 
     async fn look(&self, key: Key, argument: &Arc<P::Argument>, call: Call) -> Looked<P::Answer> {
@@ -312,10 +319,13 @@ impl<P: Procedure> Client<P> {
         };
         match landed {
             Landed::Own(found) => found,
-            Landed::Shared(found) => found.map(|found| Found {
-                source: Source::Shared,
-                ..found
-            }),
+            Landed::Shared(found) => {
+                self.inner.calls.shared_flights.count();
+                found.map(|found| Found {
+                    source: Source::Shared,
+                    ..found
+                })
+            }
             Landed::Lost => Err(Error::Failed {
                 code: ErrorCode::Failed,
                 message: "the call ended unexpectedly in this process".to_owned(),
@@ -339,6 +349,7 @@ impl<P: Procedure> Inner<P> {
         options: CallOptions,
         deadline: &Deadline,
     ) -> Result<Found<P::Answer>, Error> {
+        let _in_flight = self.calls.in_flight.enter();
         let id = Uuid::new_v4();
         let text = argument.to_string();
         let mut attempt = 1;
@@ -377,6 +388,7 @@ impl<P: Procedure> Inner<P> {
                 }
                 Err(refused) => {
                     let quoted = quote(&refused);
+                    self.calls.wrong_answers.count();
                     if let Some(left_out) = self.wrong_answers.happened() {
                         let argument = quote(text.as_bytes());
                         warn!(

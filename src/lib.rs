@@ -74,7 +74,10 @@ mod procedure;
 
 pub mod fibonacci;
 
+mod counts;
 mod error;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod seldom;
 
 #[cfg(test)]
@@ -89,7 +92,11 @@ pub use cache::{
 pub use client::{Answered, CallOptions, Client, ClientOptions};
 pub use error::{Error, ErrorCode};
 pub use message::{CacheUse, ReplyPattern, ReplyPatternError, Source};
+#[cfg(feature = "metrics")]
+pub use metrics::{Metrics, MetricsFormat};
 pub use procedure::{Cancel, ComputeError, Procedure};
 pub use queue::{QueueName, QueueNameError};
 pub use server_url::{AmqpUrl, RedisUrl, UrlError};
-pub use worker::{Computing, Stopped, Worker, WorkerCounts, WorkerOptions, WorkerStatus};
+pub use worker::{
+    Computing, Readiness, Stopped, Worker, WorkerCounts, WorkerHealth, WorkerOptions, WorkerStatus,
+};

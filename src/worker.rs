@@ -5,11 +5,13 @@
 //! that may have ended a worker are kept apart by [`suspects`]; for requests that the broker has
 //! given up, [`dead_letters`] answers.
 
+mod activity;
 mod announcement;
 mod answer;
 mod compute;
 mod dead_letters;
 mod flight;
+mod health;
 mod intake;
 mod options;
 mod post;
@@ -29,19 +31,24 @@ use lapin::types::ShortString;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Level, debug, enabled, error, info, warn};
 
-use self::announcement::{Activity, announce};
+#[cfg(feature = "metrics")]
+pub(crate) use self::activity::Activity;
+pub(crate) use self::activity::Vitals;
+use self::announcement::announce;
 pub use self::announcement::{Computing, WorkerCounts, WorkerStatus};
 use self::compute::Computer;
+pub use self::health::{Readiness, WorkerHealth};
 pub use self::options::WorkerOptions;
 use self::post::{Post, Unsettled};
 use self::session::{Ended, Session};
 use self::suspects::{Arrival, Suspects};
 use crate::broker;
 use crate::cache::{Cache, Key};
-use crate::error::{Error, quote};
-use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request};
+use crate::counts::State;
+use crate::error::{Error, millis, quote};
+use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request, Source};
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::seldom::Seldom;
@@ -76,12 +83,31 @@ impl Stopped {
 pub struct Worker<P: Procedure> {
     procedure: P,
     options: WorkerOptions,
+    vitals: Vitals,
 }
 
 impl<P: Procedure> Worker<P> {
     /// A worker that does nothing until it is [run](Self::run).
     pub fn new(procedure: P, options: WorkerOptions) -> Self {
-        Self { procedure, options }
+        Self {
+            procedure,
+            options,
+            vitals: Vitals::default(),
+        }
+    }
+
+    /// How it is, to be asked while it runs.
+    #[must_use]
+    pub fn health(&self) -> WorkerHealth {
+        WorkerHealth(self.vitals.clone())
+    }
+
+    /// What it counts, to be read whenever one likes.
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn metrics(&self) -> crate::Metrics {
+        let slots = self.options.concurrency;
+        crate::Metrics::of_worker(P::NAME, slots, self.vitals.clone())
     }
 
     /// Serves until `stop` resolves; then takes no more, finishes and answers what it holds, and
@@ -92,14 +118,18 @@ impl<P: Procedure> Worker<P> {
     /// other workers. What Redis has to know of that is told in the background, for some seconds at
     /// most.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Stopped, Error> {
-        let Self { procedure, options } = self;
+        let Self {
+            procedure,
+            options,
+            vitals,
+        } = self;
         let queue = options.queue.clone().unwrap_or_else(QueueName::of::<P>);
         let desk = Arc::new(Desk {
             id: format!("{:08x}", fastrand::u32(..)),
             computer: Computer::new(procedure, options.concurrency),
-            cache: Cache::open(options.cache.clone()),
+            cache: Cache::open_counting(options.cache.clone(), Arc::clone(&vitals.cache)),
             flights: SingleFlight::new(flight::is_out_of_time),
-            activity: Activity::default(),
+            vitals,
             queue,
             reply_to: options.reply_to.clone(),
             max_reply_size: options.max_reply_size,
@@ -110,6 +140,10 @@ impl<P: Procedure> Worker<P> {
         let announcing = CancellationToken::new();
         let ends = announcing.clone().drop_guard();
         let announced = tokio::spawn(announce(Arc::clone(&desk), options.concurrency, announcing));
+        let stop = async {
+            stop.await;
+            desk.vitals.activity.stops();
+        };
         let ended = tokio::select! {
             ended = desk.serve_sessions(&options, stop) => ended,
             never = desk.warn_of_endless_growth() => match never {},
@@ -119,6 +153,10 @@ impl<P: Procedure> Worker<P> {
         desk.cease().await;
         // Bounded by its waits for Redis. What it says of itself is nobody's concern any more.
         let _ = announced.await;
+        if let Ok(Stopped::Clean) = ended {
+            let answered = desk.vitals.counts().answered;
+            info!(answered, "stopped: everything that was taken is answered");
+        }
         ended
     }
 }
@@ -136,10 +174,10 @@ impl<P: Procedure> Desk<P> {
         stop: impl Future<Output = ()>,
     ) -> Result<Stopped, Error> {
         let (queue, prefetch) = (&self.queue, options.prefetch_or_default());
+        let broker = &self.vitals.broker;
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         let mut attempt = 0;
-        let mut known: Option<Error> = None;
         let mut otherwise = None;
         let mut ever_served = false;
         loop {
@@ -155,14 +193,8 @@ impl<P: Procedure> Desk<P> {
                         warn!("using {queue} as it is, though it is declared otherwise: {reason}");
                         otherwise = Some(reason.clone());
                     }
-                    info!(
-                        "serving {} from {queue} at {}, {} at once, prefetch {prefetch}, cache at {}",
-                        P::NAME,
-                        options.amqp,
-                        options.concurrency,
-                        options.cache.url,
-                    );
-                    (known, ever_served) = (None, true);
+                    self.tell_that_it_serves(options, prefetch);
+                    ever_served = true;
                     let opened = Instant::now();
                     match session
                         .serve(self, &mut tasks, &mut stop, options.grace)
@@ -171,6 +203,7 @@ impl<P: Procedure> Desk<P> {
                         Ended::Stopped(stopped) => return Ok(stopped),
                         Ended::Lost(reason) => {
                             warn!("lost RabbitMQ at {}: {reason}; reconnecting", options.amqp);
+                            broker.lost(broker::unreachable(&options.amqp, &reason));
                         }
                     }
                     attempt = if opened.elapsed() < LIVED {
@@ -181,9 +214,9 @@ impl<P: Procedure> Desk<P> {
                 }
                 Err(error @ Error::Refused { .. }) if !ever_served => return Err(error),
                 Err(error) => {
-                    if known.as_ref() != Some(&error) {
+                    let down = State::Down(error.clone());
+                    if broker.down(error.clone()) != down {
                         warn!("{error}; trying again until it works");
-                        known = Some(error);
                     }
                     attempt += 1;
                 }
@@ -193,6 +226,21 @@ impl<P: Procedure> Desk<P> {
                 () = &mut stop => return Ok(Stopped::without(&tasks)),
             }
         }
+    }
+
+    fn tell_that_it_serves(&self, options: &WorkerOptions, prefetch: u16) {
+        let back = match self.vitals.broker.up() {
+            State::Down(_) => "RabbitMQ is back: ",
+            State::Connecting | State::Up => "",
+        };
+        info!(
+            "{back}serving {} from {} at {}, {} at once, prefetch {prefetch}, cache at {}",
+            P::NAME,
+            self.queue,
+            options.amqp,
+            options.concurrency,
+            options.cache.url,
+        );
     }
 }
 
@@ -205,7 +253,7 @@ struct Desk<P: Procedure> {
     cache: Cache,
     /// What is computed or waited for. Requests that only want it refreshed are apart.
     flights: SingleFlight<(Key, CacheUse), flight::Landed>,
-    activity: Activity,
+    vitals: Vitals,
     queue: QueueName,
     reply_to: Vec<ReplyPattern>,
     max_reply_size: usize,
@@ -221,6 +269,9 @@ impl<P: Procedure> Desk<P> {
     /// when the session is lost: the broker redelivers.
     async fn serve(self: Arc<Self>, post: Arc<Post>, arrival: Arrival, delivery: Delivery) {
         let (taken, arrival) = (Instant::now(), Arc::new(arrival));
+        let activity = &self.vitals.activity;
+        activity.taken.count();
+        let _held = activity.held.enter();
         let (unsettled, body, properties) = Unsettled::take(delivery);
         let request = Request::read(body, &properties);
         if let Some(name) = &request.reply_to
@@ -228,12 +279,16 @@ impl<P: Procedure> Desk<P> {
         {
             return post.ack(unsettled).await;
         }
-        let answer = AssertUnwindSafe(self.answer(&post.lost, &arrival, &request, taken));
-        let reply = answer.catch_unwind().await;
+        let answer = async {
+            let reply = self.answer(&post.lost, &arrival, &request, taken).await?;
+            self.tell(&request, &reply, taken);
+            Some(reply)
+        };
+        let reply = AssertUnwindSafe(answer).catch_unwind().await;
         let Some(reply) = reply.unwrap_or_else(|_| Some(panicked::<P>())) else {
             return;
         };
-        self.activity.answered(&reply);
+        activity.answered(&reply, taken.elapsed());
         let Some(reply_to) = request.reply_to else {
             return post.ack(unsettled).await;
         };
@@ -255,11 +310,35 @@ impl<P: Procedure> Desk<P> {
         post.ack(unsettled).await;
     }
 
+    /// A line for each request, where one is wanted; its key is not kept for that.
+    fn tell(&self, request: &Request, reply: &Reply, taken: Instant) {
+        if !enabled!(Level::DEBUG) {
+            return;
+        }
+        let key = request.argument::<P::Argument>();
+        let key = key.map(|argument| self.cache.key::<P>(&argument));
+        let key = key.map_or_else(|_| "none".to_owned(), |key| key.to_string());
+        let elapsed_ms = millis(taken.elapsed());
+        match &reply.outcome {
+            Ok(_) => {
+                let source = reply.source.map(Source::as_str);
+                debug!(key, source, elapsed_ms, "answered");
+            }
+            Err(failure) => {
+                let error = failure.code.as_str();
+                debug!(key, error, elapsed_ms, "not answered");
+            }
+        }
+    }
+
     /// Only to callback queues: see [`ReplyPattern`]. Never to where requests come from.
     fn may_reply_to(&self, name: &ShortString) -> bool {
         let name = name.as_str();
         let may =
             !self.queue.covers(name) && self.reply_to.iter().any(|pattern| pattern.matches(name));
+        if !may {
+            self.vitals.activity.refused_reply_to.count();
+        }
         if !may && let Some(left_out) = self.refused_reply_to.happened() {
             warn!(
                 reply_to = quote(name.as_bytes()),

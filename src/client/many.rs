@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Answered, Call, CallOptions, Client, Found, Looked};
+use super::{Answered, Call, CallOptions, Client, Found, Looked, told};
 use crate::cache::{Gave, Key};
 use crate::error::Error;
 use crate::message::CacheUse;
@@ -126,13 +126,18 @@ impl<P: Procedure> Client<P> {
     ) -> (T, Result<Answered<P::Answer>, Error>) {
         let ended = match (asked.argument, looked) {
             (Err(error), _) => Err(error),
-            (Ok(_), Looked::Hit(answer)) => {
-                Ok(Found::in_cache(answer).answered(asked.call.started))
+            (Ok((key, _)), Looked::Hit(answer)) => {
+                let ended = Ok(Found::in_cache(answer).answered(asked.call.started));
+                let told = told::key(&key);
+                self.inner.ended(told, asked.call.started, &ended);
+                ended
             }
-            (Ok((_, argument)), Looked::Miss(vacancy)) => {
+            (Ok((key, argument)), Looked::Miss(vacancy)) => {
                 // Its turn has come: what lay before it, and whoever reads, took their own time.
                 let call = asked.call.later_by(asked.looked.elapsed());
-                self.ask(argument, vacancy, call).await
+                let ended = self.ask(argument, vacancy, call).await;
+                self.inner.ended(told::key(&key), call.started, &ended);
+                ended
             }
         };
         (asked.label, ended)

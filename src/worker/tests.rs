@@ -49,7 +49,7 @@ fn desk(cache: Cache) -> (Arc<Desk<WhenLet>>, Lets) {
         computer: Computer::new(WhenLet(Arc::clone(&lets.0)), 4),
         cache,
         flights: SingleFlight::new(flight::is_out_of_time),
-        activity: Activity::default(),
+        vitals: Vitals::default(),
         queue: QueueName::of::<WhenLet>(),
         reply_to: ReplyPattern::defaults(),
         max_reply_size: 100,
