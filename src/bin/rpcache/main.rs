@@ -7,7 +7,9 @@ mod args;
 mod bench;
 mod cache;
 mod call;
+mod endpoint;
 mod input;
+mod log;
 mod output;
 mod progress;
 mod values;
@@ -19,6 +21,7 @@ use std::process::ExitCode;
 use tokio::runtime::Builder;
 
 use crate::args::{Args, Command};
+use crate::log::Log;
 use crate::output::Failure;
 
 fn main() -> ExitCode {
@@ -26,7 +29,7 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return output::usage(&error),
     };
-    output::log_to_stderr(&args.command, args.verbose);
+    let log = Log::start(&args);
     let ended = match args.command {
         Command::Worker(worker) => {
             on_threads(&mut Builder::new_current_thread(), worker::run(worker))
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => log.last_word(failure),
     }
 }
 
