@@ -52,6 +52,12 @@
 //! Every call ends in an answer or one typed [`Error`], by its deadline. No fault of Redis fails or
 //! falsifies a call. What stands in the cache and what a worker answers is checked before it is
 //! believed.
+//!
+//! # Watching it
+//!
+//! What happens is told by `tracing`: a line for each loss, recovery and refusal, at debug one for each
+//! call. [`Worker::health`] says whether a worker takes requests. With the feature `metrics`,
+//! `Client::metrics` and `Worker::metrics` give what is counted to Prometheus and its kin.
 
 // In the order of the steps, one group each: rustfmt sorts within a group only.
 mod client;

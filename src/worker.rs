@@ -1,7 +1,7 @@
 //! The worker: takes requests from the queue, one after another, and answers each.
 //!
-//! [`Worker::run`] keeps a session with the broker; [`Desk::serve`] is the whole path of one request.
-//! Connections are [`session`]'s, replying and settling [`post`]'s, computing [`compute`]'s. Requests
+//! [`Desk::serve`] is the whole path of one request. One session with the broker after another is
+//! [`sessions`]', its connections are [`session`]'s, replying and settling [`post`]'s, computing [`compute`]'s. Requests
 //! that may have ended a worker are kept apart by [`suspects`]; for requests that the broker has
 //! given up, [`dead_letters`] answers.
 
@@ -16,25 +16,26 @@ mod intake;
 mod options;
 mod post;
 mod session;
+mod sessions;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use lapin::message::Delivery;
 use lapin::types::ShortString;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Level, debug, enabled, error, info, warn};
+use tracing::{error, info, warn};
 
 #[cfg(feature = "metrics")]
 pub(crate) use self::activity::Activity;
+use self::activity::Running;
 pub(crate) use self::activity::Vitals;
 use self::announcement::announce;
 pub use self::announcement::{Computing, WorkerCounts, WorkerStatus};
@@ -42,20 +43,14 @@ use self::compute::Computer;
 pub use self::health::{Readiness, WorkerHealth};
 pub use self::options::WorkerOptions;
 use self::post::{Post, Unsettled};
-use self::session::{Ended, Session};
 use self::suspects::{Arrival, Suspects};
-use crate::broker;
 use crate::cache::{Cache, Key};
-use crate::counts::State;
-use crate::error::{Error, millis, quote};
-use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request, Source};
+use crate::error::{Error, quote};
+use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request};
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::seldom::Seldom;
 use crate::single_flight::SingleFlight;
-
-/// A session that ends sooner was none: the next attempt waits longer.
-const LIVED: Duration = Duration::from_secs(1);
 
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,18 +59,6 @@ pub enum Stopped {
     Clean,
     /// The grace ran out before; the broker gives what is left to other workers.
     Abandoned,
-}
-
-impl Stopped {
-    /// Stopped while there is no session: what is computed is answered by another worker.
-    fn without(tasks: &JoinSet<()>) -> Self {
-        info!("stopping while there is no connection");
-        if tasks.is_empty() {
-            Self::Clean
-        } else {
-            Self::Abandoned
-        }
-    }
 }
 
 /// Serves a procedure from a queue.
@@ -137,6 +120,7 @@ impl<P: Procedure> Worker<P> {
             suspects: Suspects::new(),
         });
         let _cancels = desk.computer.cancel_on_drop();
+        let _running = Running(Arc::clone(&desk.vitals.activity));
         let announcing = CancellationToken::new();
         let ends = announcing.clone().drop_guard();
         let announced = tokio::spawn(announce(Arc::clone(&desk), options.concurrency, announcing));
@@ -165,82 +149,6 @@ impl<P: Procedure> Desk<P> {
     async fn warn_of_endless_growth(&self) -> Infallible {
         self.cache.warn_if_unbounded().await;
         std::future::pending().await
-    }
-
-    /// One session with the broker after another.
-    async fn serve_sessions(
-        self: &Arc<Self>,
-        options: &WorkerOptions,
-        stop: impl Future<Output = ()>,
-    ) -> Result<Stopped, Error> {
-        let (queue, prefetch) = (&self.queue, options.prefetch_or_default());
-        let broker = &self.vitals.broker;
-        let mut tasks = JoinSet::new();
-        let mut stop = std::pin::pin!(stop);
-        let mut attempt = 0;
-        let mut otherwise = None;
-        let mut ever_served = false;
-        loop {
-            let opened = tokio::select! {
-                opened = Session::open(&options.amqp, queue, options.declare, prefetch) => opened,
-                () = &mut stop => return Ok(Stopped::without(&tasks)),
-            };
-            match opened {
-                Ok(session) => {
-                    if let Some(reason) = &session.declared_otherwise
-                        && otherwise.as_ref() != Some(reason)
-                    {
-                        warn!("using {queue} as it is, though it is declared otherwise: {reason}");
-                        otherwise = Some(reason.clone());
-                    }
-                    self.tell_that_it_serves(options, prefetch);
-                    ever_served = true;
-                    let opened = Instant::now();
-                    match session
-                        .serve(self, &mut tasks, &mut stop, options.grace)
-                        .await
-                    {
-                        Ended::Stopped(stopped) => return Ok(stopped),
-                        Ended::Lost(reason) => {
-                            warn!("lost RabbitMQ at {}: {reason}; reconnecting", options.amqp);
-                            broker.lost(broker::unreachable(&options.amqp, &reason));
-                        }
-                    }
-                    attempt = if opened.elapsed() < LIVED {
-                        attempt + 1
-                    } else {
-                        0
-                    };
-                }
-                Err(error @ Error::Refused { .. }) if !ever_served => return Err(error),
-                Err(error) => {
-                    let down = State::Down(error.clone());
-                    if broker.down(error.clone()) != down {
-                        warn!("{error}; trying again until it works");
-                    }
-                    attempt += 1;
-                }
-            }
-            tokio::select! {
-                () = sleep(broker::redial_pause(attempt)) => {}
-                () = &mut stop => return Ok(Stopped::without(&tasks)),
-            }
-        }
-    }
-
-    fn tell_that_it_serves(&self, options: &WorkerOptions, prefetch: u16) {
-        let back = match self.vitals.broker.up() {
-            State::Down(_) => "RabbitMQ is back: ",
-            State::Connecting | State::Up => "",
-        };
-        info!(
-            "{back}serving {} from {} at {}, {} at once, prefetch {prefetch}, cache at {}",
-            P::NAME,
-            self.queue,
-            options.amqp,
-            options.concurrency,
-            options.cache.url,
-        );
     }
 }
 
@@ -308,27 +216,6 @@ impl<P: Procedure> Desk<P> {
             return post.reply(unsettled, reply_to, &body, properties).await;
         }
         post.ack(unsettled).await;
-    }
-
-    /// A line for each request, where one is wanted; its key is not kept for that.
-    fn tell(&self, request: &Request, reply: &Reply, taken: Instant) {
-        if !enabled!(Level::DEBUG) {
-            return;
-        }
-        let key = request.argument::<P::Argument>();
-        let key = key.map(|argument| self.cache.key::<P>(&argument));
-        let key = key.map_or_else(|_| "none".to_owned(), |key| key.to_string());
-        let elapsed_ms = millis(taken.elapsed());
-        match &reply.outcome {
-            Ok(_) => {
-                let source = reply.source.map(Source::as_str);
-                debug!(key, source, elapsed_ms, "answered");
-            }
-            Err(failure) => {
-                let error = failure.code.as_str();
-                debug!(key, error, elapsed_ms, "not answered");
-            }
-        }
     }
 
     /// Only to callback queues: see [`ReplyPattern`]. Never to where requests come from.

@@ -49,6 +49,16 @@ pub(crate) struct Activity {
     begun: AtomicU64,
 }
 
+/// The worker runs. When it does no longer, however that comes about, it takes no more requests.
+#[must_use]
+pub(super) struct Running(pub(super) Arc<Activity>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.stops();
+    }
+}
+
 /// A computation that is counted when it ends.
 pub(super) struct Begun<'a> {
     activity: &'a Activity,

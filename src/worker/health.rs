@@ -63,6 +63,8 @@ impl WorkerHealth {
 mod tests {
     use super::*;
     use crate::error::Error;
+    use crate::worker::activity::Running;
+    use std::sync::Arc;
 
     fn down(server: &str) -> Error {
         Error::Unreachable {
@@ -90,6 +92,17 @@ mod tests {
         assert_eq!(health.readiness(), Readiness::Ready);
         vitals.activity.stops();
         assert_eq!(health.readiness(), not_ready("stopping"));
+    }
+
+    #[test]
+    fn it_is_not_ready_when_it_is_dropped() {
+        let vitals = Vitals::default();
+        let health = WorkerHealth(vitals.clone());
+        let running = Running(Arc::clone(&vitals.activity));
+        vitals.broker.up();
+        assert!(!matches!(health.readiness(), Readiness::NotReady(_)));
+        drop(running);
+        assert!(matches!(health.readiness(), Readiness::NotReady(_)));
     }
 
     #[test]

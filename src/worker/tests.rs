@@ -1,6 +1,7 @@
 //! What suspects cost, and leave behind, in a worker that ends or loses its session amid them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};

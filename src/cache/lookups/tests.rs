@@ -1,5 +1,6 @@
 //! Who gets which answer, whoever goes together and whoever gives up: against a Redis of a few lines.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncWriteExt as _, BufReader, DuplexStream};
@@ -37,7 +38,7 @@ async fn redis(stream: DuplexStream, mut rng: fastrand::Rng, seen: Arc<Seen>) {
                 reply += "$-1\r\n";
             } else {
                 let answer = answer(key);
-                reply += &format!("${}\r\n{answer}\r\n", answer.len());
+                write!(reply, "${}\r\n{answer}\r\n", answer.len()).unwrap();
             }
         }
         if stream.write_all(reply.as_bytes()).await.is_err() {
@@ -126,7 +127,7 @@ fn who_comes_alone_goes_alone_and_at_once() {
 fn those_of_one_moment_share_one_command_up_to_its_size() {
     of_each_seed(1, async |rng| {
         let (lookups, seen) = lookups(rng).await;
-        let all = (0..1 + 2 * MOST_TOGETHER).map(|n| {
+        let all = (0..=2 * MOST_TOGETHER).map(|n| {
             let lookups = Arc::clone(&lookups);
             async move { lookups.get(&n.to_string(), BUDGET).await.unwrap() }
         });

@@ -1,7 +1,7 @@
 //! HTTP by hand, and what a worker tells by it.
 
 use super::process::Process;
-use super::wait;
+use super::{Setup, wait};
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -71,4 +71,19 @@ pub(crate) async fn address_of(worker: &Process) -> SocketAddr {
     let (_, rest) = log.split_once("http://").expect("a URL");
     let (address, _) = rest.split_once("/metrics").expect("the page");
     address.parse().expect("an address")
+}
+
+/// An endpoint for a worker, on a port that is free.
+pub(crate) const METRICS: [&str; 2] = ["--metrics-addr", "127.0.0.1:0"];
+
+/// Starts a worker with these options that serves its metrics, and waits until it serves.
+pub(crate) async fn scraped(setup: &Setup, options: &[&str]) -> (Process, SocketAddr) {
+    let worker = setup.worker(&[&METRICS[..], options].concat()).await;
+    let address = address_of(&worker).await;
+    (worker, address)
+}
+
+/// The series of a worker that has this label.
+pub(crate) fn series(name: &str, label: &str) -> String {
+    format!("{name}{{procedure=\"fib\",role=\"worker\",{label}}}")
 }
