@@ -103,7 +103,9 @@ impl<P: Procedure> Client<P> {
         }
         .into_iter();
         let look = |one: Asked<T, P>| {
-            let looked = match (&one.argument, looked.next()) {
+            // Nothing was looked up for what is no argument.
+            let found = one.argument.as_ref().ok().and_then(|_| looked.next());
+            let looked = match (&one.argument, found) {
                 (Ok(_), Some(lookup)) => Looked::from(lookup),
                 (Ok((key, _)), None) if cache == CacheUse::Refresh => {
                     Looked::Miss(Some(self.inner.cache.vacancy(key.clone())))

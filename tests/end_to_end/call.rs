@@ -208,3 +208,15 @@ async fn lines_of_stdin_behind_one_that_is_refused_are_asked_for() {
     assert_eq!(finished.stdout, "30\t832040\n31\t1346269\n");
     assert_eq!(finished.stderr.lines().count(), 3, "{finished:#?}");
 }
+
+#[tokio::test]
+async fn line_that_is_refused_does_not_shift_the_answers_behind_it() {
+    let setup = Setup::new().await;
+    for n in [30, 31] {
+        setup.redis.set(&format!("fib:{n}"), &fibonacci(n)).await;
+    }
+    let line = r#"printf 'x\n30\n\n31\n' | "$RPCACHE" call --keep-going - 2>/dev/null"#;
+    let finished = setup.knowing(Program::shell(line)).run().await;
+    assert_eq!(finished.code, Some(2), "{finished:#?}");
+    assert_eq!(finished.stdout, "30\t832040\n31\t1346269\n");
+}
