@@ -169,7 +169,11 @@ impl Book {
         }
         if asked.told.is_some() || anew {
             let has_expired = asked.heard.last() == Some(&Outcome::Reply(expiry()));
-            let told = asked.told.take().is_some();
+            let told = asked.told.is_some();
+            if asked.told != Some(now) {
+                asked.told = None;
+            }
+            // Otherwise it may have been under way when its caller was told, who asks again later.
             // What a session that is over has taken with it counts, too, and is not seen here.
             let extended = deadline > asked.first;
             assert!(
