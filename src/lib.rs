@@ -31,7 +31,8 @@
 //!
 //! 1. The [`client`] turns the argument into its one canonical text and the key `fib:30`
 //!    ([`cache::Key`]).
-//! 2. It looks in Redis ([`cache`]), within a budget of 50 ms. A hit that passes
+//! 2. It looks in Redis ([`cache`]), together with whoever else looks at that moment
+//!    (`cache/lookups.rs`), within a budget of 50 ms. A hit that passes
 //!    [`Procedure::verify`] is the answer: RabbitMQ is not even connected to. Behind a lost or
 //!    frozen Redis, the look costs nothing and misses.
 //! 3. On a miss, callers of one key in one process share one flight ([`single_flight`]).

@@ -1,9 +1,9 @@
 //! Lookups of many callers at the same moment: they go to Redis together.
 //!
-//! A few at once take the shortest way, each a GET of its own. Beyond that, those that are ready at
-//! the same moment share one MGET, which Redis and the connection serve in a fraction of the time of
-//! as many GETs. Nobody waits for company: what has come together when everybody who could run has
-//! run is sent. What the keys are for, nobody here knows.
+//! One that comes while none is under way takes the shortest way, a GET of its own. Others that are
+//! ready at the same moment share an MGET, which Redis and the connection serve in a fraction of the
+//! time of as many GETs. Nobody waits for company: what has come together when everybody who could run
+//! has run is sent. What the keys are for, nobody here knows.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,9 +13,6 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::connection::{Connection, Unanswered};
-
-/// So many go alone.
-const ALONE: usize = 1;
 
 /// Keys of one MGET, at most. The answers are handed out when the last one is there: many large
 /// ones would keep the first waiting.
@@ -36,8 +33,8 @@ pub(super) struct Lookups {
 struct State {
     /// GETs and MGETs that are not answered yet.
     under_way: usize,
-    /// What will be sent next, and who waits for it. While there is any, a task is on its way to
-    /// send it.
+    /// What will be sent next, and who waits for it. While there is any, a [`Gathering`] is on its
+    /// way to send it.
     next: Together,
 }
 
@@ -59,6 +56,32 @@ impl<'a> UnderWay<'a> {
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         lock(self.0).under_way -= 1;
+    }
+}
+
+/// The obligation to send what comes together. Dropped, nobody is left waiting for it: the runtime
+/// on which it was to be sent may be shut down while callers are on another one.
+struct Gathering(Option<Arc<Mutex<State>>>);
+
+impl Gathering {
+    /// Waits until everybody who is ready has had the chance to join. Nobody, if others have come in
+    /// between, filled it up and sent it.
+    async fn end(mut self) -> Together {
+        yield_now().await;
+        self.take()
+    }
+
+    fn take(&mut self) -> Together {
+        match self.0.take() {
+            Some(state) => std::mem::replace(&mut lock(&state).next, Together::none()),
+            None => Together::none(),
+        }
+    }
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        drop(self.take());
     }
 }
 
@@ -107,21 +130,25 @@ impl Lookups {
     /// `patient`: it has all the time that others have.
     fn go(&self, key: &str, patient: bool) -> Way<'_> {
         let mut state = lock(&self.state);
-        if state.under_way < ALONE && state.next.callers.is_empty() || !patient {
+        if (state.under_way == 0 && state.next.callers.is_empty()) || !patient {
             return Way::Alone(UnderWay::begin(&self.state, &mut state));
         }
         let (told, found) = oneshot::channel();
         state.next.mget.arg(key);
         state.next.callers.push(told);
-        let together = match state.next.callers.len() {
-            1 => Some(None),
-            MOST_TOGETHER => Some(Some(std::mem::replace(&mut state.next, Together::none()))),
+        let gathered = match state.next.callers.len() {
+            1 => Some(Gathered::Soon(Gathering(Some(Arc::clone(&self.state))))),
+            MOST_TOGETHER => {
+                let full = std::mem::replace(&mut state.next, Together::none());
+                Some(Gathered::Now(full))
+            }
             _ => None,
         };
         drop(state);
-        if let Some(together) = together {
+        if let Some(gathered) = gathered {
+            // Without the lock: a runtime that is being shut down drops what it is given right here.
             let (connection, state) = (Arc::clone(&self.connection), Arc::clone(&self.state));
-            tokio::spawn(look(connection, state, together, self.budget));
+            tokio::spawn(look(connection, state, gathered, self.budget));
         }
         Way::Together(found)
     }
@@ -132,22 +159,23 @@ enum Way<'a> {
     Together(oneshot::Receiver<Found>),
 }
 
-/// Sends what has come together, `full` or after everybody who is ready has had the chance to join.
+enum Gathered {
+    Now(Together),
+    Soon(Gathering),
+}
+
+/// Sends what has come together, and hands out what is found.
 async fn look(
     connection: Arc<Connection>,
     state: Arc<Mutex<State>>,
-    full: Option<Together>,
+    gathered: Gathered,
     budget: Duration,
 ) {
-    let together = if let Some(full) = full {
-        full
-    } else {
-        yield_now().await;
-        let mut state = lock(&state);
-        std::mem::replace(&mut state.next, Together::none())
+    let together = match gathered {
+        Gathered::Now(full) => full,
+        Gathered::Soon(gathering) => gathering.end().await,
     };
     if together.callers.is_empty() {
-        // Others have filled it up, and sent it.
         return;
     }
     let under_way = UnderWay::begin(&state, &mut lock(&state));
@@ -156,6 +184,7 @@ async fn look(
     match found {
         Ok(found) => {
             for (caller, found) in together.callers.into_iter().zip(found) {
+                // It has given up.
                 let _ = caller.send(Ok(found));
             }
         }

@@ -158,3 +158,30 @@ fn without_a_connection_nobody_waits() {
         assert_eq!(moment.elapsed(), Duration::ZERO);
     });
 }
+
+#[test]
+fn nobody_waits_for_a_runtime_that_is_gone() {
+    let build = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let (theirs, ours) = (build(), build());
+    let lookups = theirs.block_on(async {
+        let lookups = lookups(fastrand::Rng::with_seed(0)).await.0;
+        // As if another one were under way.
+        lock(&lookups.state).under_way = 1;
+        lookups
+    });
+    // It is to be sent on a runtime that does not come to it any more.
+    let found = {
+        let _entered = theirs.enter();
+        lookups.go("k", true)
+    };
+    drop(theirs);
+    let Way::Together(found) = found else {
+        panic!("it goes alone");
+    };
+    let found = ours.block_on(async { timeout(Duration::from_secs(5), found).await });
+    assert!(found.expect("somebody waits for ever").is_err());
+    assert!(lock(&lookups.state).next.callers.is_empty());
+}
