@@ -120,6 +120,15 @@ impl Redis {
         keys
     }
 
+    /// How many lookups have found something so far.
+    pub(crate) async fn found(&self) -> u64 {
+        let stats: String = self.run(&["INFO", "stats"]).await;
+        let mut lines = stats.lines();
+        let hits = lines.find_map(|line| line.strip_prefix("keyspace_hits:"));
+        hits.and_then(|hits| hits.parse().ok())
+            .expect("INFO tells it")
+    }
+
     /// Stops answering without closing a connection, like a machine that hangs.
     pub(crate) fn freeze(&self) {
         super::process::signal("STOP", self.server.id());
