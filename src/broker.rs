@@ -5,6 +5,8 @@
 //! opens another one with fresh names (lapin's own recovery redeclares a server-named queue by name,
 //! which the broker refuses).
 
+mod examine;
+
 use std::io;
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event, Queue};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+pub use self::examine::Declared;
+pub(crate) use self::examine::{Look, Visit};
 use crate::error::{Error, quote};
 use crate::server_url::AmqpUrl;
 

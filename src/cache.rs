@@ -31,8 +31,8 @@ pub(crate) use self::key::Key;
 pub use self::key::{Namespace, NamespaceError};
 pub(crate) use self::lease::{Lease, Token};
 pub use self::manage::{
-    Count, Entry, Explained, Holder, KeyPattern, KeyPatternError, LeaseHeld, Lives, Precision,
-    Scan, ServerStats, Stored, StoredKey, Survey, Verified, Wrong, WrongEntry,
+    Count, Entry, Explained, Holder, KeyPattern, KeyPatternError, Lacking, LeaseHeld, Lives,
+    Precision, Scan, ServerStats, Stored, StoredKey, Survey, Verified, Wrong, WrongEntry,
 };
 pub(crate) use self::starts::Start;
 

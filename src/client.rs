@@ -204,6 +204,11 @@ impl<P: Procedure> Client<P> {
     /// A client that connects to Redis in the background, and to RabbitMQ at the first miss. Must
     /// be called within a Tokio runtime.
     pub fn new(procedure: P, options: ClientOptions) -> Self {
+        Self::sharing(Arc::new(procedure), options)
+    }
+
+    /// The same with a procedure that others have, too.
+    pub(crate) fn sharing(procedure: Arc<P>, options: ClientOptions) -> Self {
         let queue = options.queue.unwrap_or_else(QueueName::of::<P>);
         let requester = Requester::new(RequesterOptions {
             url: options.amqp,
@@ -212,7 +217,7 @@ impl<P: Procedure> Client<P> {
         });
         Self {
             inner: Arc::new(Inner {
-                procedure: Arc::new(procedure),
+                procedure,
                 cache: Cache::open(options.cache),
                 requester,
                 flights: SingleFlight::new(|flown| {

@@ -179,7 +179,7 @@ pub(crate) fn quote(text: &[u8]) -> String {
 }
 
 /// `10 s`, `500 ms`, `1.5 s`: a duration in a message.
-fn human(duration: Duration) -> String {
+pub(crate) fn human(duration: Duration) -> String {
     if duration < Duration::from_secs(1) {
         format!("{} ms", duration.as_millis())
     } else {

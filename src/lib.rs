@@ -71,6 +71,8 @@ mod server_url;
 
 mod worker;
 
+pub mod doctor;
+
 mod procedure;
 
 pub mod fibonacci;

@@ -11,6 +11,8 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
+use crate::error::quote;
+
 /// In bytes. Larger bodies come in several frames.
 const SMALL_FRAME: u32 = 8192;
 
@@ -55,6 +57,17 @@ impl AmqpUrl {
         let mut nodes = self.nodes.clone();
         fastrand::shuffle(&mut nodes);
         nodes
+    }
+
+    /// The hosts and ports of the nodes, in the order of the address.
+    pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
+        let hosts = self.nodes.iter().map(|node| &node.authority);
+        hosts.map(|node| (node.host.clone(), node.port)).collect()
+    }
+
+    pub(crate) fn user(&self) -> String {
+        let user = self.nodes.first().map(|node| &node.authority.userinfo);
+        user.map_or(String::new(), |user| quote(user.username.as_bytes()))
     }
 
     /// The same with frames of 8 kB, where the URL does not say otherwise: for a connection that
@@ -121,6 +134,20 @@ impl RedisUrl {
 
     pub(crate) fn info(&self) -> redis::ConnectionInfo {
         self.info.clone()
+    }
+
+    /// The host and its port.
+    pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
+        match self.info.addr() {
+            redis::ConnectionAddr::Tcp(host, port) => vec![(host.clone(), *port)],
+            // No other kind of address is parsed.
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn user(&self) -> &str {
+        let user = self.info.redis_settings().username();
+        user.unwrap_or("default")
     }
 }
 

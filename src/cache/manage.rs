@@ -7,6 +7,7 @@
 mod entries;
 mod explain;
 mod keys;
+mod rights;
 mod sample;
 mod stats;
 mod verify;
@@ -19,6 +20,7 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisError};
 pub use self::entries::Entry;
 pub use self::explain::{Explained, Holder, LeaseHeld};
 pub use self::keys::{KeyPattern, KeyPatternError, Scan, StoredKey};
+pub use self::rights::Lacking;
 pub use self::stats::{Count, Lives, Precision, ServerStats, Survey};
 pub use self::verify::{Verified, Wrong, WrongEntry};
 

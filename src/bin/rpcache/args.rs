@@ -3,6 +3,7 @@
 mod bench;
 mod cache;
 mod call;
+mod doctor;
 mod worker;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub(crate) use self::cache::{
     Cache, CacheAction, CacheExplain, CacheGet, CacheLs, CacheRm, CacheStats, CacheTtl, CacheVerify,
 };
 pub(crate) use self::call::{Call, Warm};
+pub(crate) use self::doctor::Doctor;
 pub(crate) use self::worker::Worker;
 use crate::values::{Ttl, duration, size};
 
@@ -28,6 +30,7 @@ Examples:
   rpcache bench                   how fast that is here
   rpcache cache get 30            what Redis holds, as `redis-cli GET fib:30` would show
   rpcache cache stats             how much is stored, and who works
+  rpcache doctor                  what is wrong, if something is
 
 Exit codes:
   0 answered                    3 unreachable, refused, nobody serving, overloaded
@@ -78,6 +81,8 @@ pub(crate) enum Command {
     Cache(Cache),
     /// Measure calls: how many a second, how long each, from where
     Bench(Bench),
+    /// Find out what is wrong between here and an answer, and what to do about it
+    Doctor(Doctor),
 }
 
 #[derive(Debug, Group)]

@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod cache;
 mod call;
+mod doctor;
 mod input;
 mod output;
 mod progress;
@@ -44,6 +45,9 @@ fn main() -> ExitCode {
         Command::Call(call) => on_threads(&mut Builder::new_current_thread(), call::run(call)),
         Command::Bench(bench) => on_threads(&mut Builder::new_multi_thread(), bench::run(bench)),
         Command::Cache(cache) => on_threads(&mut Builder::new_current_thread(), cache::run(cache)),
+        Command::Doctor(doctor) => {
+            on_threads(&mut Builder::new_current_thread(), doctor::run(doctor))
+        }
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

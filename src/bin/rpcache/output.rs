@@ -128,7 +128,7 @@ fn remedy(error: &Error) -> Option<String> {
     Some(remedy.to_owned())
 }
 
-fn is_local(server: &str) -> bool {
+pub(crate) fn is_local(server: &str) -> bool {
     let host = server.split_once("://").map_or(server, |(_, rest)| rest);
     let host = host.split_once('@').map_or(host, |(_, host)| host);
     ["localhost:", "127.", "[::1]:"]
@@ -153,7 +153,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         .unwrap_or_else(|| in_one_line(&error.to_string()));
     let subcommand = std::env::args().nth(1);
     let help = match subcommand.as_deref() {
-        Some(known @ ("worker" | "call" | "warm" | "cache" | "bench")) => {
+        Some(known @ ("worker" | "call" | "warm" | "cache" | "bench" | "doctor")) => {
             format!("rpcache {known} --help")
         }
         _ => "rpcache --help".to_owned(),
@@ -210,7 +210,8 @@ pub(crate) fn log_to_stderr(command: &Command, verbose: u8) {
         (0, Command::Call(_) | Command::Warm(_) | Command::Bench(_)) => {
             (LevelFilter::ERROR, LevelFilter::WARN)
         }
-        (0, Command::Cache(_)) => (LevelFilter::ERROR, LevelFilter::ERROR),
+        // What they find out is said in their own words.
+        (0, Command::Cache(_) | Command::Doctor(_)) => (LevelFilter::ERROR, LevelFilter::ERROR),
         (1, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG),
         _ => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
@@ -230,7 +231,11 @@ pub(crate) fn log_to_stderr(command: &Command, verbose: u8) {
     match command {
         Command::Worker(_) => registry.with(lines).init(),
         // A line or two at most: when they were written is known.
-        Command::Call(_) | Command::Warm(_) | Command::Cache(_) | Command::Bench(_) => {
+        Command::Call(_)
+        | Command::Warm(_)
+        | Command::Cache(_)
+        | Command::Bench(_)
+        | Command::Doctor(_) => {
             registry.with(lines.without_time()).init();
         }
     }

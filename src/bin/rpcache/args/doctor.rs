@@ -1,0 +1,115 @@
+//! `rpcache doctor`, as typed.
+
+use std::convert::Infallible;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args as Group;
+use rpcache::doctor::DoctorOptions;
+use rpcache::{AmqpUrl, Namespace, QueueName, RedisUrl, UrlError};
+
+use crate::values::{Ttl, duration};
+
+#[derive(Debug, Group)]
+#[command(after_help = "\
+Each check is ok, a warning (calls work, something may be lost), a failure, or
+skipped: after a failure that makes it senseless, or since this login is not told.
+Below what is wrong stands what to type or set.
+
+Nothing is changed. What is tried in passing is tried so that it cannot succeed in
+changing anything: a declaration that can create no queue, a request to a queue that
+nobody has, Redis commands with an argument that is none. At the end come a few
+calls for small numbers, as anybody may make them: one past the caches, then for the
+first of 30, 29 ... 0 that is not stored yet; its answer stays in the cache.
+
+Use the options and variables of the program that does not work, worker or client:
+another login has other rights. Where a policy sends what the broker gives up cannot
+be told from here; whether QUEUE.dead is there and read from, can.
+
+--json: one object a line, as soon as the check is done: `check`, `state` (ok, warning,
+failure, skipped), `message`, `remedy` (null: there is nothing to do).
+
+Exit codes: 0 no failure, whatever the warnings; 3 a failure; 130 interrupted.")]
+pub(crate) struct Doctor {
+    /// One JSON object a line: `check`, `state`, `message`, `remedy`
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The most that each of the calls may take: 500ms, 3s, 2m; a bare number is seconds
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    timeout: Duration,
+
+    /// RabbitMQ's address, or several of a cluster with commas between
+    /// [default: guest at localhost:5672, vhost /]
+    #[arg(
+        long,
+        env = "AMQP_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        hide_default_value = true
+    )]
+    #[arg(default_value = "amqp://guest:guest@localhost:5672/%2f")]
+    amqp_url: Readable<AmqpUrl>,
+
+    /// The request queue
+    #[arg(
+        long,
+        env = "RPCACHE_QUEUE",
+        value_name = "NAME",
+        default_value = "rpc_queue"
+    )]
+    pub(crate) queue: QueueName,
+
+    /// Redis' address
+    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(default_value = "redis://localhost:6379")]
+    redis_url: Readable<RedisUrl>,
+
+    /// Put in front of all keys
+    #[arg(long, env = "RPCACHE_NAMESPACE", value_name = "NAME")]
+    pub(crate) namespace: Option<Namespace>,
+
+    /// How long a stored answer is kept: 500ms, 30s, 5m, 24h, 7d, or none for ever
+    #[arg(
+        long,
+        env = "RPCACHE_TTL",
+        value_name = "DURATION",
+        default_value = "1d"
+    )]
+    ttl: Ttl,
+
+    /// The most that one call may wait for Redis
+    #[arg(
+        long,
+        env = "RPCACHE_CACHE_BUDGET",
+        value_name = "DURATION",
+        default_value = "50ms"
+    )]
+    #[arg(value_parser = duration)]
+    cache_budget: Duration,
+}
+
+impl Doctor {
+    pub(crate) fn options(&self) -> DoctorOptions {
+        let (amqp, redis) = (self.amqp_url.0.clone(), self.redis_url.0.clone());
+        let mut options = DoctorOptions::new(amqp, redis);
+        options.queue = Some(self.queue.clone());
+        options.namespace.clone_from(&self.namespace);
+        options.ttl = self.ttl.0;
+        options.budget = self.cache_budget;
+        options.timeout = self.timeout;
+        options
+    }
+}
+
+/// An address, or why it is none: that is a finding here, and not the end.
+#[derive(Debug, Clone)]
+struct Readable<U>(Result<U, UrlError>);
+
+impl<U: FromStr<Err = UrlError>> FromStr for Readable<U> {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.parse()))
+    }
+}

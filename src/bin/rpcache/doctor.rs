@@ -1,0 +1,208 @@
+//! `rpcache doctor`: what is wrong between here and an answer, and what to do about it. Each check is
+//! printed as soon as it is done, in 80 columns.
+
+mod remedy;
+
+use std::io::{self, IsTerminal as _, Write};
+
+use rpcache::doctor::{Doctor, Finding, Severity};
+use rpcache::fibonacci::{Fibonacci, N};
+use serde::Serialize;
+
+use self::remedy::Remedies;
+use crate::args;
+use crate::output::Failure;
+
+/// What any worker in any language computes in no time, and rightly.
+const LARGEST_PROBE: u64 = 30;
+
+const COLUMNS: usize = 80;
+
+/// Where a message begins: behind the state and the name of the check.
+const MESSAGE_AT: usize = 24;
+
+/// Where a remedy begins. Commands are long, and are to be copied in one piece.
+const REMEDY_AT: usize = 9;
+
+#[derive(Serialize)]
+struct Line<'a> {
+    check: &'a str,
+    state: &'a str,
+    message: String,
+    remedy: Option<String>,
+}
+
+/// How many of each.
+#[derive(Default)]
+struct Counts {
+    ok: usize,
+    warnings: usize,
+    failures: usize,
+    skipped: usize,
+}
+
+pub(crate) async fn run(args: args::Doctor) -> Result<(), Failure> {
+    let remedies = Remedies::new(&args);
+    let probes = (0..=LARGEST_PROBE).rev().map(N);
+    let mut doctor = Doctor::new(Fibonacci::default(), probes, args.options());
+    let mut print = Print {
+        json: args.json,
+        coloured: is_coloured(),
+        out: io::stdout().lock(),
+    };
+    let mut counts = Counts::default();
+    let examine = async {
+        while let Some(finding) = doctor.next().await {
+            counts.count(finding.severity);
+            print.finding(&finding, remedies.of(&finding))?;
+        }
+        print.counts(&counts)
+    };
+    tokio::select! {
+        examined = examine => examined?,
+        // Without a handler, the signal ends the process by itself.
+        Ok(()) = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
+    }
+    if counts.failures > 0 {
+        return Err(Failure::new(3, ""));
+    }
+    Ok(())
+}
+
+/// See <https://no-color.org>.
+fn is_coloured() -> bool {
+    let asked_not_to = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    io::stdout().is_terminal() && !asked_not_to && !dumb
+}
+
+impl Counts {
+    fn count(&mut self, severity: Severity) {
+        *match severity {
+            Severity::Ok => &mut self.ok,
+            Severity::Warning => &mut self.warnings,
+            Severity::Failure => &mut self.failures,
+            Severity::Skipped => &mut self.skipped,
+        } += 1;
+    }
+}
+
+struct Print<W: Write> {
+    json: bool,
+    coloured: bool,
+    out: W,
+}
+
+impl<W: Write> Print<W> {
+    fn finding(&mut self, finding: &Finding, remedy: Option<String>) -> io::Result<()> {
+        let (check, message) = (finding.check.as_str(), finding.found.to_string());
+        if self.json {
+            let state = finding.severity.as_str();
+            let line = Line {
+                check,
+                state,
+                message,
+                remedy,
+            };
+            serde_json::to_writer(&mut self.out, &line)?;
+            return writeln!(self.out);
+        }
+        let (word, colour) = match finding.severity {
+            Severity::Ok => ("ok", 32),
+            Severity::Warning => ("WARNING", 33),
+            Severity::Failure => ("FAILURE", 31),
+            Severity::Skipped => ("skipped", 2),
+        };
+        // Colours take no columns, so the padding stands outside.
+        let padding = " ".repeat(REMEDY_AT - word.len());
+        let state = if self.coloured {
+            format!("\x1b[{colour}m{word}\x1b[0m{padding}")
+        } else {
+            format!("{word}{padding}")
+        };
+        let name = format!("{check:<width$}", width = MESSAGE_AT - REMEDY_AT);
+        self.lines(&format!("{state}{name}"), MESSAGE_AT, &message)?;
+        if let Some(remedy) = remedy {
+            let indent = " ".repeat(REMEDY_AT);
+            for step in remedy.lines() {
+                let arrow = if step.starts_with(' ') { "   " } else { "-> " };
+                self.lines(&format!("{indent}{arrow}"), REMEDY_AT + 3, step)?;
+            }
+        }
+        self.out.flush()
+    }
+
+    /// Text from a column on, wrapped.
+    fn lines(&mut self, head: &str, at: usize, text: &str) -> io::Result<()> {
+        let mut head = head.to_owned();
+        for line in wrapped(text, COLUMNS - at) {
+            writeln!(self.out, "{head}{line}")?;
+            head = " ".repeat(at);
+        }
+        Ok(())
+    }
+
+    fn counts(&mut self, counts: &Counts) -> io::Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        let some = |count: usize, what: &str| {
+            let plural = if count == 1 { "" } else { "s" };
+            format!("{count} {what}{plural}")
+        };
+        let Counts {
+            ok,
+            warnings,
+            failures,
+            skipped,
+        } = counts;
+        let (warnings, failures) = (some(*warnings, "warning"), some(*failures, "failure"));
+        writeln!(
+            self.out,
+            "{ok} ok, {warnings}, {failures}, {skipped} skipped"
+        )
+    }
+}
+
+/// Breaks at spaces, and in words that are longer than a line.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut length = 0;
+    for word in text.split(' ') {
+        let count = word.chars().count();
+        if length > 0 && length + 1 + count > width {
+            lines.push(String::new());
+            length = 0;
+        } else if length > 0 {
+            push(&mut lines, ' ');
+            length += 1;
+        }
+        for c in word.chars() {
+            if length == width {
+                lines.push(String::new());
+                length = 0;
+            }
+            push(&mut lines, c);
+            length += 1;
+        }
+    }
+    lines
+}
+
+fn push(lines: &mut [String], c: char) {
+    if let Some(line) = lines.last_mut() {
+        line.push(c);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_at_spaces_where_there_are_any() {
+        assert_eq!(wrapped("to be or not", 5), ["to be", "or", "not"]);
+        assert_eq!(wrapped("a 1234567 b", 5), ["a", "12345", "67 b"]);
+        assert_eq!(wrapped("", 5), [""]);
+    }
+}

@@ -1,0 +1,196 @@
+//! What to do about a finding: what to type, or to set. One step a line; a line that begins with a
+//! space goes on with the command before it.
+
+use rpcache::doctor::{Check, Finding, Found, Lacking, Severity};
+use rpcache::{Error, QueueName};
+
+use crate::args;
+use crate::output::is_local;
+
+const AMQP: &str = "--amqp-url (AMQP_URL)";
+const REDIS: &str = "--redis-url (REDIS_URL)";
+const NAMESPACE: &str = "--namespace (RPCACHE_NAMESPACE)";
+
+/// What may go wrong after a port was found open.
+const LOGS: &str = "see the log of the workers, and of both servers";
+
+pub(super) struct Remedies {
+    queue: QueueName,
+}
+
+impl Remedies {
+    pub(super) fn new(args: &args::Doctor) -> Self {
+        Self {
+            queue: args.queue.clone(),
+        }
+    }
+
+    /// `None`: there is nothing to do.
+    pub(super) fn of(&self, finding: &Finding) -> Option<String> {
+        match finding.severity {
+            Severity::Ok | Severity::Skipped => None,
+            Severity::Warning | Severity::Failure => Some(match finding.check {
+                Check::Queue | Check::Consumers | Check::DeadLetters => self.of_queue(finding),
+                Check::Call | Check::Hit => self.of_call(finding),
+                _ => of_server(finding),
+            }),
+        }
+    }
+
+    fn of_queue(&self, finding: &Finding) -> String {
+        let queue = &self.queue;
+        match (finding.check, &finding.found) {
+            (Check::Queue, Found::NoQueue(_)) => {
+                format!("start a worker, which creates it: {}", self.worker())
+            }
+            (Check::Queue, Found::Queue(_)) => format!(
+                "if no tutorial program needs it like this, stop the workers, and\n\
+                 rabbitmqctl delete_queue {queue} --if-empty (-p VHOST); then\n\
+                 {}",
+                self.worker()
+            ),
+            (Check::Consumers, Found::Audience { consumers: 0, .. }) => {
+                format!("start a worker: {}", self.worker())
+            }
+            (Check::Consumers, Found::Audience { .. }) => {
+                format!("start more workers: {}", self.worker())
+            }
+            (Check::DeadLetters, Found::NoQueue(dead)) => format!(
+                "declare {dead}, and set a policy that sends there what {queue} gives \
+                 up, as docker/rabbitmq/definitions.json does; then workers answer for that"
+            ),
+            (Check::DeadLetters, Found::Audience { queue, .. }) => format!(
+                "restart the workers: they look for {queue} when they connect, and need \
+                 the right to read it"
+            ),
+            _ => LOGS.to_owned(),
+        }
+    }
+
+    fn of_call(&self, finding: &Finding) -> String {
+        let queue = &self.queue;
+        match &finding.found {
+            Found::Failed(Error::WrongAnswer { .. }) => format!(
+                "stop what answers on {queue} (rabbitmqctl list_consumers -p VHOST names \
+                 it), or give ours another --queue (RPCACHE_QUEUE)"
+            ),
+            Found::Failed(Error::NobodyServing { .. }) => {
+                format!("start a worker: {}", self.worker())
+            }
+            Found::Failed(Error::Deadline { .. }) => {
+                "see the log of the workers; --timeout gives them longer".to_owned()
+            }
+            Found::Failed(Error::Overloaded { .. }) => alarm(),
+            Found::Replaced { .. } => "see who else writes there; are there more?\n\
+                                       rpcache cache verify --repair"
+                .to_owned(),
+            Found::TooLate(_) => "a Redis nearer by, or a longer --cache-budget \
+                                  (RPCACHE_CACHE_BUDGET)"
+                .to_owned(),
+            Found::StoredElsewhere(_) => {
+                format!("give workers and callers the same {REDIS} and the same {NAMESPACE}")
+            }
+            Found::NotStored(_) => format!(
+                "see what the workers say of their Redis: is it this one, has it room, may \
+                 they write there? Set their {REDIS}"
+            ),
+            _ => LOGS.to_owned(),
+        }
+    }
+
+    fn worker(&self) -> String {
+        match self.queue.to_string().as_str() {
+            "rpc_queue" => "rpcache worker".to_owned(),
+            queue => format!("rpcache worker --queue {queue}"),
+        }
+    }
+}
+
+fn of_server(finding: &Finding) -> String {
+    let is_redis = finding.check.as_str().starts_with("redis");
+    let url = if is_redis { REDIS } else { AMQP };
+    match (finding.check, &finding.found) {
+        (_, Found::NoAddress(error)) if error.to_string().contains("(TLS)") => format!(
+            "use {} in {url}, within a private network or through a tunnel such as ssh -L",
+            if is_redis { "redis://" } else { "amqp://" },
+        ),
+        (_, Found::NoAddress(_)) => format!("correct {url}"),
+        (_, Found::PlainText) => {
+            "only within a private network; else through a tunnel such as ssh -L".to_owned()
+        }
+        (Check::AmqpName | Check::RedisName, _) => {
+            format!("correct the host in {url}, or this machine's name resolution")
+        }
+        (Check::AmqpPort | Check::RedisPort, Found::Nodes { ill, .. }) => {
+            if ill.iter().all(|node| is_local(node)) {
+                format!(
+                    "is it running? `scripts/services up` or `docker compose up -d` starts the \
+                     servers\nor correct the port in {url}"
+                )
+            } else {
+                format!(
+                    "is it running there, and may this machine through the firewall?\n\
+                     or correct host and port in {url}"
+                )
+            }
+        }
+        (Check::AmqpProtocol, _) => {
+            format!("correct host and port in {url}; RabbitMQ's own port is 5672")
+        }
+        (Check::RedisProtocol, _) => {
+            format!("correct host and port in {url}; Redis' own port is 6379")
+        }
+        (Check::AmqpLogin, Found::Failed(Error::Refused { .. })) => format!(
+            "correct user and password in {url}, or on the broker:\n\
+             rabbitmqctl change_password USER PASSWORD\n\
+             (guest may log in from the broker's own machine only)"
+        ),
+        (Check::AmqpVhost, Found::Failed(_)) => format!(
+            "correct the vhost in {url} (the vhost / is written %2f), or create it:\n\
+             rabbitmqctl add_vhost VHOST\n\
+             rabbitmqctl set_permissions -p VHOST USER '.*' '.*' '.*'"
+        ),
+        (Check::AmqpRights, Found::MayNotPublish { user, vhost, .. }) => format!(
+            "rabbitmqctl set_permissions -p {vhost} {user} \\\n \
+             '^amq\\.gen-.*$' '^amq\\.default$' '^amq\\.gen-.*$'"
+        ),
+        (Check::AmqpRights, Found::Failed(Error::Overloaded { .. })) => alarm(),
+        (Check::RedisLogin, Found::Failed(Error::Refused { .. })) => {
+            format!("correct user and password in {url}")
+        }
+        (Check::RedisVersion, Found::Version(_)) => "use Redis 7.0 or later".to_owned(),
+        (_, Found::Lacking(lacking)) => of_rights(lacking),
+        (
+            _,
+            Found::Memory {
+                limit, for_ever, ..
+            },
+        ) => of_memory(limit.is_some(), *for_ever),
+        _ => LOGS.to_owned(),
+    }
+}
+
+fn of_rights(lacking: &Lacking) -> String {
+    let rights = [&lacking.client[..], &lacking.worker].concat().join(" ");
+    let mut remedy = format!("redis-cli ACL SETUSER {} {rights}", lacking.user);
+    if lacking.client.is_empty() {
+        remedy.push_str("\nnothing, if no worker has this login");
+    }
+    remedy
+}
+
+fn of_memory(bounded: bool, for_ever: bool) -> String {
+    let mut steps = Vec::new();
+    if !bounded {
+        steps.push("redis-cli CONFIG SET maxmemory 1gb");
+    }
+    steps.push("redis-cli CONFIG SET maxmemory-policy allkeys-lfu");
+    if for_ever {
+        steps.push("or let answers expire: --ttl 1d (RPCACHE_TTL)");
+    }
+    steps.join("\n")
+}
+
+fn alarm() -> String {
+    "`rabbitmq-diagnostics alarms` says what it lacks: memory or disk space".to_owned()
+}

@@ -1,0 +1,231 @@
+//! The way to a server: names, ports, and whether what answers speaks as it should. Plain sockets, so
+//! that what is wrong can be told apart; each wait has a deadline.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+use super::Found;
+use crate::error::quote;
+
+/// For each step, and each node in it.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// The first words of either server are shorter, in bytes.
+const FIRST_WORDS: usize = 4096;
+
+const AMQP_HELLO: &[u8] = b"AMQP\x00\x00\x09\x01";
+
+/// It is answered before any login, if only by an error.
+const REDIS_HELLO: &[u8] = b"PING\r\n";
+
+type Judged = Result<String, String>;
+
+/// To the nodes of one server, as far as they have been reached.
+#[derive(Debug, Default)]
+pub(super) struct Route {
+    hosts: Vec<(String, u16)>,
+    resolved: Vec<(String, Vec<SocketAddr>)>,
+    reached: Vec<(String, TcpStream)>,
+}
+
+impl Route {
+    pub(super) fn to(hosts: Vec<(String, u16)>) -> Self {
+        Self {
+            hosts,
+            ..Self::default()
+        }
+    }
+
+    pub(super) async fn resolve(&mut self) -> Found {
+        let mut nodes = Vec::new();
+        for (host, port) in std::mem::take(&mut self.hosts) {
+            let found = timeout(DEADLINE, lookup_host((host.as_str(), port))).await;
+            nodes.push(
+                match found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                    Ok(addresses) => {
+                        let addresses: Vec<_> = addresses.collect();
+                        let mut texts: Vec<_> =
+                            addresses.iter().map(|one| one.ip().to_string()).collect();
+                        texts.dedup();
+                        let text = format!("{host}: {}", texts.join(", "));
+                        let at = if host.contains(':') {
+                            format!("[{host}]:{port}")
+                        } else {
+                            format!("{host}:{port}")
+                        };
+                        self.resolved.push((at, addresses));
+                        Ok(text)
+                    }
+                    Err(error) => Err(format!("{host}: {}", unresolved(&error))),
+                },
+            );
+        }
+        found(nodes)
+    }
+
+    pub(super) async fn connect(&mut self) -> Found {
+        let mut nodes = Vec::new();
+        for (at, addresses) in std::mem::take(&mut self.resolved) {
+            let reached = timeout(DEADLINE, TcpStream::connect(&addresses[..])).await;
+            nodes.push(
+                match reached.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                    Ok(stream) => {
+                        let text = format!("{at} is open");
+                        self.reached.push((at, stream));
+                        Ok(text)
+                    }
+                    Err(error) => Err(format!("{at}: {}", unreached(&error))),
+                },
+            );
+        }
+        found(nodes)
+    }
+
+    /// Whether all the nodes are this machine: then both ends of a connection have one address.
+    pub(super) fn stays_here(&self) -> bool {
+        self.reached.iter().all(
+            |(_, stream)| match (stream.local_addr(), stream.peer_addr()) {
+                (Ok(here), Ok(there)) => there.ip().is_loopback() || here.ip() == there.ip(),
+                _ => false,
+            },
+        )
+    }
+
+    pub(super) async fn speaks_amqp(&mut self) -> Found {
+        self.speaks(AMQP_HELLO, amqp_start).await
+    }
+
+    pub(super) async fn speaks_redis(&mut self) -> Found {
+        self.speaks(REDIS_HELLO, redis_reply).await
+    }
+
+    /// Says hello, and ends the connections.
+    async fn speaks(&mut self, hello: &[u8], judge: fn(&[u8]) -> Judged) -> Found {
+        let mut nodes = Vec::new();
+        for (at, mut stream) in std::mem::take(&mut self.reached) {
+            let said = timeout(DEADLINE, first_words(&mut stream, hello)).await;
+            let judged = match said {
+                Ok(Ok(words)) => judge(&words),
+                Ok(Err(error)) => Err(unreached(&error)),
+                Err(_elapsed) => Err("accepts connections and says nothing".to_owned()),
+            };
+            nodes.push(judged.map_err(|reason| format!("{at}: {reason}")));
+        }
+        found(nodes)
+    }
+}
+
+async fn first_words(stream: &mut TcpStream, hello: &[u8]) -> io::Result<Vec<u8>> {
+    stream.write_all(hello).await?;
+    let mut words = vec![0; FIRST_WORDS];
+    let length = stream.read(&mut words).await?;
+    words.truncate(length);
+    Ok(words)
+}
+
+/// The first frame of a RabbitMQ: `Connection.Start`, in which it tells of itself.
+fn amqp_start(words: &[u8]) -> Judged {
+    // A method frame of channel 0; class 10, method 10.
+    if words.starts_with(&[1, 0, 0]) && words.get(7..11) == Some(&[0, 10, 0, 10]) {
+        let product = property(words, b"\x07productS").unwrap_or("AMQP 0-9-1".to_owned());
+        let version = property(words, b"\x07versionS").unwrap_or_default();
+        return Ok(format!("{product} {version}").trim_end().to_owned());
+    }
+    Err(stranger(words, "RabbitMQ"))
+}
+
+/// A field of the server's properties: its name's and type's bytes, a length, the text.
+fn property(words: &[u8], name: &[u8]) -> Option<String> {
+    let at = words.windows(name.len()).position(|part| part == name)? + name.len();
+    let length = u32::from_be_bytes(words.get(at..at + 4)?.try_into().ok()?);
+    let text = words.get(at + 4..)?.get(..usize::try_from(length).ok()?)?;
+    Some(quote(text))
+}
+
+fn redis_reply(words: &[u8]) -> Judged {
+    match words.first() {
+        Some(b'+' | b'-') if words.ends_with(b"\r\n") => Ok("Redis".to_owned()),
+        _ => Err(stranger(words, "Redis")),
+    }
+}
+
+fn stranger(words: &[u8], expected: &str) -> String {
+    match words {
+        [] => "the connection was closed by the other side".to_owned(),
+        // A record of TLS: an alert, since it was not spoken.
+        [0x15, 3, ..] => "it expects TLS, which is not supported yet".to_owned(),
+        words => {
+            let said = quote(&words[..words.len().min(40)]);
+            format!("what answers there is not {expected}: \"{said}\"")
+        }
+    }
+}
+
+fn found(nodes: Vec<Judged>) -> Found {
+    let (mut well, mut ill) = (Vec::new(), Vec::new());
+    for node in nodes {
+        match node {
+            Ok(text) => well.push(text),
+            Err(text) => ill.push(text),
+        }
+    }
+    well.dedup();
+    Found::Nodes { well, ill }
+}
+
+fn unresolved(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut => "no answer from name resolution".to_owned(),
+        _ => {
+            let text = error.to_string();
+            let reason = text.rsplit(": ").next().unwrap_or(&text);
+            format!("no address ({})", quote(reason.as_bytes()))
+        }
+    }
+}
+
+fn unreached(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "nothing is listening there".to_owned(),
+        io::ErrorKind::TimedOut => format!("no answer within {} s", DEADLINE.as_secs()),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            "the connection was closed by the other side".to_owned()
+        }
+        _ => quote(error.to_string().as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_is_known_by_its_first_frame() {
+        let mut frame =
+            b"\x01\x00\x00\x00\x00\x00\x30\x00\x0a\x00\x0a\x00\x09\x00\x00\x00\x28".to_vec();
+        frame.extend(b"\x07productS\x00\x00\x00\x08RabbitMQ\x07versionS\x00\x00\x00\x063.10.8");
+        assert_eq!(amqp_start(&frame).as_deref(), Ok("RabbitMQ 3.10.8"));
+        assert_eq!(amqp_start(&frame[..20]).as_deref(), Ok("AMQP 0-9-1"));
+        for cut in 17..frame.len() {
+            assert!(amqp_start(&frame[..cut]).is_ok());
+        }
+        let lies = b"\x01\x00\x00\x00\x00\x00\x30\x00\x0a\x00\x0a\x07productS\xff\xff\xff\xffR";
+        assert_eq!(amqp_start(lies).as_deref(), Ok("AMQP 0-9-1"));
+    }
+
+    #[test]
+    fn strangers_are_told_by_what_they_say() {
+        let said = amqp_start(b"-ERR unknown\x1b command\r\n").unwrap_err();
+        let expected = "what answers there is not RabbitMQ: \"-ERR unknown\\u{1b} command\\r\\n\"";
+        assert_eq!(said, expected);
+        assert!(amqp_start(b"").unwrap_err().contains("closed"));
+        assert!(amqp_start(&[0x15, 3, 3, 0, 2]).unwrap_err().contains("TLS"));
+        assert!(redis_reply(AMQP_HELLO).unwrap_err().contains("not Redis"));
+        assert!(redis_reply(b"-NOAUTH Authentication required.\r\n").is_ok());
+    }
+}
