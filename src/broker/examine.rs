@@ -120,9 +120,10 @@ impl Visit {
 
     /// How a queue is declared, by declaring it as something that nothing can be.
     ///
-    /// For a queue that exists, the broker compares durability and type first, and says which
-    /// differs. If it does not exist, or not any more, it refuses the arguments: a quorum queue has
-    /// no `x-max-priority`, and no queue a negative one. So nothing is ever created.
+    /// For a queue that exists, the broker compares what a queue of its type can have, and says what
+    /// differs: durability before type. `x-max-age` is a stream's, so it is not compared; if the
+    /// queue does not exist, or not any more, it is what the broker refuses: a quorum queue has none,
+    /// and `none` is no age. So nothing is ever created.
     pub(crate) async fn declared(&self, queue: &ShortString) -> Result<Declared, Error> {
         let durable = QueueDeclareOptions {
             durable: true,
@@ -131,7 +132,8 @@ impl Visit {
         let mut arguments = FieldTable::default();
         let quorum = AMQPValue::LongString(LongString::from("quorum"));
         arguments.insert("x-queue-type".into(), quorum);
-        arguments.insert("x-max-priority".into(), AMQPValue::LongInt(-1));
+        let no_age = AMQPValue::LongString(LongString::from("none"));
+        arguments.insert("x-max-age".into(), no_age);
         let answer = bounded_lapin(async {
             let channel = open_channel(&self.connection).await?;
             channel
@@ -254,7 +256,7 @@ mod tests {
             difference("auto_delete", "'true'"),
             Declared::Otherwise(_)
         ));
-        let invalid = "PRECONDITION_FAILED - invalid arg 'x-max-priority' for queue 'q'";
+        let invalid = "PRECONDITION_FAILED - invalid arg 'x-max-age' for queue 'q'";
         assert_eq!(from_difference(invalid), Declared::Unknown);
     }
 }

@@ -2,9 +2,12 @@
 //! any other, so what they leave behind is a right answer in the cache.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Doctor, Found, Judged, Severity};
-use crate::cache::{Cache, Stored};
+use crate::cache::{Cache, Lookup, Stored};
 use crate::client::{Answered, CallOptions, Client};
 use crate::error::Error;
 use crate::message::{CacheUse, Source};
@@ -13,7 +16,8 @@ use crate::procedure::Procedure;
 /// What a call showed about where its answer is stored.
 enum Shown {
     Judged(Judged),
-    /// A worker that had the answer already, or somebody stored it in between.
+    /// The answer was in a cache, but not in ours: the worker has another one, and this client has
+    /// stored it here; or somebody else stored it in between.
     Unclear(String),
 }
 
@@ -62,11 +66,24 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         let Some(probe) = self.probes.first() else {
             return Ok(Judged::nothing());
         };
-        let found = self.ask(client, probe, CacheUse::Normal).await?;
-        Ok(match found.source {
-            Source::Cache => Judged::ok(Found::AlreadyStored(found.elapsed)),
-            _ => Judged::warning(Found::TooLate(self.options.budget)),
+        Ok(match self.find(probe).await {
+            Some(took) => Judged::ok(Found::AlreadyStored(took)),
+            None => Judged::warning(Found::TooLate(self.options.budget)),
         })
+    }
+
+    /// As a call looks, within the cache budget: how long it took to find the answer.
+    async fn find(&self, probe: &P::Argument) -> Option<Duration> {
+        let mut options = self.options.cache(self.options.redis.clone().ok()?);
+        options.budget = self.options.budget;
+        let cache = Cache::open(options);
+        let (key, argument) = (cache.key::<P>(probe), Arc::new(probe.clone()));
+        // Connecting does not count.
+        let _ = cache.connected().await;
+        let started = Instant::now();
+        let deadline = started + self.options.timeout;
+        let looked = cache.lookup(key, &self.procedure, &argument, deadline);
+        matches!(looked.await, Lookup::Hit(_)).then(|| started.elapsed())
     }
 
     async fn fill_one(
@@ -77,23 +94,23 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         held: Option<String>,
     ) -> Result<Shown, Error> {
         let key = cache.key_of::<P>(argument).to_string();
-        let first = self.ask(client, argument, CacheUse::Normal).await?;
-        let again = self.ask(client, argument, CacheUse::Normal).await?;
-        if again.source == Source::Cache {
-            return Ok(match (first.source, held) {
-                // It was not in ours.
-                (Source::Cache, _) => Shown::Unclear(key),
-                (_, Some(held)) => Shown::Judged(Judged::warning(Found::Replaced { key, held })),
-                (_, None) => Shown::Judged(Judged::ok(Found::Hit(again.elapsed))),
-            });
+        let answered = self.ask(client, argument, CacheUse::Normal).await?;
+        let stored = cache.get(&self.procedure, argument).await?;
+        if !matches!(stored, Stored::Answer(_)) {
+            return Ok(Shown::Judged(Judged::failure(if answered.stored {
+                Found::StoredElsewhere(key)
+            } else {
+                Found::NotStored(key)
+            })));
         }
-        Ok(Shown::Judged(
-            match cache.get(&self.procedure, argument).await? {
-                Stored::Answer(_) => Judged::warning(Found::TooLate(self.options.budget)),
-                _ if first.stored => Judged::failure(Found::StoredElsewhere(key)),
-                _ => Judged::failure(Found::NotStored(key)),
-            },
-        ))
+        if answered.source == Source::Cache {
+            return Ok(Shown::Unclear(key));
+        }
+        Ok(Shown::Judged(match (self.find(argument).await, held) {
+            (None, _) => Judged::warning(Found::TooLate(self.options.budget)),
+            (_, Some(held)) => Judged::warning(Found::Replaced { key, held }),
+            (Some(took), None) => Judged::ok(Found::Hit(took)),
+        }))
     }
 
     async fn ask(

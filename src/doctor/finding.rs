@@ -173,9 +173,18 @@ impl fmt::Display for Found {
             Self::Memory {
                 limit: Some(limit),
                 policy,
-                ..
+                for_ever,
             } => {
-                write!(f, "bounded to {} MB, {policy}", limit / 1_000_000)
+                write!(f, "bounded to {} MB, {policy}", limit / 1_000_000)?;
+                let refuses = match policy.as_str() {
+                    "noeviction" => true,
+                    policy => *for_ever && policy.starts_with("volatile-"),
+                };
+                f.write_str(if refuses {
+                    ": it refuses to store when full"
+                } else {
+                    ""
+                })
             }
             Self::Memory { for_ever: true, .. } => {
                 f.write_str("unbounded, and answers are stored for ever")
@@ -183,13 +192,13 @@ impl fmt::Display for Found {
             Self::Memory { .. } => {
                 f.write_str("unbounded: all that is stored within a TTL must fit")
             }
-            Self::Answered(took) => write!(f, "a worker answered in {}", human(*took)),
-            Self::Hit(took) => write!(f, "stored by the call, then found in {}", human(*took)),
+            Self::Answered(took) => write!(f, "a worker answered in {}", millis(*took)),
+            Self::Hit(took) => write!(f, "stored by the call, then found in {}", millis(*took)),
             Self::AlreadyStored(took) => {
                 write!(
                     f,
                     "found in {}; storing was not tried, all was there",
-                    human(*took)
+                    millis(*took)
                 )
             }
             Self::Replaced { key, held } => {
@@ -211,4 +220,9 @@ impl fmt::Display for Found {
             Self::NotStored(key) => write!(f, "the answer was not stored under {key}"),
         }
     }
+}
+
+/// `0.3 ms`
+fn millis(took: Duration) -> String {
+    format!("{:.1} ms", took.as_secs_f64() * 1e3)
 }

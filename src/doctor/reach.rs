@@ -2,7 +2,7 @@
 //! that what is wrong can be told apart; each wait has a deadline.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,8 +20,12 @@ const FIRST_WORDS: usize = 4096;
 
 const AMQP_HELLO: &[u8] = b"AMQP\x00\x00\x09\x01";
 
-/// It is answered before any login, if only by an error.
-const REDIS_HELLO: &[u8] = b"PING\r\n";
+/// It is answered before any login, if only by an error. Twice: RabbitMQ waits for eight bytes.
+const REDIS_HELLO: &[u8] = b"PING\r\nPING\r\n";
+
+/// To who is still silent after a while: many wait for the end of a line.
+const NUDGE: &[u8] = b"\r\n\r\n";
+const NUDGE_AFTER: Duration = Duration::from_secs(1);
 
 type Judged = Result<String, String>;
 
@@ -52,7 +56,11 @@ impl Route {
                         let mut texts: Vec<_> =
                             addresses.iter().map(|one| one.ip().to_string()).collect();
                         texts.dedup();
-                        let text = format!("{host}: {}", texts.join(", "));
+                        let text = if host.parse::<IpAddr>().is_ok() {
+                            format!("{host} is an address")
+                        } else {
+                            format!("{host} is {}", texts.join(", "))
+                        };
                         let at = if host.contains(':') {
                             format!("[{host}]:{port}")
                         } else {
@@ -97,22 +105,24 @@ impl Route {
     }
 
     pub(super) async fn speaks_amqp(&mut self) -> Found {
-        self.speaks(AMQP_HELLO, amqp_start).await
+        self.speaks("RabbitMQ", AMQP_HELLO, amqp_start).await
     }
 
     pub(super) async fn speaks_redis(&mut self) -> Found {
-        self.speaks(REDIS_HELLO, redis_reply).await
+        self.speaks("Redis", REDIS_HELLO, redis_reply).await
     }
 
     /// Says hello, and ends the connections.
-    async fn speaks(&mut self, hello: &[u8], judge: fn(&[u8]) -> Judged) -> Found {
+    async fn speaks(&mut self, server: &str, hello: &[u8], judge: fn(&[u8]) -> Judged) -> Found {
         let mut nodes = Vec::new();
         for (at, mut stream) in std::mem::take(&mut self.reached) {
             let said = timeout(DEADLINE, first_words(&mut stream, hello)).await;
             let judged = match said {
                 Ok(Ok(words)) => judge(&words),
                 Ok(Err(error)) => Err(unreached(&error)),
-                Err(_elapsed) => Err("accepts connections and says nothing".to_owned()),
+                Err(_elapsed) => Err(format!(
+                    "it takes connections, and does not answer as {server} does"
+                )),
             };
             nodes.push(judged.map_err(|reason| format!("{at}: {reason}")));
         }
@@ -122,6 +132,9 @@ impl Route {
 
 async fn first_words(stream: &mut TcpStream, hello: &[u8]) -> io::Result<Vec<u8>> {
     stream.write_all(hello).await?;
+    if timeout(NUDGE_AFTER, stream.readable()).await.is_err() {
+        stream.write_all(NUDGE).await?;
+    }
     let mut words = vec![0; FIRST_WORDS];
     let length = stream.read(&mut words).await?;
     words.truncate(length);

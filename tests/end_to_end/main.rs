@@ -21,6 +21,7 @@ mod cache_manage;
 mod cache_stats;
 mod cache_verify;
 mod call;
+mod doctor;
 mod examples;
 mod fleet;
 mod lease;

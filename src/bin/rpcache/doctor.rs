@@ -19,7 +19,7 @@ const LARGEST_PROBE: u64 = 30;
 const COLUMNS: usize = 80;
 
 /// Where a message begins: behind the state and the name of the check.
-const MESSAGE_AT: usize = 24;
+const MESSAGE_AT: usize = 27;
 
 /// Where a remedy begins. Commands are long, and are to be copied in one piece.
 const REMEDY_AT: usize = 9;

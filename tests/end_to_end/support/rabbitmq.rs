@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const VHOSTS: usize = 192;
 
 /// Users of every vhost: name, and the patterns of what it may configure, write and read.
-const USERS: [(&str, [&str; 3]); 3] = [
+const USERS: [(&str, [&str; 3]); 4] = [
     ("guest", [".*", ".*", ".*"]),
     ("worker", ["^$", r"^amq\.default$", r"^rpc_queue(\.dead)?$"]),
     ("client", ["^$", r"^amq\.default$", "^$"]),
+    ("mute", ["^$", "^$", "^$"]),
 ];
 
 /// A vhost that belongs to one test.
