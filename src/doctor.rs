@@ -219,7 +219,7 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
 impl DoctorOptions {
     fn cache(&self, url: RedisUrl) -> CacheOptions {
         let mut options = CacheOptions::new(url);
-        options.namespace = self.namespace.clone();
+        options.namespace.clone_from(&self.namespace);
         options.ttl = self.ttl;
         options.budget = self.budget.max(PATIENCE);
         options.connect_first = true;

@@ -166,9 +166,8 @@ fn seen(found: lapin::Result<Queue>) -> lapin::Result<Look> {
 }
 
 fn declared(answer: lapin::Result<Queue>) -> lapin::Result<Declared> {
-    let error = match answer {
-        Ok(_) => return Ok(Declared::Quorum),
-        Err(error) => error,
+    let Err(error) = answer else {
+        return Ok(Declared::Quorum);
     };
     match soft_error(&error) {
         Some(AMQPSoftError::PRECONDITIONFAILED) => Ok(from_difference(&describe(&error))),
@@ -204,7 +203,7 @@ impl fmt::Display for Declared {
             Self::Quorum => "quorum, durable",
             Self::Classic => "classic, durable",
             Self::Transient => "classic, not durable: it ends with the broker, requests included",
-            Self::Otherwise(said) => said,
+            Self::Otherwise(said) => return write!(f, "no quorum queue: {said}"),
             Self::Unknown => "it is there; how it is declared, this login is not told",
         })
     }

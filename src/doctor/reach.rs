@@ -192,14 +192,12 @@ fn found(nodes: Vec<Judged>) -> Found {
 }
 
 fn unresolved(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::TimedOut => "no answer from name resolution".to_owned(),
-        _ => {
-            let text = error.to_string();
-            let reason = text.rsplit(": ").next().unwrap_or(&text);
-            format!("no address ({})", quote(reason.as_bytes()))
-        }
+    if error.kind() == io::ErrorKind::TimedOut {
+        return "no answer from name resolution".to_owned();
     }
+    let text = error.to_string();
+    let reason = text.rsplit(": ").next().unwrap_or(&text);
+    format!("no address ({})", quote(reason.as_bytes()))
 }
 
 fn unreached(error: &io::Error) -> String {

@@ -59,7 +59,9 @@ impl<P: Procedure> Doctor<P> {
             Look::Missing => Judged::failure(Found::NoQueue(self.queue.to_string())),
             Look::NotTold(said) => Judged::skipped(Found::NotTold(said.clone())),
             Look::Found { .. } => match visit.declared(&name).await {
-                Ok(declared @ Declared::Transient) => Judged::warning(Found::Queue(declared)),
+                Ok(declared @ (Declared::Transient | Declared::Otherwise(_))) => {
+                    Judged::warning(Found::Queue(declared))
+                }
                 Ok(declared) => Judged::ok(Found::Queue(declared)),
                 Err(error) => Judged::failure(Found::Failed(error)),
             },

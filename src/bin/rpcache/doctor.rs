@@ -42,7 +42,7 @@ struct Counts {
 }
 
 pub(crate) async fn run(args: args::Doctor) -> Result<(), Failure> {
-    let remedies = Remedies::new(&args);
+    let mut remedies = Remedies::new(&args);
     let probes = (0..=LARGEST_PROBE).rev().map(N);
     let mut doctor = Doctor::new(Fibonacci::default(), probes, args.options());
     let mut print = Print {

@@ -16,17 +16,23 @@ const LOGS: &str = "see the log of the workers, and of both servers";
 
 pub(super) struct Remedies {
     queue: QueueName,
+    /// As it was found on the way.
+    vhost: String,
 }
 
 impl Remedies {
     pub(super) fn new(args: &args::Doctor) -> Self {
         Self {
             queue: args.queue.clone(),
+            vhost: "/".to_owned(),
         }
     }
 
     /// `None`: there is nothing to do.
-    pub(super) fn of(&self, finding: &Finding) -> Option<String> {
+    pub(super) fn of(&mut self, finding: &Finding) -> Option<String> {
+        if let Found::Vhost(vhost) = &finding.found {
+            self.vhost.clone_from(vhost);
+        }
         match finding.severity {
             Severity::Ok | Severity::Skipped => None,
             Severity::Warning | Severity::Failure => Some(match finding.check {
@@ -38,14 +44,14 @@ impl Remedies {
     }
 
     fn of_queue(&self, finding: &Finding) -> String {
-        let queue = &self.queue;
+        let Self { queue, vhost } = self;
         match (finding.check, &finding.found) {
             (Check::Queue, Found::NoQueue(_)) => {
                 format!("start a worker, which creates it: {}", self.worker())
             }
             (Check::Queue, Found::Queue(_)) => format!(
                 "if no tutorial program needs it like this, stop the workers, and\n\
-                 rabbitmqctl delete_queue {queue} --if-empty (-p VHOST); then\n\
+                 rabbitmqctl delete_queue -p {vhost} {queue} --if-empty\n\
                  {}",
                 self.worker()
             ),
@@ -68,10 +74,10 @@ impl Remedies {
     }
 
     fn of_call(&self, finding: &Finding) -> String {
-        let queue = &self.queue;
+        let Self { queue, vhost } = self;
         match &finding.found {
             Found::Failed(Error::WrongAnswer { .. }) => format!(
-                "stop what answers on {queue} (rabbitmqctl list_consumers -p VHOST names \
+                "stop what answers on {queue} (rabbitmqctl list_consumers -p {vhost} names \
                  it), or give ours another --queue (RPCACHE_QUEUE)"
             ),
             Found::Failed(Error::NobodyServing { .. }) => {

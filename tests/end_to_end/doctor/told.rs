@@ -1,0 +1,125 @@
+//! What `rpcache doctor` told, for comparing.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::SECRET;
+use crate::support::Setup;
+use crate::support::process::Program;
+
+/// What is not well, and what is skipped for it.
+pub(super) struct Told {
+    pub(super) troubles: String,
+    /// The checks, by what is in their way.
+    pub(super) skipped: BTreeMap<String, Vec<String>>,
+}
+
+/// Runs it, for a program and for a person: both are told the same, and the person in 80 columns.
+pub(super) async fn examine(setup: &Setup, doctor: impl Fn(Program) -> Program, code: i32) -> Told {
+    let run = async |arguments: &[&str]| {
+        let finished = doctor(setup.rpcache(arguments)).run().await;
+        let ended = (finished.code, finished.stderr.as_str());
+        assert_eq!(ended, (Some(code), ""), "{finished:#?}");
+        assert!(!finished.stdout.contains(SECRET), "{finished:#?}");
+        finished.stdout
+    };
+    let told = told(&scrubbed(setup, &run(&["doctor", "--json"]).await));
+    let text = run(&["doctor"]).await;
+    for line in text.lines() {
+        assert!(
+            line.chars().count() <= 80 && !line.contains(char::is_control),
+            "{text}"
+        );
+    }
+    for (word, state) in [("WARNING  ", "warning "), ("FAILURE  ", "failure ")] {
+        let [lines, expected] = [&text, &told.troubles];
+        let lines = lines.lines().filter(|line| line.starts_with(word)).count();
+        let expected = expected
+            .lines()
+            .filter(|line| line.starts_with(state))
+            .count();
+        assert_eq!(lines, expected, "{text}");
+    }
+    told
+}
+
+/// Without what is another in each run.
+pub(super) fn scrubbed(setup: &Setup, text: &str) -> String {
+    let (amqp, redis) = (setup.vhost.url(), setup.redis.url());
+    let (_, vhost) = amqp.rsplit_once('/').unwrap();
+    let port = |url: &str| {
+        format!(
+            ":{}",
+            url.rsplit(':').next().unwrap().split('/').next().unwrap()
+        )
+    };
+    let mut text = text
+        .replace(&port(&amqp), ":AMQP")
+        .replace(&port(&redis), ":REDIS")
+        .replace(&format!("/{vhost}"), "/VHOST")
+        .replace(&format!("'{vhost}'"), "'VHOST'")
+        .replace(&format!(" {vhost}"), " VHOST");
+    for end in [" ms\n", " ms\""] {
+        let parts: Vec<_> = text.split(end).map(str::to_owned).collect();
+        let last = parts.len() - 1;
+        let cut = |(at, part): (usize, &String)| {
+            let number = part.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+            if at < last {
+                format!("{number}N{end}")
+            } else {
+                part.clone()
+            }
+        };
+        text = parts.iter().enumerate().map(cut).collect();
+    }
+    text
+}
+
+pub(super) fn told(stdout: &str) -> Told {
+    let (mut troubles, mut skipped) = (String::new(), BTreeMap::<_, Vec<_>>::new());
+    let mut checks = 0;
+    for line in stdout.lines() {
+        checks += 1;
+        let line: Value = serde_json::from_str(line).expect("JSON");
+        let [check, state, message] =
+            ["check", "state", "message"].map(|field| line[field].as_str().unwrap().to_owned());
+        match state.as_str() {
+            "ok" => assert_eq!(line["remedy"], Value::Null),
+            "skipped" => {
+                let why = message.strip_prefix("because of ").unwrap_or(&message);
+                skipped.entry(why.to_owned()).or_default().push(check);
+            }
+            state => {
+                writeln!(troubles, "{state} {check}: {message}").unwrap();
+                for step in line["remedy"].as_str().expect("a remedy").lines() {
+                    writeln!(troubles, "-> {step}").unwrap();
+                }
+            }
+        }
+    }
+    assert_eq!(checks, 22);
+    Told { troubles, skipped }
+}
+
+impl Told {
+    #[track_caller]
+    pub(super) fn is(&self, troubles: &str, skipped: &[(&str, &[&str])]) {
+        assert_eq!(self.troubles, troubles);
+        let ours = self.skipped.iter();
+        let ours: Vec<_> = ours
+            .map(|(why, checks)| {
+                (
+                    why.as_str(),
+                    checks.iter().map(String::as_str).collect::<Vec<_>>(),
+                )
+            })
+            .collect();
+        let expected: Vec<_> = skipped
+            .iter()
+            .map(|(why, checks)| (*why, checks.to_vec()))
+            .collect();
+        assert_eq!(ours, expected);
+    }
+}

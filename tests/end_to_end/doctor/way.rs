@@ -1,0 +1,242 @@
+//! The way to the servers: addresses, names, ports, strangers, logins.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::told::examine;
+use super::{SECRET, healthy};
+use crate::support::ports::{ClosedPort, SilentPeer};
+use crate::support::process::Program;
+
+const AFTER_AMQP_PORT: [&str; 10] = [
+    "amqp-encryption",
+    "amqp-protocol",
+    "amqp-login",
+    "amqp-vhost",
+    "amqp-rights",
+    "queue",
+    "consumers",
+    "dead-letters",
+    "call",
+    "hit",
+];
+const AFTER_AMQP_LOGIN: [&str; 7] = [
+    "amqp-vhost",
+    "amqp-rights",
+    "queue",
+    "consumers",
+    "dead-letters",
+    "call",
+    "hit",
+];
+const AFTER_REDIS_PORT: [&str; 7] = [
+    "redis-encryption",
+    "redis-protocol",
+    "redis-login",
+    "redis-version",
+    "redis-rights",
+    "redis-memory",
+    "hit",
+];
+
+#[tokio::test]
+async fn addresses_that_cannot_be_read_are_told_and_the_rest_is_looked_at() {
+    let (setup, _worker) = healthy().await;
+    let url = format!("amqps://user:{SECRET}@localhost");
+    let mut after_url = vec!["amqp-name", "amqp-port"];
+    after_url.extend(AFTER_AMQP_PORT);
+    let told = examine(&setup, |doctor| doctor.env("AMQP_URL", &url), 3).await;
+    told.is(
+        "failure amqp-url: amqps:// (TLS) is not supported yet; expected something like \
+         amqp://user:password@host:5672/vhost\n\
+         -> use amqp:// in --amqp-url (AMQP_URL), within a private network or through a tunnel \
+         such as ssh -L\n",
+        &[("amqp-url", &after_url)],
+    );
+    let url = format!("redis://:{SECRET}@localhost/x");
+    let told = examine(&setup, |doctor| doctor.env("REDIS_URL", &url), 3).await;
+    let first = "failure redis-url: the part after the host is the database, a number; expected \
+                 something like redis://user:password@host:6379/0\n\
+                 -> correct --redis-url (REDIS_URL)\n";
+    assert_eq!(told.troubles, first);
+}
+
+#[tokio::test]
+async fn name_without_an_address_is_told() {
+    let (setup, _worker) = healthy().await;
+    let url = format!("amqp://user:{SECRET}@nobody.invalid");
+    let told = examine(&setup, |doctor| doctor.env("AMQP_URL", &url), 3).await;
+    let (trouble, remedy) = told.troubles.split_once('\n').unwrap();
+    // What the system says of it differs.
+    assert!(
+        trouble.starts_with("failure amqp-name: nobody.invalid: no address ("),
+        "{trouble}"
+    );
+    let expected =
+        "-> correct the host in --amqp-url (AMQP_URL), or this machine's name resolution\n";
+    assert_eq!(remedy, expected);
+    let skipped: Vec<_> = ["amqp-port"].into_iter().chain(AFTER_AMQP_PORT).collect();
+    assert_eq!(told.skipped["amqp-name"], skipped);
+    // Another node is enough.
+    let both = format!("{},amqp://nobody.invalid", setup.vhost.url());
+    let told = examine(&setup, |doctor| doctor.env("AMQP_URL", &both), 0).await;
+    assert!(
+        told.troubles
+            .starts_with("warning amqp-name: nobody.invalid: no address")
+    );
+}
+
+#[tokio::test]
+async fn ports_where_nothing_listens_are_told() {
+    let (setup, _worker) = healthy().await;
+    let closed = ClosedPort::reserve();
+    let url = format!("amqp://user:{SECRET}@127.0.0.1:{}", closed.port());
+    let told = examine(&setup, |doctor| doctor.env("AMQP_URL", &url), 3).await;
+    let expected = |check: &str, option: &str| {
+        format!(
+            "failure {check}: 127.0.0.1:{}: nothing is listening there\n\
+             -> is it running? `scripts/services up` or `docker compose up -d` starts the servers\n\
+             -> or correct the port in {option}\n",
+            closed.port()
+        )
+    };
+    told.is(
+        &expected("amqp-port", "--amqp-url (AMQP_URL)"),
+        &[("amqp-port", &AFTER_AMQP_PORT)],
+    );
+    let url = format!("redis://user:{SECRET}@127.0.0.1:{}", closed.port());
+    let told = examine(&setup, |doctor| doctor.env("REDIS_URL", &url), 3).await;
+    let expected = expected("redis-port", "--redis-url (REDIS_URL)");
+    told.is(&expected, &[("redis-port", &AFTER_REDIS_PORT)]);
+}
+
+#[tokio::test]
+async fn strangers_are_told() {
+    let (setup, _worker) = healthy().await;
+    let swapped = |doctor: Program| {
+        doctor
+            .env(
+                "AMQP_URL",
+                &setup.redis.url().replace("redis://", "amqp://"),
+            )
+            .env(
+                "REDIS_URL",
+                &format!("redis://127.0.0.1:{}", setup.vhost.port()),
+            )
+    };
+    let told = examine(&setup, swapped, 3).await;
+    // For Redis, AMQP's hello is a line without an end.
+    assert!(
+        told.troubles.starts_with(
+            "failure amqp-protocol: 127.0.0.1:REDIS: it takes connections, and does not answer as \
+             RabbitMQ does\n\
+             -> correct host and port in --amqp-url (AMQP_URL); RabbitMQ's own port is 5672\n\
+             failure redis-protocol: 127.0.0.1:AMQP: what answers there is not Redis: \"AMQP"
+        ),
+        "{}",
+        told.troubles
+    );
+    assert!(told.troubles.ends_with(
+        "-> correct host and port in --redis-url (REDIS_URL); Redis' own port is 6379\n"
+    ));
+    assert_eq!(
+        told.skipped["amqp-protocol"],
+        [&["amqp-login"], &AFTER_AMQP_LOGIN[..]].concat()
+    );
+    let web = web_server().await;
+    let url = format!("amqp://127.0.0.1:{web}");
+    let told = examine(&setup, |doctor| doctor.env("AMQP_URL", &url), 3).await;
+    let expected = format!(
+        "failure amqp-protocol: 127.0.0.1:{web}: what answers there is not RabbitMQ: \"HTTP/1.1 400 \
+         Bad Request\\r\\n\\r\\n\"\n"
+    );
+    assert!(told.troubles.starts_with(&expected), "{}", told.troubles);
+}
+
+/// A port where every line is answered as a web server answers nonsense.
+async fn web_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut peer, _)) = listener.accept().await {
+            let mut said = Vec::new();
+            while !said.ends_with(b"\r\n\r\n")
+                && peer.read_buf(&mut said).await.is_ok_and(|n| n > 0)
+            {}
+            let _ = peer.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn refused_logins_and_vhosts_are_told() {
+    let (setup, _worker) = healthy().await;
+    let url = setup.vhost.url_with("guest", SECRET);
+    let told = examine(&setup, |doctor| doctor.env("AMQP_URL", &url), 3).await;
+    told.is(
+        "failure amqp-login: amqp://guest@127.0.0.1:AMQP/VHOST refuses: ACCESS_REFUSED - Login was \
+         refused using authentication mechanism PLAIN. For details see the broker logfile.\n\
+         -> correct user and password in --amqp-url (AMQP_URL), or on the broker:\n\
+         -> rabbitmqctl change_password USER PASSWORD\n\
+         -> (guest may log in from the broker's own machine only)\n",
+        &[("amqp-login", &AFTER_AMQP_LOGIN)],
+    );
+    let url = format!(
+        "amqp://guest:guest@127.0.0.1:{}/nowhere",
+        setup.vhost.port()
+    );
+    let told = examine(&setup, |doctor| doctor.env("AMQP_URL", &url), 3).await;
+    told.is(
+        "failure amqp-vhost: amqp://guest@127.0.0.1:AMQP/nowhere refuses: NOT_ALLOWED - vhost \
+         nowhere not found\n\
+         -> correct the vhost in --amqp-url (AMQP_URL) (the vhost / is written %2f), or create it:\n\
+         -> rabbitmqctl add_vhost VHOST\n\
+         -> rabbitmqctl set_permissions -p VHOST USER '.*' '.*' '.*'\n",
+        &[("amqp-vhost", &AFTER_AMQP_LOGIN[1..])],
+    );
+    setup
+        .redis
+        .run::<()>(&["CONFIG", "SET", "requirepass", "right"])
+        .await;
+    let url = setup.redis.url_with(&format!(":{SECRET}@"));
+    let told = examine(&setup, |doctor| doctor.env("REDIS_URL", &url), 3).await;
+    assert!(
+        told.troubles.starts_with("failure redis-login: "),
+        "{}",
+        told.troubles
+    );
+    assert!(
+        told.troubles
+            .ends_with("-> correct user and password in --redis-url (REDIS_URL)\n")
+    );
+    let none = examine(&setup, |doctor| doctor, 3).await;
+    assert!(
+        none.troubles.contains("failure redis-login: "),
+        "{}",
+        none.troubles
+    );
+    assert_eq!(
+        none.skipped["redis-login"],
+        ["redis-version", "redis-rights", "redis-memory", "hit"]
+    );
+}
+
+#[tokio::test]
+async fn servers_that_hang_hold_nothing_up_for_long() {
+    let (setup, _worker) = healthy().await;
+    let silent = SilentPeer::start();
+    let url = format!("amqp://user:{SECRET}@127.0.0.1:{}", silent.port());
+    setup.redis.freeze();
+    let told = examine(&setup, |doctor| doctor.env("AMQP_URL", &url), 3).await;
+    setup.redis.thaw();
+    for (check, server) in [("amqp-protocol", "RabbitMQ"), ("redis-protocol", "Redis")] {
+        let start = format!("failure {check}: 127.0.0.1:");
+        let line = told.troubles.lines().find(|line| line.starts_with(&start));
+        let line = line.unwrap_or_else(|| panic!("{}", told.troubles));
+        assert!(
+            line.ends_with(&format!("and does not answer as {server} does")),
+            "{line}"
+        );
+    }
+}
