@@ -71,14 +71,15 @@ mod server_url;
 
 mod worker;
 
-pub mod doctor;
-
 mod procedure;
 
 pub mod fibonacci;
 
 mod error;
 mod seldom;
+
+// No part of a call: it looks at what a call needs.
+pub mod doctor;
 
 #[cfg(test)]
 mod interleavings;

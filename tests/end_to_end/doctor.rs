@@ -112,7 +112,7 @@ async fn least_rights_are_enough() {
     examine(&setup, by_least, 0).await.is(
         "warning redis-rights: enough for clients; workers lack ~{fib:* +eval +unlink +incrby \
          +pexpire ~rpcache:worker:*\n\
-         -> redis-cli ACL SETUSER least ~{fib:* +eval +unlink +incrby +pexpire ~rpcache:worker:*\n\
+         -> redis-cli ACL SETUSER least '~{fib:*' +eval +unlink +incrby +pexpire '~rpcache:worker:*'\n\
          -> nothing, if no worker has this login\n",
         &[("unknown, this login is not told: INFO", &["redis-memory"])],
     );

@@ -63,7 +63,7 @@ async fn queue_without_a_consumer_is_told() {
         "failure consumers: rpc_queue: 0 consumers, 0 waiting\n\
          -> start a worker: rpcache worker\n\
          warning dead-letters: rpc_queue.dead: 0 consumers, 0 waiting\n\
-         -> restart the workers: they look for rpc_queue.dead when they connect, and need the right \
+         -> start the workers, again if they run: they look for rpc_queue.dead when they connect, and need the right \
          to read it\n",
         &[("consumers", &["call", "hit"])],
     );

@@ -30,7 +30,7 @@ async fn missing_rights_in_redis_are_told() {
         let told = examine(&setup, |doctor| doctor.env("REDIS_URL", &url), 3).await;
         told.is(
             "failure redis-rights: clients lack ~fib:*\n\
-             -> redis-cli ACL SETUSER u ~fib:* ~{fib:* ~rpcache:worker:*\n",
+             -> redis-cli ACL SETUSER u '~fib:*' '~{fib:*' '~rpcache:worker:*'\n",
             &[("redis-rights", &["hit"])],
         );
     }

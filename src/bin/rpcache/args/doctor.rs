@@ -13,21 +13,21 @@ use crate::values::{Ttl, duration};
 #[derive(Debug, Group)]
 #[command(after_help = "\
 Each check is ok, a warning (calls work, something may be lost), a failure, or
-skipped: after a failure that makes it senseless, or since this login is not told.
-Below what is wrong stands what to type or set.
+skipped: it makes no sense after a failure, or this login is not told. Below what is
+wrong stands what to type or to set.
 
-Nothing is changed. What is tried in passing is tried so that it cannot succeed in
-changing anything: a declaration that can create no queue, a request to a queue that
-nobody has, Redis commands with an argument that is none. At the end come a few
-calls for small numbers, as anybody may make them: one past the caches, then for the
-first of 30, 29 ... 0 that is not stored yet; its answer stays in the cache.
+Nothing is changed. Rights are tried by what cannot succeed: a declaration that can
+create no queue, a request to a queue that nobody has, Redis commands with nonsense
+for a number. At the end come a few calls for small numbers, as anybody may make
+them: for 30 past the caches, then for the first of 30, 29 ... 0 that is not stored
+yet; its answer stays in the cache.
 
 Use the options and variables of the program that does not work, worker or client:
 another login has other rights. Where a policy sends what the broker gives up cannot
-be told from here; whether QUEUE.dead is there and read from, can.
+be seen from here; whether QUEUE.dead is there, and read from, can.
 
---json: one object a line, as soon as the check is done: `check`, `state` (ok, warning,
-failure, skipped), `message`, `remedy` (null: there is nothing to do).
+With --json each check is an object in a line of its own: `check`, `state` (ok,
+warning, failure, skipped), `message`, `remedy` (null: there is nothing to do).
 
 Exit codes: 0 no failure, whatever the warnings; 3 a failure; 130 interrupted.")]
 pub(crate) struct Doctor {

@@ -66,7 +66,7 @@ impl Remedies {
                  up, as docker/rabbitmq/definitions.json does; then workers answer for that"
             ),
             (Check::DeadLetters, Found::Audience { queue, .. }) => format!(
-                "restart the workers: they look for {queue} when they connect, and need \
+                "start the workers, again if they run: they look for {queue} when they connect, and need \
                  the right to read it"
             ),
             _ => LOGS.to_owned(),
@@ -177,7 +177,13 @@ fn of_server(finding: &Finding) -> String {
 }
 
 fn of_rights(lacking: &Lacking) -> String {
-    let rights = [&lacking.client[..], &lacking.worker].concat().join(" ");
+    // Patterns of keys mean something to a shell.
+    let quoted = |right: &String| match right.strip_prefix('~') {
+        Some(_) => format!("'{right}'"),
+        None => right.clone(),
+    };
+    let rights = lacking.client.iter().chain(&lacking.worker).map(quoted);
+    let rights = rights.collect::<Vec<_>>().join(" ");
     let mut remedy = format!("redis-cli ACL SETUSER {} {rights}", lacking.user);
     if lacking.client.is_empty() {
         remedy.push_str("\nnothing, if no worker has this login");
