@@ -12,6 +12,7 @@ mod key;
 mod lease;
 mod lookups;
 mod manage;
+mod removed;
 mod starts;
 mod workers;
 
@@ -27,13 +28,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 pub(crate) use self::claim::Claim;
-pub(crate) use self::key::Key;
+pub(crate) use self::key::{Key, ShortKey};
 pub use self::key::{Namespace, NamespaceError};
 pub(crate) use self::lease::{Lease, Token};
 pub use self::manage::{
     Count, Entry, Explained, Holder, KeyPattern, KeyPatternError, Lacking, LeaseHeld, Lives,
     Precision, Scan, ServerStats, Stored, StoredKey, Survey, Verified, Wrong, WrongEntry,
 };
+pub(crate) use self::removed::Purge;
 pub(crate) use self::starts::Start;
 
 use self::connection::{Connection, Unanswered};
@@ -87,6 +89,7 @@ pub struct Cache {
     refused_lookups: Seldom,
     refused_leases: Seldom,
     refused_fills: Seldom,
+    untold_removals: Seldom,
     /// Of suspects, and not taken back yet.
     starts: TaskTracker,
 }
@@ -151,6 +154,7 @@ impl Cache {
             refused_lookups: Seldom::default(),
             refused_leases: Seldom::default(),
             refused_fills: Seldom::default(),
+            untold_removals: Seldom::default(),
             starts: TaskTracker::new(),
         }
     }
@@ -178,6 +182,11 @@ impl Cache {
                 self.options.url
             );
         }
+    }
+
+    /// How long an answer is kept at the most.
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        self.options.ttl
     }
 
     /// What one call may wait for Redis.

@@ -1,5 +1,6 @@
 //! The caller's half: look in Redis, share a flight, ask a worker. Read [`Client::call_with`] first.
 
+mod local;
 mod many;
 
 use std::fmt;
@@ -9,6 +10,9 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 use uuid::Uuid;
 
+pub use self::local::LocalOptions;
+
+use self::local::Local;
 use crate::cache::{Cache, CacheOptions, Key, Lookup, Vacancy};
 use crate::error::{Error, ErrorCode, quote};
 use crate::message::{CacheUse, Source};
@@ -34,6 +38,9 @@ pub struct ClientOptions {
     pub queue: Option<QueueName>,
     /// The cache in front of the workers.
     pub cache: CacheOptions,
+    /// Copies of answers in this process's memory, in front of Redis: a hit there takes no round trip,
+    /// and goes on while Redis is away. None by default.
+    pub local: Option<LocalOptions>,
     /// For a process that makes one call and ends: one connection to the broker instead of two, and
     /// direct reply-to instead of a callback queue. Off by default.
     pub one_shot: bool,
@@ -47,6 +54,7 @@ impl ClientOptions {
             amqp,
             queue: None,
             cache,
+            local: None,
             one_shot: false,
         }
     }
@@ -82,7 +90,8 @@ pub struct Answered<A> {
     pub answer: A,
     /// Where it came from.
     pub source: Source,
-    /// Whether Redis has it now, for others to find.
+    /// Whether Redis has it now, for others to find; of a [local](Source::Local) answer: had it when
+    /// this process got it.
     pub stored: bool,
     /// How long the call took.
     pub elapsed: Duration,
@@ -99,6 +108,8 @@ pub struct Client<P: Procedure> {
 struct Inner<P: Procedure> {
     procedure: Arc<P>,
     cache: Cache,
+    /// `None`: off.
+    local: Option<Local<P::Answer>>,
     requester: Requester,
     /// By key, and by whether its callers wait for a worker to come.
     flights: SingleFlight<(Key, bool), Flown<P::Answer>>,
@@ -125,7 +136,7 @@ struct Call {
 
 /// What the look into the cache found, if there was one.
 enum Looked<A> {
-    Hit(A),
+    Hit(Found<A>),
     /// Nothing, and the permission to fill it in, where the call fills.
     Miss(Option<Vacancy>),
 }
@@ -133,7 +144,7 @@ enum Looked<A> {
 impl<A> From<Lookup<A>> for Looked<A> {
     fn from(lookup: Lookup<A>) -> Self {
         match lookup {
-            Lookup::Hit(answer) => Self::Hit(answer),
+            Lookup::Hit(answer) => Self::Hit(Found::in_cache(answer)),
             Lookup::Miss(vacancy) => Self::Miss(Some(vacancy)),
         }
     }
@@ -215,10 +226,13 @@ impl<P: Procedure> Client<P> {
             queue: queue.as_short(),
             one_shot: options.one_shot,
         });
+        let cache = Cache::open(options.cache);
+        let local = options.local;
         Self {
             inner: Arc::new(Inner {
                 procedure,
-                cache: Cache::open(options.cache),
+                local: local.map(|options| Local::open::<P>(options, &cache)),
+                cache,
                 requester,
                 flights: SingleFlight::new(|flown| {
                     flown.as_ref().is_err_and(Error::is_out_of_time)
@@ -243,11 +257,18 @@ impl<P: Procedure> Client<P> {
         options: CallOptions,
     ) -> Result<Answered<P::Answer>, Error> {
         let call = Call::new(options);
+        // Look here, where there is a local tier.
+        let key = match self.inner.look_here(&argument, call) {
+            Ok(found) => {
+                Local::<P::Answer>::let_others_run().await;
+                return Ok(found.answered(call.started));
+            }
+            Err(key) => key,
+        };
         let argument = Arc::new(argument);
-        let key = self.inner.cache.key::<P>(&argument);
         // Look in Redis. A hit is all that most calls are: it has no timer but the cache's own.
         match self.look(key, &argument, call).await {
-            Looked::Hit(answer) => Ok(Found::in_cache(answer).answered(call.started)),
+            Looked::Hit(found) => Ok(found.answered(call.started)),
             // In a box: the future of a hit stays small.
             Looked::Miss(vacancy) => Box::pin(self.ask(argument, vacancy, call)).await,
         }
@@ -255,14 +276,22 @@ impl<P: Procedure> Client<P> {
 
     async fn look(&self, key: Key, argument: &Arc<P::Argument>, call: Call) -> Looked<P::Answer> {
         let Inner {
-            procedure, cache, ..
+            procedure,
+            cache,
+            local,
+            ..
         } = &*self.inner;
         match call.options.cache {
             CacheUse::Bypass => Looked::Miss(None),
             CacheUse::Refresh => Looked::Miss(Some(cache.vacancy(key))),
             CacheUse::Normal => {
+                let local = local.as_ref().map(|local| (local, local.keeping(&key)));
                 let lookup = cache.lookup(key, procedure, argument, call.deadline);
-                Looked::from(lookup.await)
+                let looked = Looked::from(lookup.await);
+                if let (Looked::Hit(found), Some((local, keeping))) = (&looked, local) {
+                    local.keep(keeping, found, call.started);
+                }
+                looked
             }
         }
     }
@@ -337,8 +366,40 @@ impl<P: Procedure> Client<P> {
 }
 
 impl<P: Procedure> Inner<P> {
-    /// One flight: ask, check what is answered, fill what the worker did not.
+    /// The answer, if this process has a copy that the call may use, or else the key.
+    fn look_here(&self, argument: &P::Argument, call: Call) -> Result<Found<P::Answer>, Key> {
+        let key = || self.cache.key::<P>(argument);
+        match &self.local {
+            Some(local) if call.options.cache == CacheUse::Normal => {
+                local.look(argument, key, call.started)
+            }
+            _ => Err(key()),
+        }
+    }
+
+    /// One flight, and the copy that is kept of what it brings home.
     async fn fly(
+        &self,
+        argument: &Arc<P::Argument>,
+        vacancy: Option<Vacancy>,
+        options: CallOptions,
+        deadline: &Deadline,
+    ) -> Flown<P::Answer> {
+        let local = self.local.as_ref().zip(vacancy.as_ref());
+        let local = local.map(|(local, vacancy)| (local, local.keeping(vacancy.key())));
+        let flown = self.request(argument, vacancy, options, deadline).await;
+        if let (Ok(found), Some((local, keeping))) = (&flown, local) {
+            match options.cache {
+                CacheUse::Normal => local.keep(keeping, found, Instant::now()),
+                CacheUse::Refresh => local.replace(keeping, found, Instant::now()),
+                CacheUse::Bypass => {}
+            }
+        }
+        flown
+    }
+
+    /// Asks, checks what is answered, fills what the worker did not.
+    async fn request(
         &self,
         argument: &Arc<P::Argument>,
         vacancy: Option<Vacancy>,

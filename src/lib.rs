@@ -30,7 +30,8 @@
 //! The files are listed below in the order in which a call meets them.
 //!
 //! 1. The [`client`] turns the argument into its one canonical text and the key `fib:30`
-//!    ([`cache::Key`]).
+//!    ([`cache::Key`]). With a local tier ([`ClientOptions::local`], off by default), a copy in the
+//!    process's own memory is the answer; what is removed from Redis is purged there, too.
 //! 2. It looks in Redis ([`cache`]), together with whoever else looks at that moment
 //!    (`cache/lookups.rs`), within a budget of 50 ms. A hit that passes
 //!    [`Procedure::verify`] is the answer: RabbitMQ is not even connected to. Behind a lost or
@@ -90,7 +91,7 @@ pub use cache::{
     Lives, Namespace, NamespaceError, Precision, Scan, ServerStats, Stored, StoredKey, Survey,
     Verified, Wrong, WrongEntry,
 };
-pub use client::{Answered, CallOptions, Client, ClientOptions};
+pub use client::{Answered, CallOptions, Client, ClientOptions, LocalOptions};
 pub use error::{Error, ErrorCode};
 pub use message::{CacheUse, ReplyPattern, ReplyPatternError, Source};
 pub use procedure::{Cancel, ComputeError, Procedure};

@@ -43,6 +43,9 @@ pub enum CacheUse {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Source {
+    /// This process's own memory, see [`ClientOptions::local`](crate::ClientOptions::local). It never
+    /// travels.
+    Local,
     /// Redis, found there by the caller or by the worker.
     Cache,
     /// Another caller's flight: in the same process, or in a worker that was computing the same for
@@ -53,10 +56,11 @@ pub enum Source {
 }
 
 impl Source {
-    /// A short stable name: `cache`, `shared` or `computed`.
+    /// A short stable name: `local`, `cache`, `shared` or `computed`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Local => "local",
             Self::Cache => "cache",
             Self::Shared => "shared",
             Self::Computed => "computed",

@@ -15,6 +15,7 @@ mod echo;
 mod hit;
 mod hit_command;
 mod large;
+mod local;
 mod miss;
 mod miss_command;
 mod open_loop;
@@ -47,6 +48,7 @@ fn main() {
         let mut table = Table::default();
         match options.name.as_str() {
             "hit" => hit::run(&mut table).await,
+            "local" => local::run(&mut table).await,
             "miss" => miss::run(&mut table).await,
             "large" => large::run(&mut table).await,
             "scaling" => scaling::run(&mut table).await,

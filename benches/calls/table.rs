@@ -40,6 +40,17 @@ impl Table {
         });
     }
 
+    /// Ours against a fixed number that it is to reach.
+    pub(crate) fn at_least(
+        &mut self,
+        what: impl Into<String>,
+        unit: &'static str,
+        ours: &[f64],
+        limit: f64,
+    ) {
+        self.add(what, unit, (ours, &[limit]), Goal::AtLeast(1.0));
+    }
+
     /// Ours against a fixed number that it is not to exceed.
     pub(crate) fn at_most(
         &mut self,

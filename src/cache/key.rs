@@ -4,7 +4,8 @@
 //! parsed, never from the wire; what would be awkward in redis-cli, in a SCAN pattern or in a
 //! cluster's hash tag is percent-escaped, and what is very long stands as its hash.
 
-use std::fmt::{self, Write as _};
+use std::borrow::Borrow;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
@@ -103,6 +104,59 @@ impl Key {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What [`ShortKey::write`] has written.
+    pub(crate) fn of_short(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+/// Room for a key on the stack, for a look that is over before memory could be had.
+pub(crate) struct ShortKey {
+    bytes: [u8; Self::ROOM],
+    len: usize,
+}
+
+impl ShortKey {
+    const ROOM: usize = 64;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            bytes: [0; Self::ROOM],
+            len: 0,
+        }
+    }
+
+    /// The text of the argument's key; `None` where it is too long for that, or must be escaped: then
+    /// [`Key::new`] makes it.
+    pub(crate) fn write(&mut self, prefix: &str, argument: impl fmt::Display) -> Option<&str> {
+        self.len = 0;
+        self.write_str(prefix).ok()?;
+        let start = self.len;
+        write!(self, "{argument}").ok()?;
+        let text = self.bytes.get(..self.len)?;
+        let plain = text.get(start..)?.iter().all(|&byte| is_plain(byte));
+        plain
+            .then_some(text)
+            .and_then(|text| std::str::from_utf8(text).ok())
+    }
+}
+
+impl Write for ShortKey {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.len + text.len();
+        let room = self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}
+
+/// For maps that are looked into without a key of one's own: it hashes as its text does.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for Key {
@@ -169,6 +223,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_short_key_is_the_key_or_none(argument in ".{0,80}|[a-z0-9:]{0,80}") {
+            let mut short = ShortKey::new();
+            if let Some(text) = short.write("p:", &argument) {
+                prop_assert_eq!(text, key(&argument));
+            } else {
+                let plain = argument.bytes().all(is_plain);
+                prop_assert!(!plain || argument.len() > ShortKey::ROOM - 2);
+            }
+        }
+
         #[test]
         fn different_arguments_have_different_keys(a in ".{0,80}", b in ".{0,80}") {
             prop_assert_eq!(a == b, key(&a) == key(&b));

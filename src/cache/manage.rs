@@ -67,7 +67,8 @@ impl Cache {
         }
     }
 
-    /// Removes the argument's answer; `false` where there was none.
+    /// Removes the argument's answer, as [`remove_keys`](Self::remove_keys) does; `false` where there
+    /// was none.
     pub async fn remove<P: Procedure>(&self, argument: &P::Argument) -> Result<bool, Error> {
         let removed = self.remove_keys(&[self.key_of::<P>(argument)]).await?;
         Ok(removed == 1)
@@ -84,7 +85,7 @@ impl Cache {
     }
 
     /// Several commands in one round trip.
-    async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Error> {
+    pub(super) async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Error> {
         self.connection.settled().await;
         let answers = self.connection.run_all(commands, MANAGEMENT_DEADLINE).await;
         answers.map_err(|unanswered| self.error(unanswered))

@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Answered, Call, CallOptions, Client, Found, Looked};
+use super::{Answered, Call, CallOptions, Client, Inner, Looked};
 use crate::cache::{Gave, Key};
 use crate::error::Error;
 use crate::message::CacheUse;
@@ -68,7 +68,7 @@ impl<P: Procedure> Client<P> {
             .map(move |chunk| {
                 // A task of its own: checking is work that another thread can do meanwhile.
                 let (client, size) = (self.clone(), Arc::clone(&size));
-                let look = async move { client.look_at_all(chunk, options.cache, size).await };
+                let look = async move { client.look_at_all(chunk, size).await };
                 AbortOnDropHandle::new(tokio::spawn(look))
             })
             .buffered(CHUNKS)
@@ -82,43 +82,75 @@ impl<P: Procedure> Client<P> {
     async fn look_at_all<T>(
         &self,
         chunk: Vec<Asked<T, P>>,
-        cache: CacheUse,
         size: Arc<ChunkSize>,
     ) -> Vec<(Asked<T, P>, Looked<P::Answer>)> {
-        let mut looked = match cache {
-            CacheUse::Normal => {
-                let wanted = chunk.iter().filter_map(|one| one.argument.as_ref().ok());
-                let wanted: Vec<_> = wanted.cloned().collect();
-                let (inner, keys) = (&*self.inner, wanted.len());
-                // What is ready together was taken together, more or less.
-                let first = chunk
-                    .first()
-                    .map_or_else(Instant::now, |one| one.call.deadline);
-                let lookups = inner.cache.lookup_many(wanted, &inner.procedure, first);
-                let (found, gave) = lookups.await;
-                size.adapt(keys, gave);
-                found
+        let looked = chunk.iter().map(|one| self.look_without_redis(one));
+        let looked: Vec<_> = looked.collect();
+        let mut wanted = Vec::new();
+        for (one, looked) in chunk.iter().zip(&looked) {
+            if let (Ok(argument), None) = (&one.argument, looked) {
+                wanted.push(argument.clone());
             }
-            CacheUse::Bypass | CacheUse::Refresh => Vec::new(),
+        }
+        // What is ready together was taken together, more or less.
+        let first = chunk.first().map(|one| one.call);
+        let mut found = match first {
+            Some(first) if !wanted.is_empty() => self.look_in_redis(wanted, first, &size).await,
+            _ => Vec::new(),
         }
         .into_iter();
-        let look = |one: Asked<T, P>| {
-            // Nothing was looked up for what is no argument.
-            let found = one.argument.as_ref().ok().and_then(|_| looked.next());
-            let looked = match (&one.argument, found) {
-                (Ok(_), Some(lookup)) => Looked::from(lookup),
-                (Ok((key, _)), None) if cache == CacheUse::Refresh => {
-                    Looked::Miss(Some(self.inner.cache.vacancy(key.clone())))
-                }
-                _ => Looked::Miss(None),
-            };
+        let look = |(one, looked): (Asked<T, P>, Option<Looked<_>>)| {
+            let looked = looked.or_else(|| found.next());
             let one = Asked {
                 looked: Instant::now(),
                 ..one
             };
-            (one, looked)
+            (one, looked.unwrap_or(Looked::Miss(None)))
         };
-        chunk.into_iter().map(look).collect()
+        chunk.into_iter().zip(looked).map(look).collect()
+    }
+
+    /// `None`: Redis has to be asked.
+    fn look_without_redis<T>(&self, one: &Asked<T, P>) -> Option<Looked<P::Answer>> {
+        let Ok((key, _)) = &one.argument else {
+            return Some(Looked::Miss(None));
+        };
+        let Inner { cache, local, .. } = &*self.inner;
+        match one.call.options.cache {
+            CacheUse::Bypass => Some(Looked::Miss(None)),
+            CacheUse::Refresh => Some(Looked::Miss(Some(cache.vacancy(key.clone())))),
+            CacheUse::Normal => {
+                let local = local.as_ref()?;
+                local.get(key.as_str(), one.call.started).map(Looked::Hit)
+            }
+        }
+    }
+
+    /// What Redis has of these, in their order.
+    async fn look_in_redis(
+        &self,
+        wanted: Vec<(Key, Arc<P::Argument>)>,
+        first: Call,
+        size: &ChunkSize,
+    ) -> Vec<Looked<P::Answer>> {
+        let inner = &*self.inner;
+        let (keys, local) = (wanted.len(), inner.local.as_ref());
+        let keeping = |(key, _): &(Key, _)| local.map(|local| (local, local.keeping(key)));
+        let keeping: Vec<_> = wanted.iter().map(keeping).collect();
+        let lookups = inner
+            .cache
+            .lookup_many(wanted, &inner.procedure, first.deadline);
+        let (found, gave) = lookups.await;
+        size.adapt(keys, gave);
+        let mut looked = Vec::with_capacity(keys);
+        for (lookup, keeping) in found.into_iter().zip(keeping) {
+            let one = Looked::from(lookup);
+            if let (Looked::Hit(found), Some((local, keeping))) = (&one, keeping) {
+                local.keep(keeping, found, first.started);
+            }
+            looked.push(one);
+        }
+        looked
     }
 
     async fn end_one<T>(
@@ -128,9 +160,7 @@ impl<P: Procedure> Client<P> {
     ) -> (T, Result<Answered<P::Answer>, Error>) {
         let ended = match (asked.argument, looked) {
             (Err(error), _) => Err(error),
-            (Ok(_), Looked::Hit(answer)) => {
-                Ok(Found::in_cache(answer).answered(asked.call.started))
-            }
+            (Ok(_), Looked::Hit(found)) => Ok(found.answered(asked.call.started)),
             (Ok((_, argument)), Looked::Miss(vacancy)) => {
                 // Its turn has come: what lay before it, and whoever reads, took their own time.
                 let call = asked.call.later_by(asked.looked.elapsed());

@@ -116,7 +116,8 @@ impl Activity {
                 }
                 Some(Source::Cache) => add(&self.cache, 1),
                 Some(Source::Shared) => add(&self.shared, 1),
-                None => {}
+                // No worker answers out of a caller's memory.
+                Some(Source::Local) | None => {}
             }
             return;
         };

@@ -25,6 +25,7 @@ mod doctor;
 mod examples;
 mod fleet;
 mod lease;
+mod local;
 mod rights;
 mod servers_down;
 mod shutdown;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use rpcache::{AmqpUrl, CacheOptions, Namespace, QueueName, RedisUrl};
+use rpcache::{AmqpUrl, CacheOptions, LocalOptions, Namespace, QueueName, RedisUrl};
 
 pub(crate) use self::bench::{Bench, Distribution};
 pub(crate) use self::cache::{
@@ -155,6 +155,22 @@ pub(crate) struct Caching {
     )]
     #[arg(value_parser = duration)]
     cache_budget: Duration,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Local {
+    /// Keep copies of answers in this process's memory, up to SIZE in all: 500kB, 64MB; a bare number
+    /// is bytes [default: none]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    local_cache: Option<usize>,
+}
+
+impl Local {
+    pub(crate) fn options(&self) -> Option<LocalOptions> {
+        // No memory: none.
+        let size = self.local_cache.filter(|&size| size > 0);
+        size.map(LocalOptions::new)
+    }
 }
 
 impl Redis {

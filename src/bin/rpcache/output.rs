@@ -218,7 +218,9 @@ pub(crate) fn log_to_stderr(command: &Command, verbose: u8) {
     // Nothing of lapin's: it logs whole messages of peers.
     let ours = Targets::new()
         .with_target("rpcache", all)
-        .with_target("rpcache::cache", cache);
+        .with_target("rpcache::cache", cache)
+        // Whoever removes answers is told if clients keep their copies.
+        .with_target("rpcache::cache::removed", cache.max(LevelFilter::WARN));
     let filter = std::env::var("RUST_LOG")
         .ok()
         .and_then(|directives| directives.parse().ok())

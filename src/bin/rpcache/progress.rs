@@ -56,7 +56,9 @@ impl Progress {
         let Some(bar) = &mut self.bar else {
             return;
         };
-        bar.hits += u64::from(matches!(ended, Ok(answered) if answered.source == Source::Cache));
+        let is_hit =
+            |answered: &Answered<A>| matches!(answered.source, Source::Local | Source::Cache);
+        bar.hits += u64::from(ended.as_ref().is_ok_and(is_hit));
         bar.add(1);
         if bar.done.is_multiple_of(64) {
             let share = bar.hits * 100 / bar.done;

@@ -45,13 +45,18 @@ impl Cache {
             .collect()
     }
 
-    /// Removes these keys, whatever they hold; how many of them there were.
+    /// Removes these keys, whatever they hold; how many of them there were. Clients that keep copies
+    /// of their own are told to drop them; see [`purge_copies`](Self::purge_copies) for what happens
+    /// where that fails.
     pub async fn remove_keys(&self, keys: &[StoredKey]) -> Result<u64, Error> {
         if keys.is_empty() {
             return Ok(0);
         }
         let names: Vec<_> = keys.iter().map(|StoredKey(key)| key.as_slice()).collect();
-        self.ask(&Cmd::unlink(names)).await
+        let removed = self.ask(&Cmd::unlink(names)).await?;
+        // Also of what was not there any more: copies may outlive what Redis had.
+        self.purge_copies_of(keys).await;
+        Ok(removed)
     }
 
     /// What STRLEN said; `None`: it is no string.

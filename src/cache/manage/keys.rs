@@ -13,7 +13,7 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 
 use super::Cache;
-use crate::cache::key::{self, HASHED, Key};
+use crate::cache::key::{self, HASHED};
 use crate::error::Error;
 use crate::procedure::Procedure;
 
@@ -57,6 +57,12 @@ pub struct KeyPatternError;
 /// A key as Redis has it, or would have it. Displayed escaped, and cut where no key of ours ends.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StoredKey(pub(super) Vec<u8>);
+
+impl StoredKey {
+    pub(in crate::cache) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 impl fmt::Display for StoredKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,7 +142,8 @@ impl Cache {
         self.prefix::<P>() + pattern
     }
 
-    fn prefix<P: Procedure>(&self) -> String {
+    /// What all of the procedure's keys start with here.
+    pub(crate) fn prefix<P: Procedure>(&self) -> String {
         key::prefix(self.options.namespace.as_ref(), P::NAME)
     }
 
@@ -164,11 +171,7 @@ impl Cache {
         // A procedure that panics over hostile text has refused it.
         let argument = catch_unwind(AssertUnwindSafe(|| {
             let argument: P::Argument = text.parse().ok()?;
-            let canonical = Key::new(
-                self.options.namespace.as_ref(),
-                P::NAME,
-                argument.to_string(),
-            );
+            let canonical = self.key::<P>(&argument);
             (canonical.as_str().as_bytes() == key).then_some(argument)
         }));
         argument.ok().flatten().map(Subject::Argument)

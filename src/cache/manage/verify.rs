@@ -115,8 +115,8 @@ impl<'a> Found<'a> {
 
 impl Cache {
     /// Checks what stands under these keys as calls do. With `repair` removes what is wrong, if it
-    /// has not changed since it was read, so that the next call fills it. Keys of other procedures
-    /// are left out.
+    /// has not changed since it was read, so that the next call fills it; clients drop their copies
+    /// as after [`remove_keys`](Self::remove_keys). Keys of other procedures are left out.
     pub async fn verify<P: Procedure>(
         &self,
         procedure: &Arc<P>,
@@ -251,6 +251,9 @@ impl Cache {
             commands.arg(size).arg(text);
         }
         let removed: Vec<u64> = self.ask_all(&commands).await?;
+        // Also of what had changed meanwhile: dropping a copy costs a lookup.
+        self.purge_copies_of(found.iter().map(|found| found.key))
+            .await;
         let pairs = removed.iter().zip(found);
         Ok(pairs
             .map(|(&removed, found)| removed == 1 || found.wrong == Wrong::NoArgument)

@@ -5,6 +5,7 @@ use super::{lifetime, wait};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 /// A command that is about to be started.
@@ -55,6 +56,12 @@ impl Program {
         self
     }
 
+    /// With an open stdin, for [`Process::feed`].
+    pub(crate) fn fed(mut self) -> Self {
+        self.command.stdin(Stdio::piped());
+        self
+    }
+
     pub(crate) fn start(mut self) -> Process {
         let folder = lifetime::folder("process");
         let file = |name: &str| {
@@ -100,6 +107,13 @@ impl Process {
     fn read(&self, name: &str) -> String {
         let bytes = std::fs::read(self.folder.join(name)).expect("the run's folder is ours");
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Writes to its stdin.
+    pub(crate) async fn feed(&mut self, text: &str) {
+        let stdin = self.child.stdin.as_mut().expect("its stdin is open");
+        let fed = stdin.write_all(text.as_bytes()).await;
+        fed.expect("it reads its stdin");
     }
 
     pub(crate) fn signal(&self, name: &str) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args as Group, ValueEnum};
 use rpcache::{CallOptions, ClientOptions};
 
-use super::{Broker, Caching, call};
+use super::{Broker, Caching, Local, call};
 use crate::values::{duration, share, skew};
 
 #[derive(Debug, Group)]
@@ -101,6 +101,9 @@ pub(crate) struct Bench {
 
     #[command(flatten)]
     caching: Caching,
+
+    #[command(flatten)]
+    local: Local,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -123,6 +126,8 @@ impl Bench {
     }
 
     pub(crate) fn client_options(self) -> ClientOptions {
-        call::client_options(self.broker, self.caching)
+        let mut options = call::client_options(self.broker, self.caching);
+        options.local = self.local.options();
+        options
     }
 }

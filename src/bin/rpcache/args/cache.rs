@@ -85,7 +85,7 @@ pub(crate) struct CacheTtl {
 #[derive(Debug, Group)]
 #[command(after_help = "\
 Nothing but this namespace's keys of fib is removed, by any pattern. Leases stay: what is being
-computed is stored when it is done.")]
+computed is stored when it is done. Clients with --local-cache drop their copies, too.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
 pub(crate) struct CacheRm {
     /// Numbers and ranges

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args as Group;
 use rpcache::{CacheUse, CallOptions, ClientOptions};
 
-use super::{Broker, Caching};
+use super::{Broker, Caching, Local};
 use crate::values::{Input, duration};
 
 #[derive(Debug, Group)]
@@ -15,7 +15,9 @@ Many are asked for at once and printed in order, each as soon as it is there; th
 first that fails ends it, with its exit code.
 
 The source of an answer is `cache`, `computed`, or `shared`: another call for the
-same number was already under way.")]
+same number was already under way. With --local-cache, which is for many numbers,
+it may be `local`: a copy that this process has had for a minute at most. What
+`rpcache cache rm` removes is dropped here, too, within a second; DEL is not seen.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
 pub(crate) struct Call {
     /// Numbers, and ranges that include both ends: 30, 0..100; - for those that stdin has, one a
@@ -52,6 +54,9 @@ pub(crate) struct Call {
 
     #[command(flatten)]
     pub(crate) caching: Caching,
+
+    #[command(flatten)]
+    local: Local,
 }
 
 #[derive(Debug, Group)]
@@ -102,6 +107,8 @@ impl Call {
     pub(crate) fn client_options(self, one_shot: bool) -> ClientOptions {
         let mut options = client_options(self.broker, self.caching);
         options.one_shot = one_shot;
+        // One call asks for nothing twice.
+        options.local = self.local.options().filter(|_| !one_shot);
         options
     }
 }

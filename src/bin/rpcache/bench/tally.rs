@@ -30,7 +30,12 @@ pub(super) struct Counts {
 
 impl Counts {
     fn new() -> Option<Self> {
-        let sources = [Source::Cache, Source::Shared, Source::Computed];
+        let sources = [
+            Source::Local,
+            Source::Cache,
+            Source::Shared,
+            Source::Computed,
+        ];
         Some(Self {
             // Three digits of any duration.
             latency: Histogram::new(3).ok()?,

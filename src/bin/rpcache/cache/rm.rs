@@ -100,6 +100,15 @@ impl Removal {
     }
 
     async fn matching(&mut self, pattern: &KeyPattern) -> Result<(), Failure> {
+        let ended = self.pages(pattern).await;
+        if !self.dry_run {
+            // Clients may have copies of what Redis had no more, and no SCAN has found.
+            self.cache.purge_copies::<Fibonacci>().await;
+        }
+        ended
+    }
+
+    async fn pages(&mut self, pattern: &KeyPattern) -> Result<(), Failure> {
         let cache = &self.cache;
         let mut scan = cache.scan::<Fibonacci>(pattern);
         while let Some(page) = self.interrupts.or(scan.next_page()).await? {
