@@ -211,7 +211,7 @@ async fn messages_of_anybody_cost_copies_and_nothing_else() {
         b"fib:*",
         b"*",
         b"\xff",
-        &[b'x'; 100_000],
+        &[b'x'; 10].repeat(10_000),
     ] {
         publish(some).await;
         let shown = some[..some.len().min(20)].escape_ascii();

@@ -101,7 +101,7 @@ impl Removal {
 
     async fn matching(&mut self, pattern: &KeyPattern) -> Result<(), Failure> {
         let ended = self.pages(pattern).await;
-        if !self.dry_run {
+        if !self.dry_run && (ended.is_ok() || self.removed > 0) {
             // Clients may have copies of what Redis had no more, and no SCAN has found.
             self.cache.purge_copies::<Fibonacci>().await;
         }
