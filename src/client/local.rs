@@ -84,12 +84,12 @@ impl<A: Clone + Display + Send + Sync + 'static> Local<A> {
 
     /// After a hit. A call that never waits for anything would keep others, the listener among them,
     /// from having their turn, were it not for this. A turn costs as much as some 50 hits: Tokio's
-    /// budget of 128 is drawn on by every 32nd, which is a turn for others in less than a millisecond.
+    /// budget of 128 is drawn on by every 16th, which is a turn for others in half a millisecond.
     pub(super) async fn let_others_run() {
         thread_local!(static HITS: Cell<u8> = const { Cell::new(0) });
         let hits = HITS.get();
         HITS.set(hits.wrapping_add(1));
-        if hits.is_multiple_of(32) {
+        if hits.is_multiple_of(16) {
             consume_budget().await;
         }
     }
