@@ -8,9 +8,9 @@ WORKDIR /build
 # The dependencies first, under an empty program: a layer that stays until Cargo.* change.
 # (A target that Cargo.toml names by hand needs an empty file here, too.)
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src/bin/rpcache tests/chaos benches/calls benches/minimal \
+RUN mkdir -p src/bin/rpcache tests/chaos benches/calls benches/minimal examples \
     && touch src/lib.rs tests/chaos/main.rs benches/fibonacci.rs benches/calls/main.rs \
-        benches/minimal/raw_get.rs benches/minimal/raw_rpc.rs \
+        benches/minimal/raw_get.rs benches/minimal/raw_rpc.rs examples/client_metrics.rs \
     && echo 'fn main() {}' >src/bin/rpcache/main.rs \
     && cargo build --release --locked --bin rpcache
 COPY src src

@@ -20,6 +20,8 @@ use tracing::{info, warn};
 
 pub use self::examine::Declared;
 pub(crate) use self::examine::{Look, Visit};
+
+use crate::counts::BrokerCounts;
 use crate::error::{Error, quote};
 use crate::server_url::AmqpUrl;
 
@@ -112,6 +114,7 @@ pub(crate) enum Trouble {
 pub(crate) async fn trouble(
     connection: &Connection,
     events: &mut (impl Stream<Item = Event> + Unpin),
+    counts: &BrokerCounts,
 ) -> Trouble {
     while let Some(event) = events.next().await {
         match event {
@@ -121,9 +124,13 @@ pub(crate) async fn trouble(
             Event::ConnectionBlocked(reason) => {
                 let reason = quote(reason.as_bytes());
                 warn!(reason, "RabbitMQ has raised an alarm and takes no messages");
+                counts.blocks(true);
                 return Trouble::Blocked;
             }
-            Event::ConnectionUnblocked => info!("RabbitMQ takes messages again"),
+            Event::ConnectionUnblocked => {
+                info!("RabbitMQ takes messages again");
+                counts.blocks(false);
+            }
             _ => {}
         }
     }

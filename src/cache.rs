@@ -39,7 +39,8 @@ pub(crate) use self::removed::Purge;
 pub(crate) use self::starts::Start;
 
 use self::connection::{Connection, Unanswered};
-use self::lookups::Lookups;
+use self::lookups::{Found, Lookups};
+use crate::counts::CacheCounts;
 use crate::error::quote;
 use crate::procedure::{Procedure, check};
 use crate::seldom::Seldom;
@@ -85,6 +86,7 @@ pub struct Cache {
     options: CacheOptions,
     connection: Arc<Connection>,
     lookups: Lookups,
+    counts: Arc<CacheCounts>,
     poisoned: Seldom,
     refused_lookups: Seldom,
     refused_leases: Seldom,
@@ -104,6 +106,13 @@ pub(crate) enum Lookup<A> {
     Hit(A),
     /// None, and the permission to fill it in.
     Miss(Vacancy),
+}
+
+/// Which look for an answer it is: who waits for somebody else's looks again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    First,
+    Again,
 }
 
 /// How much came when many answers were looked for at once.
@@ -140,7 +149,12 @@ impl Cache {
     /// Starts connecting in the background; must be called within a Tokio runtime.
     #[must_use]
     pub fn open(options: CacheOptions) -> Self {
-        let connection = Connection::open(options.url.clone(), options.budget);
+        Self::open_counting(options, Arc::default())
+    }
+
+    /// The same for a role whose counts are known before.
+    pub(crate) fn open_counting(options: CacheOptions, counts: Arc<CacheCounts>) -> Self {
+        let connection = Connection::open(options.url.clone(), options.budget, counts);
         Self::over(options, connection)
     }
 
@@ -148,6 +162,7 @@ impl Cache {
         let connection = Arc::new(connection);
         Self {
             lookups: Lookups::new(Arc::clone(&connection), options.budget),
+            counts: Arc::clone(connection.counts()),
             options,
             connection,
             poisoned: Seldom::default(),
@@ -164,12 +179,19 @@ impl Cache {
         Key::new(self.options.namespace.as_ref(), P::NAME, argument)
     }
 
+    /// What it counts.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn counts(&self) -> &Arc<CacheCounts> {
+        &self.counts
+    }
+
     /// Says once, when Redis is there, if what is stored for ever can fill it without a bound. Ends
     /// then, or not at all.
     pub(crate) async fn warn_if_unbounded(&self) {
-        if self.options.ttl.is_some() || self.connection.up().await.is_none() {
+        if self.options.ttl.is_some() {
             return;
         }
+        self.connection.up().await;
         let mut info = redis::cmd("INFO");
         info.arg("memory");
         let asked = self.connection.run::<String>(&info, self.options.budget);
@@ -243,14 +265,8 @@ impl Cache {
         let started = Instant::now();
         let found = self.lookups.get(key.as_str(), budget.0).await;
         budget.spend(started);
-        let found = match found {
-            Ok(found) => Some(Ok(found)),
-            Err(Unanswered::Unavailable) => None,
-            Err(Unanswered::Refused(error)) => Some(Err(error)),
-        };
-        if let Some(found) = found
-            && let Some(answer) = self.checked(&key, found, procedure, argument).await
-        {
+        let checked = self.checked(Look::First, &key, found, procedure, argument);
+        if let Some(answer) = checked.await {
             return Lookup::Hit(answer);
         }
         Lookup::Miss(Vacancy {
@@ -295,18 +311,15 @@ impl Cache {
             Err(Unanswered::Refused(_)) => Gave::Unknown,
         };
         let mut found = match found {
-            Ok(found) => found,
-            Err(Unanswered::Unavailable) => Vec::new(),
-            Err(Unanswered::Refused(error)) => {
-                self.refused_lookup(&error);
-                Vec::new()
-            }
+            Ok(found) => found.into_iter().map(Ok).collect(),
+            Err(unanswered) => vec![Err(unanswered); wanted.len()],
         }
         .into_iter();
         let mut lookups = Vec::with_capacity(wanted.len());
         for (key, argument) in wanted {
-            let text = Ok(found.next().flatten());
-            lookups.push(match self.checked(&key, text, procedure, &argument).await {
+            let found = found.next().unwrap_or(Ok(None));
+            let checked = self.checked(Look::First, &key, found, procedure, &argument);
+            lookups.push(match checked.await {
                 Some(answer) => Lookup::Hit(answer),
                 None => Lookup::Miss(Vacancy {
                     key,
@@ -318,26 +331,39 @@ impl Cache {
         (lookups, gave)
     }
 
-    /// What Redis gave for a key, as an answer that passed the check.
+    /// What Redis gave for a key, as an answer that passed the check; counted.
     async fn checked<P: Procedure>(
         &self,
+        look: Look,
         key: &Key,
-        found: Result<Option<Vec<u8>>, RedisError>,
+        found: Found,
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
     ) -> Option<P::Answer> {
-        match found {
-            Ok(None) => return None,
+        let counts = &self.counts;
+        let (answer, counter) = match found {
+            Ok(None) => (None, &counts.misses),
             Ok(Some(text)) => match check(procedure, argument, text).await {
-                Ok(answer) => return Some(answer),
-                Err(text) => self.poisoned(key, &quote(&text)),
+                Ok(answer) => (Some(answer), &counts.hits),
+                Err(text) => {
+                    self.poisoned(key, &quote(&text));
+                    (None, &counts.poisoned)
+                }
             },
-            Err(error) if error.code() == Some("WRONGTYPE") => {
+            Err(Unanswered::Refused(error)) if error.code() == Some("WRONGTYPE") => {
                 self.poisoned(key, "a value that is no string");
+                (None, &counts.poisoned)
             }
-            Err(error) => self.refused_lookup(&error),
+            Err(Unanswered::Refused(error)) => {
+                self.refused_lookup(&error);
+                (None, &counts.unanswered)
+            }
+            Err(Unanswered::Unavailable) => (None, &counts.unanswered),
+        };
+        if look == Look::First {
+            counter.count();
         }
-        None
+        answer
     }
 
     fn refused_lookup(&self, error: &RedisError) {
@@ -360,6 +386,7 @@ impl Cache {
         let limit = self.options.max_answer_size;
         if limit.is_some_and(|limit| answer.len() > limit) {
             debug!(key = %vacancy.key, bytes = answer.len(), "an answer too large to be stored");
+            self.counts.too_large.count();
             self.leave_empty(vacancy).await;
             return false;
         }
@@ -375,17 +402,20 @@ impl Cache {
         if let (Ok(_), Some(lease)) = (&replies, vacancy.lease) {
             lease.forget();
         }
-        match replies.map(|replies| replies.into_iter().next()) {
-            Ok(Some(Ok(_))) => true,
-            Ok(Some(Err(error))) | Err(Unanswered::Refused(error)) => {
-                if let Some(left_out) = self.refused_fills.happened() {
-                    let error = connection::describe(&error);
-                    warn!(key = %vacancy.key, error, left_out, "Redis refused a fill");
-                }
-                false
-            }
-            Ok(None) | Err(Unanswered::Unavailable) => false,
+        let reply = replies.map(|replies| replies.into_iter().next());
+        let counter = match &reply {
+            Ok(Some(Ok(_))) => &self.counts.stored,
+            Ok(Some(Err(_))) | Err(Unanswered::Refused(_)) => &self.counts.refused,
+            Ok(None) | Err(Unanswered::Unavailable) => &self.counts.unconfirmed,
+        };
+        counter.count();
+        if let Ok(Some(Err(error))) | Err(Unanswered::Refused(error)) = &reply
+            && let Some(left_out) = self.refused_fills.happened()
+        {
+            let error = connection::describe(error);
+            warn!(key = %vacancy.key, error, left_out, "Redis refused a fill");
         }
+        matches!(reply, Ok(Some(Ok(_))))
     }
 
     fn set(&self, key: &Key, answer: &str) -> Cmd {

@@ -2,6 +2,7 @@
 
 mod local;
 mod many;
+mod told;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ pub use self::local::LocalOptions;
 
 use self::local::Local;
 use crate::cache::{Cache, CacheOptions, Key, Lookup, Vacancy};
+use crate::counts::Calls;
 use crate::error::{Error, ErrorCode, quote};
 use crate::message::{CacheUse, Source};
 use crate::procedure::{Procedure, check};
@@ -111,6 +113,7 @@ struct Inner<P: Procedure> {
     /// `None`: off.
     local: Option<Local<P::Answer>>,
     requester: Requester,
+    calls: Arc<Calls>,
     /// By key, and by whether its callers wait for a worker to come.
     flights: SingleFlight<(Key, bool), Flown<P::Answer>>,
     wrong_answers: Seldom,
@@ -234,6 +237,7 @@ impl<P: Procedure> Client<P> {
                 local: local.map(|options| Local::open::<P>(options, &cache)),
                 cache,
                 requester,
+                calls: Arc::default(),
                 flights: SingleFlight::new(|flown| {
                     flown.as_ref().is_err_and(Error::is_out_of_time)
                 }),
@@ -260,18 +264,24 @@ impl<P: Procedure> Client<P> {
         // Look here, where there is a local tier.
         let key = match self.inner.look_here(&argument, call) {
             Ok(found) => {
+                let told = told::key(|| self.inner.cache.key::<P>(&argument));
+                let ended = Ok(found.answered(call.started));
+                self.inner.ended(told, call.started, &ended);
                 Local::<P::Answer>::let_others_run().await;
-                return Ok(found.answered(call.started));
+                return ended;
             }
             Err(key) => key,
         };
         let argument = Arc::new(argument);
+        let told = told::key(|| key.clone());
         // Look in Redis. A hit is all that most calls are: it has no timer but the cache's own.
-        match self.look(key, &argument, call).await {
+        let ended = match self.look(key, &argument, call).await {
             Looked::Hit(found) => Ok(found.answered(call.started)),
             // In a box: the future of a hit stays small.
             Looked::Miss(vacancy) => Box::pin(self.ask(argument, vacancy, call)).await,
-        }
+        };
+        self.inner.ended(told, call.started, &ended);
+        ended
     }
 
     async fn look(&self, key: Key, argument: &Arc<P::Argument>, call: Call) -> Looked<P::Answer> {
@@ -347,10 +357,13 @@ impl<P: Procedure> Client<P> {
         };
         match landed {
             Landed::Own(found) => found,
-            Landed::Shared(found) => found.map(|found| Found {
-                source: Source::Shared,
-                ..found
-            }),
+            Landed::Shared(found) => {
+                self.inner.calls.shared_flights.count();
+                found.map(|found| Found {
+                    source: Source::Shared,
+                    ..found
+                })
+            }
             Landed::Lost => Err(Error::Failed {
                 code: ErrorCode::Failed,
                 message: "the call ended unexpectedly in this process".to_owned(),
@@ -406,6 +419,7 @@ impl<P: Procedure> Inner<P> {
         options: CallOptions,
         deadline: &Deadline,
     ) -> Result<Found<P::Answer>, Error> {
+        let _in_flight = self.calls.in_flight.enter();
         let id = Uuid::new_v4();
         let text = argument.to_string();
         let mut attempt = 1;
@@ -444,6 +458,7 @@ impl<P: Procedure> Inner<P> {
                 }
                 Err(refused) => {
                     let quoted = quote(&refused);
+                    self.calls.wrong_answers.count();
                     if let Some(left_out) = self.wrong_answers.happened() {
                         let argument = quote(text.as_bytes());
                         warn!(

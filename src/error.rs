@@ -69,6 +69,21 @@ pub enum Error {
 }
 
 impl Error {
+    /// All that [`code`](Self::code) can give.
+    pub(crate) const CODES: [&str; 11] = [
+        "bad-argument",
+        "too-large",
+        "failed",
+        "expired",
+        "poison",
+        "overloaded",
+        "wrong-answer",
+        "deadline",
+        "nobody-serving",
+        "unreachable",
+        "refused",
+    ];
+
     /// A short stable name for programs: an [`ErrorCode`]'s, or `wrong-answer`, `deadline`,
     /// `nobody-serving`, `overloaded`, `unreachable`, `refused`.
     #[must_use]
@@ -118,7 +133,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::BadArgument,
         Self::TooLarge,
         Self::Failed,
@@ -176,6 +191,11 @@ pub(crate) fn quote(text: &[u8]) -> String {
         quoted.push_str("...");
     }
     quoted
+}
+
+/// Milliseconds in a log line; microseconds are as fine as anybody can measure this.
+pub(crate) fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// `10 s`, `500 ms`, `1.5 s`: a duration in a message.

@@ -54,6 +54,12 @@
 //! Every call ends in an answer or one typed [`Error`], by its deadline. No fault of Redis fails or
 //! falsifies a call. What stands in the cache and what a worker answers is checked before it is
 //! believed.
+//!
+//! # Watching it
+//!
+//! What happens is told by `tracing`: a line for each loss, recovery and refusal, at debug one for each
+//! call. [`Worker::health`] says whether a worker takes requests. With the feature `metrics`,
+//! `Client::metrics` and `Worker::metrics` give what is counted to Prometheus and its kin.
 
 // In the order of the steps, one group each: rustfmt sorts within a group only.
 mod client;
@@ -76,7 +82,10 @@ mod procedure;
 
 pub mod fibonacci;
 
+mod counts;
 mod error;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod seldom;
 
 // No part of a call: it looks at what a call needs.
@@ -94,7 +103,11 @@ pub use cache::{
 pub use client::{Answered, CallOptions, Client, ClientOptions, LocalOptions};
 pub use error::{Error, ErrorCode};
 pub use message::{CacheUse, ReplyPattern, ReplyPatternError, Source};
+#[cfg(feature = "metrics")]
+pub use metrics::{Metrics, MetricsFormat};
 pub use procedure::{Cancel, ComputeError, Procedure};
 pub use queue::{QueueName, QueueNameError};
 pub use server_url::{AmqpUrl, RedisUrl, UrlError};
-pub use worker::{Computing, Stopped, Worker, WorkerCounts, WorkerOptions, WorkerStatus};
+pub use worker::{
+    Computing, Readiness, Stopped, Worker, WorkerCounts, WorkerHealth, WorkerOptions, WorkerStatus,
+};

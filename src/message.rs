@@ -56,6 +56,10 @@ pub enum Source {
 }
 
 impl Source {
+    /// All, from the nearest on.
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: [Self; 4] = [Self::Local, Self::Cache, Self::Shared, Self::Computed];
+
     /// A short stable name: `local`, `cache`, `shared` or `computed`.
     #[must_use]
     pub fn as_str(self) -> &'static str {

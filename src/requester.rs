@@ -26,6 +26,7 @@ use uuid::Uuid;
 use self::pending::{MOST_IN_FLIGHT, Outcome, Pending};
 use self::retry_budget::RetryBudget;
 use self::session::{Session, State, Supervisor};
+use crate::counts::BrokerCounts;
 use crate::error::Error;
 use crate::message::{self, CacheUse, Reply};
 use crate::server_url::AmqpUrl;
@@ -52,6 +53,8 @@ pub(crate) struct Requester {
     pending: Pending,
     copies: RetryBudget,
     state: watch::Sender<State>,
+    /// For who does not call, and only wants to know.
+    counts: Arc<BrokerCounts>,
     stop: CancellationToken,
     supervisor: OnceLock<AbortOnDropHandle<()>>,
 }
@@ -63,9 +66,16 @@ impl Requester {
             pending: Pending::new(MOST_IN_FLIGHT),
             copies: RetryBudget::new(),
             state: watch::Sender::new(State::Connecting),
+            counts: Arc::default(),
             stop: CancellationToken::new(),
             supervisor: OnceLock::new(),
         }
+    }
+
+    /// What it counts.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn counts(&self) -> &Arc<BrokerCounts> {
+        &self.counts
     }
 
     /// Asks, and asks again while the connection or the request is lost and time is left. With
@@ -172,6 +182,7 @@ impl Requester {
                 options: self.options.clone(),
                 pending: self.pending.clone(),
                 state: self.state.clone(),
+                counts: Arc::clone(&self.counts),
                 stop: self.stop.clone(),
             };
             AbortOnDropHandle::new(tokio::spawn(supervisor.run()))

@@ -1,44 +1,49 @@
 //! The worker: takes requests from the queue, one after another, and answers each.
 //!
-//! [`Worker::run`] keeps a session with the broker; [`Desk::serve`] is the whole path of one request.
-//! Connections are [`session`]'s, replying and settling [`post`]'s, computing [`compute`]'s. Requests
+//! [`Desk::serve`] is the whole path of one request. One session with the broker after another is
+//! [`sessions`]', its connections are [`session`]'s, replying and settling [`post`]'s, computing [`compute`]'s. Requests
 //! that may have ended a worker are kept apart by [`suspects`]; for requests that the broker has
 //! given up, [`dead_letters`] answers.
 
+mod activity;
 mod announcement;
 mod answer;
 mod compute;
 mod dead_letters;
 mod flight;
+mod health;
 mod intake;
 mod options;
 mod post;
 mod session;
+mod sessions;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use lapin::message::Delivery;
 use lapin::types::ShortString;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use self::announcement::{Activity, announce};
+#[cfg(feature = "metrics")]
+pub(crate) use self::activity::Activity;
+use self::activity::Running;
+pub(crate) use self::activity::Vitals;
+use self::announcement::announce;
 pub use self::announcement::{Computing, WorkerCounts, WorkerStatus};
 use self::compute::Computer;
+pub use self::health::{Readiness, WorkerHealth};
 pub use self::options::WorkerOptions;
 use self::post::{Post, Unsettled};
-use self::session::{Ended, Session};
 use self::suspects::{Arrival, Suspects};
-use crate::broker;
 use crate::cache::{Cache, Key};
 use crate::error::{Error, quote};
 use crate::message::{CacheUse, Failure, Reply, ReplyPattern, Request};
@@ -46,9 +51,6 @@ use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::seldom::Seldom;
 use crate::single_flight::SingleFlight;
-
-/// A session that ends sooner was none: the next attempt waits longer.
-const LIVED: Duration = Duration::from_secs(1);
 
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,29 +61,36 @@ pub enum Stopped {
     Abandoned,
 }
 
-impl Stopped {
-    /// Stopped while there is no session: what is computed is answered by another worker.
-    fn without(tasks: &JoinSet<()>) -> Self {
-        info!("stopping while there is no connection");
-        if tasks.is_empty() {
-            Self::Clean
-        } else {
-            Self::Abandoned
-        }
-    }
-}
-
 /// Serves a procedure from a queue.
 #[derive(Debug)]
 pub struct Worker<P: Procedure> {
     procedure: P,
     options: WorkerOptions,
+    vitals: Vitals,
 }
 
 impl<P: Procedure> Worker<P> {
     /// A worker that does nothing until it is [run](Self::run).
     pub fn new(procedure: P, options: WorkerOptions) -> Self {
-        Self { procedure, options }
+        Self {
+            procedure,
+            options,
+            vitals: Vitals::default(),
+        }
+    }
+
+    /// How it is, to be asked while it runs.
+    #[must_use]
+    pub fn health(&self) -> WorkerHealth {
+        WorkerHealth(self.vitals.clone())
+    }
+
+    /// What it counts, to be read whenever one likes.
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn metrics(&self) -> crate::Metrics {
+        let slots = self.options.concurrency;
+        crate::Metrics::of_worker(P::NAME, slots, self.vitals.clone())
     }
 
     /// Serves until `stop` resolves; then takes no more, finishes and answers what it holds, and
@@ -92,14 +101,18 @@ impl<P: Procedure> Worker<P> {
     /// other workers. What Redis has to know of that is told in the background, for some seconds at
     /// most.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Stopped, Error> {
-        let Self { procedure, options } = self;
+        let Self {
+            procedure,
+            options,
+            vitals,
+        } = self;
         let queue = options.queue.clone().unwrap_or_else(QueueName::of::<P>);
         let desk = Arc::new(Desk {
             id: format!("{:08x}", fastrand::u32(..)),
             computer: Computer::new(procedure, options.concurrency),
-            cache: Cache::open(options.cache.clone()),
+            cache: Cache::open_counting(options.cache.clone(), Arc::clone(&vitals.cache)),
             flights: SingleFlight::new(flight::is_out_of_time),
-            activity: Activity::default(),
+            vitals,
             queue,
             reply_to: options.reply_to.clone(),
             max_reply_size: options.max_reply_size,
@@ -107,9 +120,14 @@ impl<P: Procedure> Worker<P> {
             suspects: Suspects::new(),
         });
         let _cancels = desk.computer.cancel_on_drop();
+        let _running = Running(Arc::clone(&desk.vitals.activity));
         let announcing = CancellationToken::new();
         let ends = announcing.clone().drop_guard();
         let announced = tokio::spawn(announce(Arc::clone(&desk), options.concurrency, announcing));
+        let stop = async {
+            stop.await;
+            desk.vitals.activity.stops();
+        };
         let ended = tokio::select! {
             ended = desk.serve_sessions(&options, stop) => ended,
             never = desk.warn_of_endless_growth() => match never {},
@@ -119,6 +137,10 @@ impl<P: Procedure> Worker<P> {
         desk.cease().await;
         // Bounded by its waits for Redis. What it says of itself is nobody's concern any more.
         let _ = announced.await;
+        if let Ok(Stopped::Clean) = ended {
+            let answered = desk.vitals.counts().answered;
+            info!(answered, "stopped: everything that was taken is answered");
+        }
         ended
     }
 }
@@ -127,72 +149,6 @@ impl<P: Procedure> Desk<P> {
     async fn warn_of_endless_growth(&self) -> Infallible {
         self.cache.warn_if_unbounded().await;
         std::future::pending().await
-    }
-
-    /// One session with the broker after another.
-    async fn serve_sessions(
-        self: &Arc<Self>,
-        options: &WorkerOptions,
-        stop: impl Future<Output = ()>,
-    ) -> Result<Stopped, Error> {
-        let (queue, prefetch) = (&self.queue, options.prefetch_or_default());
-        let mut tasks = JoinSet::new();
-        let mut stop = std::pin::pin!(stop);
-        let mut attempt = 0;
-        let mut known: Option<Error> = None;
-        let mut otherwise = None;
-        let mut ever_served = false;
-        loop {
-            let opened = tokio::select! {
-                opened = Session::open(&options.amqp, queue, options.declare, prefetch) => opened,
-                () = &mut stop => return Ok(Stopped::without(&tasks)),
-            };
-            match opened {
-                Ok(session) => {
-                    if let Some(reason) = &session.declared_otherwise
-                        && otherwise.as_ref() != Some(reason)
-                    {
-                        warn!("using {queue} as it is, though it is declared otherwise: {reason}");
-                        otherwise = Some(reason.clone());
-                    }
-                    info!(
-                        "serving {} from {queue} at {}, {} at once, prefetch {prefetch}, cache at {}",
-                        P::NAME,
-                        options.amqp,
-                        options.concurrency,
-                        options.cache.url,
-                    );
-                    (known, ever_served) = (None, true);
-                    let opened = Instant::now();
-                    match session
-                        .serve(self, &mut tasks, &mut stop, options.grace)
-                        .await
-                    {
-                        Ended::Stopped(stopped) => return Ok(stopped),
-                        Ended::Lost(reason) => {
-                            warn!("lost RabbitMQ at {}: {reason}; reconnecting", options.amqp);
-                        }
-                    }
-                    attempt = if opened.elapsed() < LIVED {
-                        attempt + 1
-                    } else {
-                        0
-                    };
-                }
-                Err(error @ Error::Refused { .. }) if !ever_served => return Err(error),
-                Err(error) => {
-                    if known.as_ref() != Some(&error) {
-                        warn!("{error}; trying again until it works");
-                        known = Some(error);
-                    }
-                    attempt += 1;
-                }
-            }
-            tokio::select! {
-                () = sleep(broker::redial_pause(attempt)) => {}
-                () = &mut stop => return Ok(Stopped::without(&tasks)),
-            }
-        }
     }
 }
 
@@ -205,7 +161,7 @@ struct Desk<P: Procedure> {
     cache: Cache,
     /// What is computed or waited for. Requests that only want it refreshed are apart.
     flights: SingleFlight<(Key, CacheUse), flight::Landed>,
-    activity: Activity,
+    vitals: Vitals,
     queue: QueueName,
     reply_to: Vec<ReplyPattern>,
     max_reply_size: usize,
@@ -221,6 +177,9 @@ impl<P: Procedure> Desk<P> {
     /// when the session is lost: the broker redelivers.
     async fn serve(self: Arc<Self>, post: Arc<Post>, arrival: Arrival, delivery: Delivery) {
         let (taken, arrival) = (Instant::now(), Arc::new(arrival));
+        let activity = &self.vitals.activity;
+        activity.taken.count();
+        let _held = activity.held.enter();
         let (unsettled, body, properties) = Unsettled::take(delivery);
         let request = Request::read(body, &properties);
         if let Some(name) = &request.reply_to
@@ -228,12 +187,16 @@ impl<P: Procedure> Desk<P> {
         {
             return post.ack(unsettled).await;
         }
-        let answer = AssertUnwindSafe(self.answer(&post.lost, &arrival, &request, taken));
-        let reply = answer.catch_unwind().await;
+        let answer = async {
+            let reply = self.answer(&post.lost, &arrival, &request, taken).await?;
+            self.tell(&request, &reply, taken);
+            Some(reply)
+        };
+        let reply = AssertUnwindSafe(answer).catch_unwind().await;
         let Some(reply) = reply.unwrap_or_else(|_| Some(panicked::<P>())) else {
             return;
         };
-        self.activity.answered(&reply);
+        activity.answered(&reply, taken.elapsed());
         let Some(reply_to) = request.reply_to else {
             return post.ack(unsettled).await;
         };
@@ -260,6 +223,9 @@ impl<P: Procedure> Desk<P> {
         let name = name.as_str();
         let may =
             !self.queue.covers(name) && self.reply_to.iter().any(|pattern| pattern.matches(name));
+        if !may {
+            self.vitals.activity.refused_reply_to.count();
+        }
         if !may && let Some(left_out) = self.refused_reply_to.happened() {
             warn!(
                 reply_to = quote(name.as_bytes()),

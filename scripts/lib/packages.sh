@@ -8,7 +8,9 @@
 readonly service_policy=/usr/sbin/policy-rc.d
 readonly policy_mark='# made by rpcache/scripts while it installs packages'
 # Services that come with the packages below, epmd with Erlang.
-readonly packaged_services=(redis-server.service rabbitmq-server.service epmd.service epmd.socket)
+readonly packaged_services=(
+  redis-server.service rabbitmq-server.service epmd.service epmd.socket prometheus.service
+)
 
 # find_first COMMAND...: the path of the first one that exists.
 find_first() {
@@ -45,6 +47,9 @@ find_gmpy2() { find_python gmpy2; }
 
 find_shellcheck() { find_first shellcheck; }
 
+# With its promtool; some packages have them apart.
+find_prometheus() { find_first promtool >/dev/null && find_first prometheus; }
+
 # package_of MANAGER NEED: what carries NEED there.
 package_of() {
   case $1:$2 in
@@ -60,12 +65,14 @@ package_of() {
     apk:gmpy2) echo py3-gmpy2 ;;
     brew:gmpy2) return 1 ;;
     *:gmpy2) echo python3-gmpy2 ;;
+    dnf:prometheus) echo golang-github-prometheus ;;
+    *:prometheus) echo prometheus ;;
     dnf:shellcheck) echo ShellCheck ;;
     *:shellcheck) echo shellcheck ;;
   esac
 }
 
-# need LOG NEED...: redis, rabbitmq, pika, gmpy2, shellcheck; installs those that are missing.
+# need LOG NEED...: redis, rabbitmq, pika, gmpy2, prometheus, shellcheck; installs those that are missing.
 need() {
   local log=$1 need manager package packages=()
   shift

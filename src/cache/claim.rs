@@ -6,12 +6,12 @@ use redis::RedisError;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::connection::Unanswered;
 use super::lease::{Claimed, Lease, Token};
-use super::{Budget, Cache, Key, Vacancy, connection};
-use crate::message::CacheUse;
+use super::{Budget, Cache, Key, Look, Vacancy, connection};
 use crate::procedure::Procedure;
 
-type Found = Result<Option<Vec<u8>>, RedisError>;
+type Replied = Result<Option<Vec<u8>>, RedisError>;
 
 /// What a worker that is to compute finds.
 pub(crate) enum Claim<A> {
@@ -26,8 +26,7 @@ pub(crate) enum Claim<A> {
 impl Cache {
     /// Tries for the key's lease and looks for the answer, in one round trip and in this order: in
     /// the other, a holder that fills and releases in between would be missed twice. A hit wins.
-    /// With [`CacheUse::Refresh`] it does not look. What is left of the budget then goes on with the
-    /// vacancy.
+    /// Without a `look` it does not look. What is left of the budget then goes on with the vacancy.
     ///
     /// Cancel safe: a lease that was taken is released.
     pub(crate) async fn claim<P: Procedure>(
@@ -35,7 +34,7 @@ impl Cache {
         key: Key,
         budget: Budget,
         token: &Token,
-        cache: CacheUse,
+        look: Option<Look>,
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
     ) -> Claim<P::Answer> {
@@ -46,22 +45,28 @@ impl Cache {
         };
         if !self.connection.is_up() {
             // Nothing will be sent: there will be nothing to release.
+            self.unlooked(look);
             return Claim::Vacant(vacancy);
         }
         let lease = self.lease(&vacancy.key, token);
         let mut commands = redis::pipe();
         commands.ignore_errors().add_command(lease.take());
-        if cache == CacheUse::Normal {
+        if look.is_some() {
             commands.get(vacancy.key.as_str());
         }
-        let replies: Result<Vec<Found>, _> = self.run_all(&commands, &mut vacancy.budget).await;
+        let replies: Result<Vec<Replied>, _> = self.run_all(&commands, &mut vacancy.budget).await;
         let Ok(replies) = replies else {
+            self.unlooked(look);
             return Claim::Vacant(vacancy);
         };
         let mut replies = replies.into_iter();
         let claimed = self.claimed(lease, replies.next());
-        let hit = match replies.next() {
-            Some(found) => self.checked(&vacancy.key, found, procedure, argument).await,
+        let hit = match look.zip(replies.next()) {
+            Some((look, found)) => {
+                let found = found.map_err(Unanswered::Refused);
+                let checked = self.checked(look, &vacancy.key, found, procedure, argument);
+                checked.await
+            }
             None => None,
         };
         match (hit, claimed) {
@@ -80,8 +85,15 @@ impl Cache {
         }
     }
 
+    /// Redis did not say what it has.
+    fn unlooked(&self, look: Option<Look>) {
+        if look == Some(Look::First) {
+            self.counts.unanswered.count();
+        }
+    }
+
     /// What became of the attempt to take a lease.
-    fn claimed(&self, lease: Lease, reply: Option<Found>) -> Claimed {
+    fn claimed(&self, lease: Lease, reply: Option<Replied>) -> Claimed {
         match reply {
             Some(Ok(held)) => lease.claimed(held.as_deref()),
             Some(Err(error)) => {

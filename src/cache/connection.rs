@@ -15,13 +15,14 @@ use bb8::{ErrorSink, ManageConnection, Pool, PooledConnection};
 use bb8_redis::RedisConnectionManager;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::breaker::Breaker;
+use crate::counts::{CacheCounts, State};
 use crate::error::{Error, quote};
 use crate::server_url::RedisUrl;
 
@@ -36,18 +37,8 @@ const REDIAL_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Connection {
     slot: Arc<ArcSwapOption<Link>>,
-    state: watch::Receiver<State>,
+    counts: Arc<CacheCounts>,
     _keeper: AbortOnDropHandle<()>,
-}
-
-/// What the keeper knows. Lookups look at the slot instead.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum State {
-    /// The first attempt is under way.
-    Connecting,
-    Up,
-    /// Why not.
-    Down(Error),
 }
 
 /// One established connection.
@@ -59,7 +50,16 @@ struct Link {
     patience: Duration,
     /// Cancelled when the connection is of no more use; the reason is left in `why`.
     down: CancellationToken,
-    why: OnceLock<String>,
+    why: OnceLock<Why>,
+}
+
+/// Why a connection was given up.
+#[derive(Debug)]
+enum Why {
+    /// It was lost, and how.
+    Lost(String),
+    /// Its breaker tripped: no answer within this.
+    Late(Duration),
 }
 
 /// Why a command has no result.
@@ -73,14 +73,15 @@ pub(crate) enum Unanswered {
 
 impl Connection {
     /// Connects in the background. `patience` bounds the wait for a command's answer, for the
-    /// check of a fresh connection as for the calls themselves.
-    pub(crate) fn open(url: RedisUrl, patience: Duration) -> Self {
+    /// check of a fresh connection as for the calls themselves. What becomes of it is told to
+    /// `counts`; lookups look at the slot instead.
+    pub(crate) fn open(url: RedisUrl, patience: Duration, counts: Arc<CacheCounts>) -> Self {
         let slot = Arc::new(ArcSwapOption::empty());
-        let (sender, state) = watch::channel(State::Connecting);
-        let keeper = tokio::spawn(keep(url, patience, Arc::clone(&slot), sender));
+        let keeper = keep(url, patience, Arc::clone(&slot), Arc::clone(&counts));
+        let keeper = tokio::spawn(keeper);
         Self {
             slot,
-            state,
+            counts,
             _keeper: AbortOnDropHandle::new(keeper),
         }
     }
@@ -88,16 +89,16 @@ impl Connection {
     /// Waits until the first attempt to connect has ended, well or not: [`CONNECT_DEADLINE`] at
     /// most.
     pub(crate) async fn settled(&self) {
-        let mut state = self.state.clone();
-        // The keeper is gone: the state as it is tells enough.
+        let mut state = self.counts.redis.subscribe();
+        // The sender cannot be gone: it is ours.
         let _ = state.wait_for(|state| *state != State::Connecting).await;
     }
 
-    /// Waits for a connection, for ever if need be. `None` if there will be none.
-    pub(crate) async fn up(&self) -> Option<()> {
-        let mut state = self.state.clone();
-        let up = state.wait_for(|state| *state == State::Up).await;
-        up.is_ok().then_some(())
+    /// Waits for a connection, for ever if need be.
+    pub(crate) async fn up(&self) {
+        let mut state = self.counts.redis.subscribe();
+        // The sender cannot be gone: it is ours.
+        let _ = state.wait_for(|state| *state == State::Up).await;
     }
 
     /// Whether commands would be sent at this moment.
@@ -105,8 +106,12 @@ impl Connection {
         self.slot.load().is_some()
     }
 
+    pub(crate) fn counts(&self) -> &Arc<CacheCounts> {
+        &self.counts
+    }
+
     pub(crate) fn state(&self) -> State {
-        self.state.borrow().clone()
+        self.counts.redis.state()
     }
 
     /// Runs one command, waiting for Redis no longer than `limit`. Cancel safe: a command that
@@ -145,7 +150,7 @@ impl Connection {
                 Ok(value)
             }
             Ok(Err(error)) if error.is_unrecoverable_error() => {
-                link.give_up(|| describe(&error));
+                link.give_up(|| Why::Lost(describe(&error)));
                 Err(Unanswered::Unavailable)
             }
             Ok(Err(error)) => {
@@ -155,7 +160,7 @@ impl Connection {
             Err(_elapsed) => {
                 // With less than the whole budget, being late says nothing about Redis.
                 if limit >= link.patience && link.breaker.timed_out(started, Instant::now()) {
-                    link.give_up(|| format!("no answer within {} ms", limit.as_millis()));
+                    link.give_up(|| Why::Late(limit));
                 }
                 Err(Unanswered::Unavailable)
             }
@@ -164,9 +169,25 @@ impl Connection {
 }
 
 impl Link {
-    fn give_up(&self, reason: impl FnOnce() -> String) {
-        self.why.get_or_init(reason);
+    fn give_up(&self, why: impl FnOnce() -> Why) {
+        self.why.get_or_init(why);
         self.down.cancel();
+    }
+
+    /// Counts the end of it, and says why it ended.
+    fn ended(&self, counts: &CacheCounts) -> String {
+        match self.why.get() {
+            Some(Why::Late(limit)) => {
+                counts.redis.late.count();
+                format!("no answer within {} ms", limit.as_millis())
+            }
+            Some(Why::Lost(how)) => {
+                counts.redis.lost.count();
+                how.clone()
+            }
+            // Nothing cancels it without a reason.
+            None => String::new(),
+        }
     }
 }
 
@@ -175,8 +196,9 @@ async fn keep(
     url: RedisUrl,
     patience: Duration,
     slot: Arc<ArcSwapOption<Link>>,
-    state: watch::Sender<State>,
+    counts: Arc<CacheCounts>,
 ) {
+    let redis = &counts.redis;
     let (failed, mut failures) = mpsc::unbounded_channel();
     let pool = match Manager::new(&url, patience) {
         Ok(manager) => Pool::builder()
@@ -189,7 +211,7 @@ async fn keep(
             .error_sink(Box::new(Failures(failed)))
             .build_unchecked(manager),
         Err(error) => {
-            state.send_replace(State::Down(unreachable(&url, describe(&error))));
+            redis.down(unreachable(&url, describe(&error)));
             return;
         }
     };
@@ -198,19 +220,19 @@ async fn keep(
         let error = match check_out(&url, &pool, &mut failures).await {
             Ok(link) => {
                 slot.store(Some(Arc::clone(&*link)));
-                if matches!(state.send_replace(State::Up), State::Down(_)) {
+                if matches!(redis.up(), State::Down(_)) {
                     info!("Redis at {url} is back");
                 }
                 link.down.cancelled().await;
                 slot.store(None);
-                unreachable(&url, link.why.get().cloned().unwrap_or_default())
+                unreachable(&url, link.ended(&counts))
             }
             Err(error) => error,
         };
-        if !matches!(*state.borrow(), State::Down(_)) {
-            warn!("{error}; calls go on without the cache");
+        let told = error.to_string();
+        if !matches!(redis.down(error), State::Down(_)) {
+            warn!("{told}; calls go on without the cache");
         }
-        state.send_replace(State::Down(error));
         sleep_until(next).await;
     }
 }

@@ -25,7 +25,8 @@ pub use self::stats::{Count, Lives, Precision, ServerStats, Survey};
 pub use self::verify::{Verified, Wrong, WrongEntry};
 
 use super::Cache;
-use super::connection::{self, State, Unanswered};
+use super::connection::{self, Unanswered};
+use crate::counts::State;
 use crate::error::{Error, quote};
 use crate::procedure::{Procedure, check};
 

@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Answered, Call, CallOptions, Client, Inner, Looked};
+use super::{Answered, Call, CallOptions, Client, Inner, Looked, told};
 use crate::cache::{Gave, Key};
 use crate::error::Error;
 use crate::message::CacheUse;
@@ -160,11 +160,18 @@ impl<P: Procedure> Client<P> {
     ) -> (T, Result<Answered<P::Answer>, Error>) {
         let ended = match (asked.argument, looked) {
             (Err(error), _) => Err(error),
-            (Ok(_), Looked::Hit(found)) => Ok(found.answered(asked.call.started)),
-            (Ok((_, argument)), Looked::Miss(vacancy)) => {
+            (Ok((key, _)), Looked::Hit(found)) => {
+                let ended = Ok(found.answered(asked.call.started));
+                let told = told::key(|| key);
+                self.inner.ended(told, asked.call.started, &ended);
+                ended
+            }
+            (Ok((key, argument)), Looked::Miss(vacancy)) => {
                 // Its turn has come: what lay before it, and whoever reads, took their own time.
                 let call = asked.call.later_by(asked.looked.elapsed());
-                self.ask(argument, vacancy, call).await
+                let ended = self.ask(argument, vacancy, call).await;
+                self.inner.ended(told::key(|| key), call.started, &ended);
+                ended
             }
         };
         (asked.label, ended)

@@ -16,13 +16,14 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::RequesterOptions;
 use super::channels::{Channels, open_direct, open_queue};
 use super::pending::{MOST_IN_FLIGHT, Outcome, Pending};
 use crate::broker::{self, Audience, Trouble};
+use crate::counts::BrokerCounts;
 use crate::error::Error;
 use crate::message::{self, Reply};
 
@@ -99,6 +100,7 @@ pub(super) struct Supervisor {
     pub(super) options: RequesterOptions,
     pub(super) pending: Pending,
     pub(super) state: watch::Sender<State>,
+    pub(super) counts: Arc<BrokerCounts>,
     pub(super) stop: CancellationToken,
 }
 
@@ -131,8 +133,12 @@ impl Supervisor {
                 None => return,
                 Some(Ok(mut held)) => {
                     let opened = Instant::now();
+                    self.counts.up();
                     self.state
                         .send_replace(State::Up(Arc::clone(&held.session)));
+                    if lost_at.is_some() {
+                        info!("RabbitMQ at {} is back", self.options.url);
+                    }
                     // After a loss, workers reconnect as we do: as if one had just been seen.
                     let seen = lost_at.map(|_| opened);
                     let lost = self.serve(&mut held, seen).await;
@@ -149,6 +155,7 @@ impl Supervisor {
                         return;
                     };
                     warn!("lost RabbitMQ: {error}; reconnecting");
+                    self.counts.lost(error);
                     lost_at = Some(Instant::now());
                     attempt = if opened.elapsed() < LIVED {
                         attempt + 1
@@ -157,6 +164,7 @@ impl Supervisor {
                     };
                 }
                 Some(Err(error)) => {
+                    self.counts.down(error.clone());
                     let outage = lost_at.is_some_and(|lost| lost.elapsed() < OUTAGE);
                     if !outage || matches!(error, Error::Refused { .. }) {
                         self.state.send_replace(State::Down(error));
@@ -249,7 +257,7 @@ impl Supervisor {
                         looking.push(broker::audience(requests, &self.options.queue));
                     }
                 }
-                event = broker::trouble(requests, &mut events) => match event {
+                event = broker::trouble(requests, &mut events, &self.counts) => match event {
                     Trouble::Blocked => {
                         self.pending.complete_all(&overloaded(ALARM));
                     }

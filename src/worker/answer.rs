@@ -75,10 +75,13 @@ impl<P: Procedure> Desk<P> {
         let joined = self.flights.join(flight, expires, fly);
         match lost.run_until_cancelled(joined).await? {
             Landed::Own(reply) => reply,
-            Landed::Shared(reply) => reply.map(|reply| Reply {
-                source: reply.source.map(|_| Source::Shared),
-                ..reply
-            }),
+            Landed::Shared(reply) => {
+                self.vitals.activity.shared_flights.count();
+                reply.map(|reply| Reply {
+                    source: reply.source.map(|_| Source::Shared),
+                    ..reply
+                })
+            }
             Landed::Lost => Some(panicked::<P>()),
         }
     }
@@ -153,7 +156,10 @@ impl<P: Procedure> Desk<P> {
             CacheUse::Refresh => Some(self.cache.vacancy(key)),
             CacheUse::Bypass => None,
         };
-        let answer = match self.computer.compute_cheap(argument)? {
+        let begun = std::time::Instant::now();
+        let computed = self.computer.compute_cheap(argument);
+        self.vitals.activity.computed.observe(begun.elapsed());
+        let answer = match computed? {
             Ok(answer) => answer.to_string(),
             Err(failure) => return Some(Reply::failure(failure)),
         };

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tracing::{debug, error};
+use tracing::error;
 
 use super::Desk;
 use super::suspects::{self, Arrival};
-use crate::cache::{Budget, Claim, Key, Lease, Start, Token, Vacancy};
+use crate::cache::{Budget, Claim, Key, Lease, Look, Start, Token, Vacancy};
 use crate::error::ErrorCode;
 use crate::message::{CacheUse, Failure, Reply, Source};
 use crate::procedure::Procedure;
@@ -47,14 +47,18 @@ impl<P: Procedure> Desk<P> {
     ) -> Landed {
         let mut pause = FIRST_LOOK;
         // Who has waited for an answer shares another's flight, as it were.
-        let mut source = Source::Cache;
+        let (mut look, mut source) = (Look::First, Source::Cache);
         loop {
-            match self.claim(&wanted).await {
+            match self.claim(look, &wanted).await {
                 Claim::Hit(answer) => return Some(self.answered(answer.to_string(), source, true)),
                 Claim::Vacant(vacancy) => {
                     return self.compute_and_fill(&wanted, vacancy, &callers).await;
                 }
-                Claim::Held => source = Source::Shared,
+                Claim::Held if look == Look::First => {
+                    self.vitals.activity.lease_waits.count();
+                    (look, source) = (Look::Again, Source::Shared);
+                }
+                Claim::Held => {}
             }
             wanted.arrival.waits();
             let left = callers.deadline.at() - Instant::now();
@@ -66,20 +70,14 @@ impl<P: Procedure> Desk<P> {
         }
     }
 
-    async fn claim(&self, wanted: &Wanted<P>) -> Claim<P::Answer> {
+    async fn claim(&self, look: Look, wanted: &Wanted<P>) -> Claim<P::Answer> {
         let procedure = self.computer.procedure();
         let (key, argument) = (wanted.key.clone(), &wanted.argument);
         // Each time anew: who is told that another has it waits for that one, not for Redis.
         let budget = wanted.budget.clone();
+        let look = (wanted.cache == CacheUse::Normal).then_some(look);
         self.cache
-            .claim(
-                key,
-                budget,
-                &wanted.token,
-                wanted.cache,
-                procedure,
-                argument,
-            )
+            .claim(key, budget, &wanted.token, look, procedure, argument)
             .await
     }
 
@@ -128,7 +126,7 @@ impl<P: Procedure> Desk<P> {
             Ok(start) => start,
             Err(poison) => return (Some(Err(poison)), started),
         };
-        let begun = self.activity.begins(key);
+        let begun = self.vitals.activity.begins(key);
         let computed = self.computer.compute(slot, &wanted.argument).await;
         drop(begun);
         if let (Some(start), Some(_)) = (start, &computed) {
@@ -139,9 +137,6 @@ impl<P: Procedure> Desk<P> {
                 desk.cache.forget_starts(start).await;
                 drop(arrival);
             });
-        }
-        if let Some(computed) = &computed {
-            debug!(%key, ok = computed.is_ok(), "computed");
         }
         (
             computed.map(|computed| computed.map(|answer| answer.to_string())),

@@ -112,6 +112,7 @@ impl Session {
         tasks: &mut JoinSet<()>,
     ) -> String {
         let mut events = Box::pin(self.publishing.events_listener());
+        let counts = &*desk.vitals.broker;
         loop {
             tokio::select! {
                 taken = self.intake.next() => match taken {
@@ -131,7 +132,7 @@ impl Session {
                     }
                 }
                 // While it is blocked, replies wait; what they are for stays unacked.
-                trouble = broker::trouble(&self.publishing, &mut events) => {
+                trouble = broker::trouble(&self.publishing, &mut events, counts) => {
                     if let Trouble::Lost(reason) = trouble {
                         return reason;
                     }

@@ -1,6 +1,7 @@
 //! What suspects cost, and leave behind, in a worker that ends or loses its session amid them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
@@ -49,7 +50,7 @@ fn desk(cache: Cache) -> (Arc<Desk<WhenLet>>, Lets) {
         computer: Computer::new(WhenLet(Arc::clone(&lets.0)), 4),
         cache,
         flights: SingleFlight::new(flight::is_out_of_time),
-        activity: Activity::default(),
+        vitals: Vitals::default(),
         queue: QueueName::of::<WhenLet>(),
         reply_to: ReplyPattern::defaults(),
         max_reply_size: 100,

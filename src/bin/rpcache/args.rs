@@ -9,7 +9,9 @@ mod worker;
 use std::time::Duration;
 
 use clap::builder::Resettable;
-use clap::{Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{
+    Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+};
 use rpcache::{AmqpUrl, CacheOptions, LocalOptions, Namespace, QueueName, RedisUrl};
 
 pub(crate) use self::bench::{Bench, Distribution};
@@ -47,6 +49,28 @@ pub(crate) struct Args {
     /// Say more on stderr; twice, say everything
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
+
+    /// How the log on stderr is written
+    #[arg(
+        long,
+        global = true,
+        env = "RPCACHE_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// json for a worker whose stderr is no terminal, else text
+    #[default]
+    Auto,
+    /// For people
+    Text,
+    /// One object a line, for programs
+    Json,
 }
 
 impl Args {

@@ -8,7 +8,9 @@ mod bench;
 mod cache;
 mod call;
 mod doctor;
+mod endpoint;
 mod input;
+mod log;
 mod output;
 mod progress;
 mod values;
@@ -20,6 +22,7 @@ use std::process::ExitCode;
 use tokio::runtime::Builder;
 
 use crate::args::{Args, Command};
+use crate::log::Log;
 use crate::output::Failure;
 
 fn main() -> ExitCode {
@@ -27,7 +30,7 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return output::usage(&error),
     };
-    output::log_to_stderr(&args.command, args.verbose);
+    let log = Log::start(&args);
     let ended = match args.command {
         Command::Worker(worker) => {
             on_threads(&mut Builder::new_current_thread(), worker::run(worker))
@@ -51,7 +54,7 @@ fn main() -> ExitCode {
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => log.last_word(failure),
     }
 }
 

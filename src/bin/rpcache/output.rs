@@ -1,17 +1,12 @@
-//! What a person or a program reads: answers on stdout, failures and the log on stderr, exit codes.
+//! What a person or a program reads: answers on stdout, failures on stderr, exit codes.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
 use rpcache::{Error, ErrorCode};
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::args::Command;
 use crate::input::Label;
 use crate::values::Asked;
 
@@ -49,6 +44,11 @@ impl Failure {
         Self::new(code, format!("{label}: {}", failure.message))
     }
 
+    /// What there is to say.
+    pub(crate) fn message(&self) -> Option<&str> {
+        Some(&*self.message).filter(|message| !message.is_empty())
+    }
+
     /// The same exit code, when everything has been said already.
     pub(crate) fn told(self) -> Self {
         Self {
@@ -59,9 +59,9 @@ impl Failure {
 
     /// Says it now; the exit code is for later.
     pub(crate) fn say(self) -> Self {
-        if !self.message.is_empty() {
+        if let Some(message) = self.message() {
             // Nobody reads it: there is no other place to say so.
-            let _ = writeln!(io::stderr(), "rpcache: {}", self.message);
+            let _ = writeln!(io::stderr(), "rpcache: {message}");
         }
         self.told()
     }
@@ -199,46 +199,5 @@ fn without_secret(word: &str) -> &str {
         "(a URL)"
     } else {
         word
-    }
-}
-
-/// Sends the log to stderr. A worker tells what happens. A call tells why it does without the cache;
-/// all else ends up in its own words. `RUST_LOG` overrides it.
-pub(crate) fn log_to_stderr(command: &Command, verbose: u8) {
-    let (all, cache) = match (verbose, command) {
-        (0, Command::Worker(_)) => (LevelFilter::INFO, LevelFilter::INFO),
-        (0, Command::Call(_) | Command::Warm(_) | Command::Bench(_)) => {
-            (LevelFilter::ERROR, LevelFilter::WARN)
-        }
-        // What they find out is said in their own words.
-        (0, Command::Cache(_) | Command::Doctor(_)) => (LevelFilter::ERROR, LevelFilter::ERROR),
-        (1, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG),
-        _ => (LevelFilter::TRACE, LevelFilter::TRACE),
-    };
-    // Nothing of lapin's: it logs whole messages of peers.
-    let ours = Targets::new()
-        .with_target("rpcache", all)
-        .with_target("rpcache::cache", cache)
-        // Whoever removes answers is told if clients keep their copies.
-        .with_target("rpcache::cache::removed", cache.max(LevelFilter::WARN));
-    let filter = std::env::var("RUST_LOG")
-        .ok()
-        .and_then(|directives| directives.parse().ok())
-        .unwrap_or(ours);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
-    match command {
-        Command::Worker(_) => registry.with(lines).init(),
-        // A line or two at most: when they were written is known.
-        Command::Call(_)
-        | Command::Warm(_)
-        | Command::Cache(_)
-        | Command::Bench(_)
-        | Command::Doctor(_) => {
-            registry.with(lines.without_time()).init();
-        }
     }
 }

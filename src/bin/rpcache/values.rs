@@ -1,5 +1,6 @@
 //! Values as they are typed: numbers and ranges of them, durations.
 
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -55,6 +56,16 @@ impl FromStr for Asked {
             is_range: true,
         })
     }
+}
+
+/// Where to listen.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = match text.strip_prefix("localhost:") {
+        Some(port) => &format!("127.0.0.1:{port}"),
+        None => text,
+    };
+    text.parse()
+        .map_err(|_| "expected an address and a port, such as 127.0.0.1:9464".to_owned())
 }
 
 /// What to ask for: typed, or to be read.

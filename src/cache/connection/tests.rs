@@ -13,7 +13,7 @@ impl Connection {
     pub(in crate::cache) fn to_nobody() -> Self {
         Self {
             slot: Arc::new(ArcSwapOption::empty()),
-            state: watch::channel(State::Connecting).1,
+            counts: Arc::default(),
             _keeper: AbortOnDropHandle::new(tokio::spawn(async {})),
         }
     }
@@ -31,9 +31,11 @@ impl Connection {
             down: CancellationToken::new(),
             why: OnceLock::new(),
         };
+        let counts = Arc::<CacheCounts>::default();
+        counts.redis.up();
         Self {
             slot: Arc::new(ArcSwapOption::from_pointee(link)),
-            state: watch::channel(State::Up).1,
+            counts,
             _keeper: AbortOnDropHandle::new(tokio::spawn(driver)),
         }
     }

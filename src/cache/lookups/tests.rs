@@ -38,7 +38,7 @@ async fn redis(stream: DuplexStream, mut rng: fastrand::Rng, seen: Arc<Seen>) {
                 reply += "$-1\r\n";
             } else {
                 let answer = answer(key);
-                let _ = write!(reply, "${}\r\n{answer}\r\n", answer.len());
+                write!(reply, "${}\r\n{answer}\r\n", answer.len()).unwrap();
             }
         }
         if stream.write_all(reply.as_bytes()).await.is_err() {

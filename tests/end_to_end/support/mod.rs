@@ -1,7 +1,8 @@
 //! What the tests stand on: real servers, the programs as processes, and peers that speak raw AMQP.
 
 pub(crate) mod amqp;
-mod lifetime;
+pub(crate) mod http;
+pub(crate) mod lifetime;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod rabbitmq;

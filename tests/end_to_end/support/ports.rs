@@ -48,7 +48,7 @@ impl ClosedPort {
     /// Opens the port: connections are forwarded to `target`.
     pub(crate) fn forward_to(self, target: u16) -> Forwarder {
         let listener = self.socket.listen(128).expect("the port is ours");
-        let (generation, cut) = watch::channel(0);
+        let (state, cut) = watch::channel(Way::default());
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 tokio::spawn(forward(near, target, cut.clone()));
@@ -56,7 +56,7 @@ impl ClosedPort {
         });
         Forwarder {
             port: self.port,
-            generation,
+            state,
         }
     }
 }
@@ -64,7 +64,13 @@ impl ClosedPort {
 /// Forwards connections from a port of its own to another one.
 pub(crate) struct Forwarder {
     port: u16,
-    generation: watch::Sender<u32>,
+    state: watch::Sender<Way>,
+}
+
+#[derive(Default)]
+struct Way {
+    cuts: u32,
+    closed: bool,
 }
 
 impl Forwarder {
@@ -74,12 +80,24 @@ impl Forwarder {
 
     /// Cuts every connection there is; new ones are forwarded as before.
     pub(crate) fn cut(&self) {
-        self.generation.send_modify(|generation| *generation += 1);
+        self.state.send_modify(|way| way.cuts += 1);
+    }
+
+    /// Cuts every connection, and new ones at once.
+    pub(crate) fn close(&self) {
+        self.state.send_modify(|way| way.closed = true);
+    }
+
+    /// Forwards again.
+    pub(crate) fn open(&self) {
+        self.state.send_modify(|way| way.closed = false);
     }
 }
 
-async fn forward(mut near: TcpStream, target: u16, mut cut: watch::Receiver<u32>) {
-    cut.mark_unchanged();
+async fn forward(mut near: TcpStream, target: u16, mut cut: watch::Receiver<Way>) {
+    if cut.borrow_and_update().closed {
+        return;
+    }
     let Ok(mut far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
         return;
     };

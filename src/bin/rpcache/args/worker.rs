@@ -1,10 +1,13 @@
 //! `rpcache worker`, as typed.
 
+use std::net::SocketAddr;
+
 use clap::{Args as Group, ValueEnum};
 use rpcache::fibonacci::{self, Fibonacci};
 use rpcache::{Declare, ReplyPattern, WorkerOptions};
 
 use super::{Broker, Caching};
+use crate::values::address;
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
@@ -12,10 +15,14 @@ Stop it with Ctrl-C or SIGTERM: it takes no more, finishes and answers what it
 holds, and ends within 10 s. A second signal ends it at once. What is left then,
 the broker gives to other workers.
 
-Servers that are down are tried again for ever.
+Servers that are down are tried again for ever. /readyz is 503 while no requests
+are taken, and says why; without Redis it is 200 and says \"degraded\".
+
+The log goes to stderr: a line for whatever happens, with -v one for each request.
+RUST_LOG chooses otherwise: RUST_LOG=warn, RUST_LOG=rpcache::worker=debug.
 
 Exit codes:
-  0 stopped, everything answered   3 the login or the vhost was refused at the start
+  0 stopped, everything answered   3 refused at the start: login, vhost, metrics address
   1 stopped, something was left    130 ended by a second signal")]
 pub(crate) struct Worker {
     #[command(flatten)]
@@ -48,6 +55,11 @@ pub(crate) struct Worker {
     /// RabbitMQ names them are always allowed
     #[arg(long, value_name = "PATTERN")]
     reply_to: Vec<ReplyPattern>,
+
+    /// Serve /metrics (Prometheus), /healthz and /readyz here, such as 127.0.0.1:9464; 0.0.0.0 is for
+    /// everybody, and nobody is asked for a password [default: not at all]
+    #[arg(long, env = "RPCACHE_METRICS_ADDR", value_name = "ADDR", value_parser = address)]
+    pub(crate) metrics_addr: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -1,0 +1,172 @@
+//! The log on stderr: what happens, for a person or for a program that collects it.
+//!
+//! What ends a command is no log line but its last word, see [`Failure`]; only where the log is JSON
+//! that is one, too, so that every line can be parsed.
+
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+
+use tracing::error;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use crate::args::{Args, Command, LogFormat};
+use crate::output::Failure;
+
+/// What lapin may say when `RUST_LOG` names a level for all, and not lapin: it logs whole messages of
+/// peers below. Otherwise it says nothing: what is an error to it is part of every polite close.
+const ALWAYS: &str = "lapin=error";
+
+type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// How the log is written, decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Log {
+    Text,
+    Json,
+}
+
+impl Log {
+    /// Sends the log to stderr from now on.
+    pub(crate) fn start(args: &Args) -> Self {
+        let is_worker = matches!(args.command, Command::Worker(_));
+        let log = Self::chosen(args.log_format, is_worker, io::stderr().is_terminal());
+        let (filter, wrong) = match std::env::var("RUST_LOG") {
+            Ok(directives) if !directives.is_empty() => asked_for(&directives),
+            _ => (None, None),
+        };
+        let filter: Boxed = match filter {
+            Some(filter) => filter.and_then(never()).boxed(),
+            None => usual(&args.command, args.verbose).boxed(),
+        };
+        tracing_subscriber::registry()
+            .with(log.lines(is_worker).and_then(filter))
+            .init();
+        if log == Self::Json {
+            std::panic::set_hook(Box::new(|panic| error!(%panic, "a panic")));
+        }
+        if let Some(wrong) = wrong {
+            error!("RUST_LOG is not understood and left aside: {wrong}");
+        }
+        log
+    }
+
+    /// `auto` is JSON for what runs long and is read by a program.
+    fn chosen(format: LogFormat, is_worker: bool, on_terminal: bool) -> Self {
+        let is_json = match format {
+            LogFormat::Json => true,
+            LogFormat::Text => false,
+            LogFormat::Auto => is_worker && !on_terminal,
+        };
+        if is_json { Self::Json } else { Self::Text }
+    }
+
+    fn lines(self, is_worker: bool) -> Boxed {
+        let lines = fmt::layer().with_writer(io::stderr);
+        if self == Self::Json {
+            let flat = lines.json().flatten_event(true);
+            return flat.with_current_span(false).with_span_list(false).boxed();
+        }
+        let on_terminal = io::stderr().is_terminal();
+        let text = lines.with_ansi(on_terminal).with_target(false);
+        if is_worker {
+            text.boxed()
+        } else {
+            // A line or two at most: when they were written is known.
+            text.without_time().boxed()
+        }
+    }
+
+    /// Tells why the command ends, and becomes its exit code.
+    pub(crate) fn last_word(self, failure: Failure) -> ExitCode {
+        match (self, failure.message()) {
+            (Self::Json, Some(message)) => {
+                error!("{message}");
+                failure.told().report()
+            }
+            _ => failure.report(),
+        }
+    }
+}
+
+/// What `RUST_LOG` asks for, or what is wrong with it.
+fn asked_for(directives: &str) -> (Option<EnvFilter>, Option<String>) {
+    match EnvFilter::builder().parse(format!("{ALWAYS},{directives}")) {
+        Ok(filter) => (Some(filter), None),
+        Err(wrong) => (None, Some(wrong.to_string())),
+    }
+}
+
+/// Whatever is asked for: at trace, lapin logs its login with the password.
+fn never() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::TRACE)
+        .with_target("lapin", LevelFilter::DEBUG)
+}
+
+/// A worker tells what happens. A call tells why it does without the cache; all else ends up in its
+/// own words.
+fn usual(command: &Command, verbose: u8) -> Targets {
+    let (all, cache) = match (verbose, command) {
+        (0, Command::Worker(_)) => (LevelFilter::INFO, LevelFilter::INFO),
+        (0, Command::Call(_) | Command::Warm(_) | Command::Bench(_)) => {
+            (LevelFilter::ERROR, LevelFilter::WARN)
+        }
+        // What they find out is said in their own words.
+        (0, Command::Cache(_) | Command::Doctor(_)) => (LevelFilter::ERROR, LevelFilter::ERROR),
+        (1, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG),
+        _ => (LevelFilter::TRACE, LevelFilter::TRACE),
+    };
+    Targets::new()
+        .with_target("rpcache", all)
+        .with_target("rpcache::cache", cache)
+        // Whoever removes answers is told if clients keep their copies.
+        .with_target("rpcache::cache::removed", cache.max(LevelFilter::WARN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_worker_that_nobody_watches_logs_json_by_itself() {
+        for (format, is_worker, on_terminal, expected) in [
+            (LogFormat::Auto, true, true, Log::Text),
+            (LogFormat::Auto, true, false, Log::Json),
+            (LogFormat::Auto, false, true, Log::Text),
+            (LogFormat::Auto, false, false, Log::Text),
+            (LogFormat::Json, false, true, Log::Json),
+            (LogFormat::Text, true, false, Log::Text),
+        ] {
+            assert_eq!(
+                Log::chosen(format, is_worker, on_terminal),
+                expected,
+                "{format:?} {is_worker} {on_terminal}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_level_for_all_is_none_for_lapin() {
+        let (filter, wrong) = asked_for("debug");
+        assert_eq!(wrong, None);
+        let filter = filter.unwrap().to_string();
+        assert!(
+            filter.contains("lapin=error") && filter.contains("debug"),
+            "{filter}"
+        );
+        let (filter, _) = asked_for("debug,lapin=trace");
+        assert!(filter.unwrap().to_string().contains("lapin=trace"));
+    }
+
+    #[test]
+    fn what_is_no_directive_is_told() {
+        let (filter, wrong) = asked_for("rpcache=loud");
+        assert!(filter.is_none());
+        assert!(wrong.is_some());
+    }
+}

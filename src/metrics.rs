@@ -1,0 +1,229 @@
+//! What is counted, in the form that Prometheus and its kin read. Only with the feature `metrics`.
+//!
+//! Nothing is kept here: each reading asks [`crate::counts`] for the numbers of that moment, in the
+//! order of [`families`]. Labels are the procedure, the role (`client` or `worker`), a source or a
+//! code: bounded by what a process serves, whatever peers send.
+
+mod families;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text, text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use self::families::{FAMILIES, Family, Of, Value};
+use crate::counts::{BOUNDS, BrokerCounts, CacheCounts, Calls};
+use crate::worker::{Activity, Vitals};
+
+/// What a client or a worker counts, as metrics: see [`Client::metrics`](crate::Client::metrics) and
+/// [`Worker::metrics`](crate::Worker::metrics).
+///
+/// [`encode`](Self::encode) gives the text that an HTTP endpoint of yours answers a scrape with. Who
+/// has a registry of prometheus-client registers this as a [`Collector`] there instead:
+///
+/// ```no_run
+/// # use rpcache::{CacheOptions, Client, ClientOptions, Procedure, fibonacci::Fibonacci};
+/// # fn example(client: Client<Fibonacci>) {
+/// let mut registry = prometheus_client::registry::Registry::default();
+/// registry.register_collector(Box::new(client.metrics()));
+/// # }
+/// ```
+///
+/// A process with several clients or workers [joins](Self::and) their metrics to one, since each
+/// family may be told only once.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    parts: Vec<Part>,
+}
+
+/// How metrics are written. Both carry the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MetricsFormat {
+    /// OpenMetrics text 1.0.0, for who asks for it.
+    OpenMetrics,
+    /// Prometheus' own text format 0.0.4, which everything reads.
+    Prometheus,
+}
+
+impl MetricsFormat {
+    /// The one that an HTTP header `accept` asks for; Prometheus' own where there is none.
+    #[must_use]
+    pub fn accepted_by(accept: &str) -> Self {
+        let wants = |range: &str| range.trim().starts_with("application/openmetrics-text");
+        if accept.split(',').any(wants) {
+            Self::OpenMetrics
+        } else {
+            Self::Prometheus
+        }
+    }
+
+    /// For the header `content-type`.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => prometheus_text::CONTENT_TYPE,
+        }
+    }
+}
+
+/// One client or worker.
+#[derive(Debug, Clone)]
+struct Part {
+    procedure: &'static str,
+    cache: Arc<CacheCounts>,
+    broker: Arc<BrokerCounts>,
+    of: Role,
+}
+
+#[derive(Debug, Clone)]
+enum Role {
+    Client(Arc<Calls>),
+    Worker { activity: Arc<Activity>, slots: u16 },
+}
+
+impl Metrics {
+    pub(crate) fn of_client(
+        procedure: &'static str,
+        calls: Arc<Calls>,
+        cache: Arc<CacheCounts>,
+        broker: Arc<BrokerCounts>,
+    ) -> Self {
+        let part = Part {
+            procedure,
+            cache,
+            broker,
+            of: Role::Client(calls),
+        };
+        Self { parts: vec![part] }
+    }
+
+    pub(crate) fn of_worker(procedure: &'static str, slots: u16, vitals: Vitals) -> Self {
+        let Vitals {
+            activity,
+            cache,
+            broker,
+        } = vitals;
+        let part = Part {
+            procedure,
+            cache,
+            broker,
+            of: Role::Worker { activity, slots },
+        };
+        Self { parts: vec![part] }
+    }
+
+    /// These and the other ones.
+    ///
+    /// Two clients, or two workers, of one procedure in one process would be the same series twice:
+    /// share one instead, or have a registry for each.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.parts.extend(other.parts);
+        self
+    }
+
+    /// The numbers of this moment.
+    #[must_use]
+    pub fn encode(&self, format: MetricsFormat) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self.clone()));
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = match format {
+            MetricsFormat::OpenMetrics => text::encode(&mut out, &registry),
+            MetricsFormat::Prometheus => prometheus_text::encode(&mut out, &registry),
+        };
+        out
+    }
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "The version of rpcache that tells this";
+        encoder
+            .encode_descriptor("rpcache_build", help, None, MetricType::Info)?
+            .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
+        FAMILIES
+            .iter()
+            .try_for_each(|family| self.encode_family(family, &mut encoder))
+    }
+}
+
+impl Metrics {
+    /// All samples of one family together; a family that nobody here has is left out.
+    fn encode_family(&self, family: &Family, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut samples = self.parts.iter().flat_map(|part| part.samples(family));
+        let Some(first) = samples.next() else {
+            return Ok(());
+        };
+        let unit = (family.kind == MetricType::Histogram).then_some(Unit::Seconds);
+        let Family {
+            name, help, kind, ..
+        } = *family;
+        let mut encoder = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
+        std::iter::once(first)
+            .chain(samples)
+            .try_for_each(|(labels, value)| encode_sample(kind, &labels, &value, &mut encoder))
+    }
+}
+
+type Labels = Vec<(&'static str, &'static str)>;
+
+impl Part {
+    fn samples<'a>(&'a self, family: &Family) -> Vec<(Labels, Value<'a>)> {
+        let samples = match (&family.of, &self.of) {
+            (Of::Both(samples), _) => samples(self),
+            (Of::Client(samples), Role::Client(calls)) => samples(calls),
+            (Of::Worker(samples), Role::Worker { activity, slots }) => {
+                samples(activity, u64::from(*slots))
+            }
+            (Of::Client(_) | Of::Worker(_), _) => Vec::new(),
+        };
+        let role = match (&family.of, &self.of) {
+            (Of::Both(_), Role::Client(_)) => Some(("role", "client")),
+            (Of::Both(_), Role::Worker { .. }) => Some(("role", "worker")),
+            _ => None,
+        };
+        let labels = |own| {
+            let labels = [Some(("procedure", self.procedure)), role, own];
+            labels.into_iter().flatten().collect()
+        };
+        samples
+            .into_iter()
+            .map(|sample| (labels(sample.label), sample.value))
+            .collect()
+    }
+}
+
+fn encode_sample(
+    kind: MetricType,
+    labels: &Labels,
+    value: &Value<'_>,
+    encoder: &mut MetricEncoder<'_>,
+) -> fmt::Result {
+    let mut encoder = encoder.encode_family(labels)?;
+    match value {
+        Value::Number(number) if kind == MetricType::Counter => {
+            encoder.encode_counter::<NoLabelSet, _, f64>(number, None)
+        }
+        Value::Number(number) => encoder.encode_gauge(number),
+        Value::Durations(durations) => {
+            let bounds = BOUNDS.map(|nanos| Duration::from_nanos(nanos).as_secs_f64());
+            let bounds = bounds.into_iter().chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(durations.buckets()).collect();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            let sum = durations.sum().as_secs_f64();
+            encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        }
+    }
+}

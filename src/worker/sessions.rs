@@ -1,0 +1,108 @@
+//! One session with the broker after another, until it is time to stop; what is worth a line of that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::session::{Ended, Session};
+use super::{Desk, Stopped, WorkerOptions};
+use crate::broker;
+use crate::counts::State;
+use crate::error::Error;
+use crate::procedure::Procedure;
+
+/// A session that ends sooner was none: the next attempt waits longer.
+const LIVED: Duration = Duration::from_secs(1);
+
+impl Stopped {
+    /// Stopped while there is no session: what is computed is answered by another worker.
+    fn without(tasks: &JoinSet<()>) -> Self {
+        info!("stopping while there is no connection");
+        if tasks.is_empty() {
+            Self::Clean
+        } else {
+            Self::Abandoned
+        }
+    }
+}
+
+impl<P: Procedure> Desk<P> {
+    /// One session with the broker after another.
+    pub(super) async fn serve_sessions(
+        self: &Arc<Self>,
+        options: &WorkerOptions,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Stopped, Error> {
+        let (queue, prefetch) = (&self.queue, options.prefetch_or_default());
+        let broker = &self.vitals.broker;
+        let mut tasks = JoinSet::new();
+        let mut stop = std::pin::pin!(stop);
+        let mut attempt = 0;
+        let mut otherwise = None;
+        let mut ever_served = false;
+        loop {
+            let opened = tokio::select! {
+                opened = Session::open(&options.amqp, queue, options.declare, prefetch) => opened,
+                () = &mut stop => return Ok(Stopped::without(&tasks)),
+            };
+            match opened {
+                Ok(session) => {
+                    if let Some(reason) = &session.declared_otherwise
+                        && otherwise.as_ref() != Some(reason)
+                    {
+                        warn!("using {queue} as it is, though it is declared otherwise: {reason}");
+                        otherwise = Some(reason.clone());
+                    }
+                    self.tell_that_it_serves(options, prefetch);
+                    ever_served = true;
+                    let opened = Instant::now();
+                    match session
+                        .serve(self, &mut tasks, &mut stop, options.grace)
+                        .await
+                    {
+                        Ended::Stopped(stopped) => return Ok(stopped),
+                        Ended::Lost(reason) => {
+                            warn!("lost RabbitMQ at {}: {reason}; reconnecting", options.amqp);
+                            broker.lost(broker::unreachable(&options.amqp, &reason));
+                        }
+                    }
+                    attempt = if opened.elapsed() < LIVED {
+                        attempt + 1
+                    } else {
+                        0
+                    };
+                }
+                Err(error @ Error::Refused { .. }) if !ever_served => return Err(error),
+                Err(error) => {
+                    let down = State::Down(error.clone());
+                    if broker.down(error.clone()) != down {
+                        warn!("{error}; trying again until it works");
+                    }
+                    attempt += 1;
+                }
+            }
+            tokio::select! {
+                () = sleep(broker::redial_pause(attempt)) => {}
+                () = &mut stop => return Ok(Stopped::without(&tasks)),
+            }
+        }
+    }
+
+    fn tell_that_it_serves(&self, options: &WorkerOptions, prefetch: u16) {
+        let back = match self.vitals.broker.up() {
+            State::Down(_) => "RabbitMQ is back: ",
+            State::Connecting | State::Up => "",
+        };
+        info!(
+            "{back}serving {} from {} at {}, {} at once, prefetch {prefetch}, cache at {}",
+            P::NAME,
+            self.queue,
+            options.amqp,
+            options.concurrency,
+            options.cache.url,
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! `--metrics-addr`: whether a worker is ready, and an endpoint that holds.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::support::http::{self, METRICS, Page, address_of, get, scraped, series};
+use crate::support::ports::ClosedPort;
+use crate::support::redis::Redis;
+use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Waits until it is so ready, and says so.
+async fn is_told(address: SocketAddr, status: u16, words: &str) -> Page {
+    let mut page = None;
+    wait::wait_until(&format!("readiness is {status} {words:?}"), async || {
+        let told = get(address, "/readyz").await;
+        let is_so = told.status == status && told.body.contains(words);
+        page = Some(told);
+        is_so
+    })
+    .await;
+    page.unwrap()
+}
+
+#[tokio::test]
+async fn readiness_follows_the_broker() {
+    let setup = Setup::new().await;
+    let closed = ClosedPort::reserve();
+    let url = setup.vhost.url_by(closed.port());
+    let program = setup.rpcache(&[&["worker"], &METRICS[..]].concat());
+    let worker = program.env("AMQP_URL", &url).start();
+    // It listens before any server is reached.
+    let address = address_of(&worker).await;
+    is_told(address, 503, &closed.port().to_string()).await;
+    assert_eq!(get(address, "/healthz").await.status, 200);
+    let up = "rpcache_broker_up{procedure=\"fib\",role=\"worker\"}";
+    assert!(get(address, "/metrics").await.number(up) < 0.5);
+
+    let way = closed.forward_to(setup.vhost.port());
+    assert_eq!(is_told(address, 200, "").await.body, "ready\n");
+    for _ in 0..2 {
+        way.close();
+        let told = is_told(address, 503, "closed").await;
+        assert!(told.body.contains(&way.port().to_string()), "{told:#?}");
+        assert!(!told.body.contains("guest:guest"), "{told:#?}");
+        way.open();
+        is_told(address, 200, "ready").await;
+    }
+    let page = get(address, "/metrics").await;
+    let reconnects = "rpcache_broker_reconnects_total{procedure=\"fib\",role=\"worker\"}";
+    assert!(
+        page.number(up) > 0.5 && page.number(reconnects) > 1.5,
+        "{page:#?}"
+    );
+    assert_eq!(worker.terminate().await.code, Some(0));
+}
+
+#[tokio::test]
+async fn without_redis_it_is_ready_and_says_what_is_amiss() {
+    let setup = Setup::new().await;
+    let redis = Redis::start_with(&["--requirepass", "s3cret"]);
+    let program = setup.rpcache(&[&["worker"], &METRICS[..]].concat());
+    let program = program.env("REDIS_URL", &redis.url_with(":s3cret@"));
+    let worker = setup.serving(program).await;
+    let address = address_of(&worker).await;
+    assert_eq!(is_told(address, 200, "").await.body, "ready\n");
+
+    redis.freeze();
+    let mut caller = setup.caller().await;
+    wait::wait_until("its breaker trips", async || {
+        caller.is_served().await;
+        let late = series("rpcache_redis_losses_total", "cause=\"late\"");
+        get(address, "/metrics").await.number(&late) > 0.5
+    })
+    .await;
+    is_told(address, 200, "degraded").await;
+    redis.thaw();
+    wait::wait_until("it is back", async || {
+        get(address, "/readyz").await.body == "ready\n"
+    })
+    .await;
+
+    drop(redis);
+    let told = is_told(address, 200, "degraded").await;
+    assert!(told.body.contains("redis://"), "{told:#?}");
+    assert!(!told.body.contains("s3cret"), "{told:#?}");
+    caller.is_served().await;
+    let page = get(address, "/metrics").await;
+    let up = "rpcache_redis_up{procedure=\"fib\",role=\"worker\"}";
+    let unanswered = series("rpcache_cache_lookups_total", "result=\"unanswered\"");
+    assert!(
+        page.number(up) < 0.5 && page.number(&unanswered) > 0.5,
+        "{page:#?}"
+    );
+}
+
+#[tokio::test]
+async fn worker_that_stops_is_not_ready_and_takes_the_endpoint_along() {
+    let setup = Setup::new().await;
+    let (worker, address) = scraped(&setup, &ONE_AT_A_TIME).await;
+    let caller = setup.caller().await;
+    caller
+        .send(SLOW.to_string().as_bytes(), caller.properties())
+        .await;
+    setup.all_taken().await;
+    worker.signal("TERM");
+    is_told(address, 503, "stopping").await;
+    assert_eq!(get(address, "/healthz").await.status, 200);
+    let finished = worker.finish().await;
+    assert_eq!(finished.code, Some(0), "{finished:#?}");
+    assert!(finished.stderr.contains("is answered"), "{finished:#?}");
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn address_in_use_is_told() {
+    let setup = Setup::new().await;
+    let (_worker, address) = scraped(&setup, &[]).await;
+    let address = address.to_string();
+    let options = ["worker", "--metrics-addr", &address, "--log-format", "text"];
+    let second = setup.rpcache(&options).run().await;
+    second.refuses(3, &address);
+    second.has_one_clear_line("--metrics-addr");
+    assert_eq!(setup.consumers("rpc_queue").await, 1);
+    let wrong = setup
+        .rpcache(&["worker", "--metrics-addr", "9464"])
+        .run()
+        .await;
+    wrong.refuses(2, "127.0.0.1:9464");
+}
+
+#[tokio::test]
+async fn other_pages_methods_and_heads_are_refused() {
+    let setup = Setup::new().await;
+    let (_worker, address) = scraped(&setup, &[]).await;
+    let asked = async |method, path, headers: &str| {
+        let asked = http::request(address, method, path, headers);
+        wait::soon("an answer", asked).await.unwrap()
+    };
+    assert_eq!(asked("GET", "/", "").await.status, 404);
+    assert_eq!(asked("GET", "/metrics/fib:30", "").await.status, 404);
+    let refused = asked("POST", "/metrics", "content-length: 0\r\n").await;
+    assert_eq!(refused.status, 405);
+    assert!(refused.head.contains("allow: get, head"), "{refused:#?}");
+    let head = asked("HEAD", "/readyz", "").await;
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    let large = format!("x: {}\r\n", "y".repeat(100_000));
+    assert!(matches!(
+        http::request(address, "GET", "/metrics", &large).await,
+        Err(_) | Ok(Page { status: 431, .. })
+    ));
+    let openmetrics = asked(
+        "GET",
+        "/metrics",
+        "accept: application/openmetrics-text;version=1.0.0\r\n",
+    )
+    .await;
+    assert!(
+        openmetrics.head.contains("application/openmetrics-text"),
+        "{openmetrics:#?}"
+    );
+    assert!(openmetrics.body.ends_with("# EOF\n"), "{openmetrics:#?}");
+}
+
+/// Whoever connects and says nothing is shown out; meanwhile the worker works.
+#[tokio::test]
+async fn silent_peers_keep_nobody_out_for_long() {
+    let setup = Setup::new().await;
+    let (_worker, address) = scraped(&setup, &[]).await;
+    let mut silent = Vec::new();
+    for n in 0..20 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Some have begun to speak.
+        if n % 2 == 0 {
+            stream
+                .write_all(b"GET /metrics HTTP/1.1\r\nx: ")
+                .await
+                .unwrap();
+        }
+        silent.push(stream);
+    }
+    setup.caller().await.is_served().await;
+    assert_eq!(get(address, "/healthz").await.status, 200);
+    let mut first = silent.swap_remove(0);
+    let mut rest = Vec::new();
+    let shown_out = first.read_to_end(&mut rest);
+    let shown_out = tokio::time::timeout(Duration::from_secs(1), shown_out).await;
+    assert!(shown_out.is_ok(), "it was held on to");
+}

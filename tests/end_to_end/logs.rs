@@ -1,0 +1,225 @@
+//! The log: a line for what happens, in a form that suits its reader, and never a password.
+
+use serde_json::Value;
+
+use crate::support::http::{self, address_of};
+use crate::support::ports::ClosedPort;
+use crate::support::process::Finished;
+use crate::support::redis::Redis;
+use crate::support::{DEAR, Setup, wait};
+
+/// Of Redis, and of the broker.
+const SECRETS: [&str; 2] = ["s3cretredis", "s3cretbroker"];
+
+/// Every line as JSON.
+fn parsed(finished: &Finished) -> Vec<Value> {
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+    finished.stderr.lines().map(parse).collect()
+}
+
+/// Those that say this.
+fn saying<'a>(lines: &'a [Value], words: &str) -> Vec<&'a Value> {
+    let says = |line: &&Value| {
+        line["message"]
+            .as_str()
+            .is_some_and(|text| text.contains(words))
+    };
+    lines.iter().filter(says).collect()
+}
+
+/// Neither as it is nor as the bytes that a library may print.
+fn assert_no_secret(finished: &Finished, secrets: &[&str]) {
+    for secret in secrets {
+        let bytes: Vec<_> = secret.bytes().map(|byte| byte.to_string()).collect();
+        for shown in [(*secret).to_owned(), bytes.join(", ")] {
+            assert!(!finished.stderr.contains(&shown), "{shown}: {finished:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn worker_without_a_terminal_logs_its_life_as_json_and_no_password() {
+    let setup = Setup::new().await;
+    let redis = Redis::start_with(&["--requirepass", SECRETS[0]]);
+    let way = ClosedPort::reserve().forward_to(setup.vhost.port());
+    let program = setup
+        .rpcache(&["worker", "--metrics-addr", "127.0.0.1:0"])
+        .env("AMQP_URL", &setup.vhost.url_by(way.port()))
+        .env("REDIS_URL", &redis.url_with(&format!(":{}@", SECRETS[0])));
+    let worker = setup.serving(program).await;
+    let address = address_of(&worker).await;
+    way.close();
+    worker.says("lost RabbitMQ").await;
+    way.open();
+    worker.says("RabbitMQ is back").await;
+    drop(redis);
+    worker.says("calls go on without the cache").await;
+    assert_eq!(http::get(address, "/readyz").await.status, 200);
+    let finished = worker.terminate().await;
+    assert_eq!(finished.code, Some(0), "{finished:#?}");
+
+    let lines = parsed(&finished);
+    for line in &lines {
+        for field in ["timestamp", "level", "message", "target"] {
+            assert!(line[field].is_string(), "{line}");
+        }
+    }
+    for (words, level, times) in [
+        ("metrics at http://127.0.0.1:", "INFO", 1),
+        (
+            "serving fib from rpc_queue at amqp://guest@127.0.0.1:",
+            "INFO",
+            2,
+        ),
+        ("lost RabbitMQ at amqp://guest@127.0.0.1:", "WARN", 1),
+        ("RabbitMQ is back: serving", "INFO", 1),
+        ("calls go on without the cache", "WARN", 1),
+        ("stopping", "INFO", 1),
+        ("stopped: everything that was taken is answered", "INFO", 1),
+    ] {
+        let found = saying(&lines, words);
+        assert_eq!(found.len(), times, "{words}: {lines:#?}");
+        assert!(
+            found.iter().all(|line| line["level"] == level),
+            "{lines:#?}"
+        );
+    }
+    assert!(lines.len() < 12, "one line each: {lines:#?}");
+    assert_no_secret(&finished, &SECRETS[..1]);
+    assert!(!finished.stderr.contains("guest:guest"), "{finished:#?}");
+}
+
+/// Also where everything is asked for, of lapin too.
+#[tokio::test]
+async fn no_level_shows_a_password() {
+    let setup = Setup::new().await;
+    // A right one, which is sent, and a wrong one.
+    for url in [
+        setup.vhost.url_of("worker"),
+        setup.vhost.url_with("guest", SECRETS[1]),
+    ] {
+        let everything = "trace,lapin=trace";
+        let call = setup.rpcache(&["call", "30", "--log-format", "json"]);
+        let call = call
+            .env("AMQP_URL", &url)
+            .env("RUST_LOG", everything)
+            .run()
+            .await;
+        assert!(
+            saying(&parsed(&call), "create channel").len() + usize::from(call.code == Some(3)) > 0
+        );
+        // The first one's password is its name, which may be shown: as bytes it is sent only.
+        let sent = [0]
+            .into_iter()
+            .chain("worker".bytes())
+            .chain([0])
+            .chain("worker".bytes());
+        let sent: Vec<_> = sent.map(|byte: u8| byte.to_string()).collect();
+        assert!(!call.stderr.contains(&sent.join(", ")), "{call:#?}");
+        assert_no_secret(&call, &SECRETS);
+    }
+}
+
+#[tokio::test]
+async fn what_ends_a_worker_is_told_in_the_form_of_its_log() {
+    let setup = Setup::new().await;
+    let url = setup.vhost.url_with("guest", SECRETS[1]);
+    let refused = async |options: &[&str]| {
+        let program = setup.rpcache(&[&["worker"], options].concat());
+        let finished = program.env("AMQP_URL", &url).run().await;
+        assert_eq!(finished.code, Some(3), "{finished:#?}");
+        assert_no_secret(&finished, &SECRETS);
+        finished
+    };
+    let lines = parsed(&refused(&[]).await);
+    assert_eq!(saying(&lines, "refuses")[0]["level"], "ERROR", "{lines:#?}");
+    let text = refused(&["--log-format", "text"]).await;
+    let last = text.stderr.lines().last().unwrap();
+    assert!(last.starts_with("rpcache: amqp://guest@"), "{text:#?}");
+}
+
+#[tokio::test]
+async fn other_commands_log_text_unless_asked() {
+    let setup = Setup::new().await;
+    let closed = ClosedPort::reserve();
+    let redis = format!("redis://127.0.0.1:{}", closed.port());
+    let _worker = setup.worker(&[]).await;
+    let call = async |options: &[&str]| {
+        let program = setup.rpcache(&[&["call", "30"], options].concat());
+        let finished = program.env("REDIS_URL", &redis).run().await;
+        assert_eq!(
+            (finished.code, finished.stdout.as_str()),
+            (Some(0), "832040\n")
+        );
+        finished
+    };
+    let text = call(&[]).await;
+    text.has_one_clear_line(" WARN cannot reach redis://");
+    let lines = parsed(&call(&["--log-format", "json"]).await);
+    assert_eq!(saying(&lines, "without the cache").len(), 1, "{lines:#?}");
+    let wrong = setup
+        .rpcache(&["call", "30"])
+        .env("RUST_LOG", "rpcache=loud")
+        .run()
+        .await;
+    assert_eq!((wrong.code, wrong.stdout.as_str()), (Some(0), "832040\n"));
+    wrong.has_one_clear_line("RUST_LOG");
+}
+
+#[tokio::test]
+async fn each_call_is_a_line_at_debug_in_client_and_worker() {
+    let setup = Setup::new().await;
+    let worker = setup.serving(setup.rpcache(&["worker", "-v"])).await;
+    let dear = DEAR.to_string();
+    let call = setup
+        .call(&["30", &dear, "-v", "--log-format", "json"])
+        .await;
+    let again = setup.call(&["30", "-v"]).await;
+    again.has_one_clear_line("DEBUG answered key=fib:30 source=\"cache\" elapsed_ms=");
+    let too_large = setup.call(&["1000001", "-v"]).await;
+    assert!(
+        too_large
+            .stderr
+            .contains("DEBUG not answered key=fib:1000001 error=\"too-large\"")
+    );
+    let mut caller = setup.caller().await;
+    caller.ask("\u{1b}[2J").await.fails_as("bad-argument");
+
+    let told = |lines: &[Value]| {
+        let calls = saying(lines, "answered")
+            .into_iter()
+            .filter(|line| line["level"] == "DEBUG");
+        let mut calls: Vec<_> = calls.cloned().collect();
+        calls.sort_by_key(|line| line["key"].as_str().unwrap().len());
+        for call in &calls {
+            assert!(call["elapsed_ms"].as_f64().unwrap() >= 0.0, "{call}");
+        }
+        let told = |call: &Value| {
+            let what = call["source"].as_str().or(call["error"].as_str()).unwrap();
+            format!("{} {what}", call["key"].as_str().unwrap())
+        };
+        calls.iter().map(told).collect::<Vec<_>>()
+    };
+    let computed = [
+        String::from("fib:30 computed"),
+        format!("fib:{dear} computed"),
+    ];
+    assert_eq!(told(&parsed(&call)), computed);
+    wait::wait_until("the worker has told", async || {
+        worker.stderr().contains("none")
+    })
+    .await;
+    let served = told(&parsed(&setup.assert_settled(worker).await));
+    let refused = [
+        "none bad-argument".to_owned(),
+        "fib:1000001 too-large".to_owned(),
+    ];
+    for line in computed.iter().chain(&refused) {
+        assert_eq!(
+            served.iter().filter(|told| told == &line).count(),
+            1,
+            "{served:?}"
+        );
+    }
+    assert_eq!(served.len(), 4, "{served:?}");
+}
