@@ -314,6 +314,11 @@ impl Worker {
             .declare(QUEUE, declared)
             .await
             .expect("the queue is new or as declared");
+        Self::consuming(broker).await
+    }
+
+    /// One that takes the queue as it is.
+    pub(crate) async fn consuming(broker: Broker) -> Self {
         let requests = broker.consume(QUEUE, false).await;
         Self {
             broker,

@@ -50,6 +50,14 @@ impl Vhost {
         format!("amqp://guest:guest@127.0.0.1:{port}/{}", self.name)
     }
 
+    /// One that somebody else has made by now.
+    pub(crate) fn made(name: &str) -> Self {
+        Self {
+            port: broker_port(),
+            name: name.to_owned(),
+        }
+    }
+
     /// The URL of one of [`USERS`]; the password is the name.
     pub(crate) fn url_of(&self, user: &str) -> String {
         self.url_with(user, user)
@@ -68,10 +76,15 @@ fn vhost(number: usize) -> String {
 }
 
 fn broker_port() -> u16 {
+    broker().amqp
+}
+
+/// The broker that all tests share.
+pub(crate) fn broker() -> &'static Node {
     // A failure is kept too: it would only repeat itself, slowly, in every test.
     static BROKER: OnceLock<Result<Node, String>> = OnceLock::new();
     match BROKER.get_or_init(|| Node::start(VHOSTS)) {
-        Ok(node) => node.amqp,
+        Ok(node) => node,
         Err(reason) => panic!("no RabbitMQ for the tests: {reason}"),
     }
 }

@@ -50,6 +50,10 @@ impl Redis {
         Ok(Self { port, server })
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn url(&self) -> String {
         self.url_with("")
     }
@@ -74,7 +78,25 @@ impl Redis {
         self.send(credentials, &command).await
     }
 
+    /// Why Redis does not do this for that user.
+    pub(crate) async fn refusal(&self, credentials: &str, command: &[&str]) -> String {
+        let command = redis::cmd(command[0]).arg(&command[1..]).to_owned();
+        let refused = self
+            .try_to_send::<redis::Value>(credentials, &command)
+            .await;
+        refused.expect_err("it is refused").to_string()
+    }
+
     async fn send<T: FromRedisValue>(&self, credentials: &str, command: &Cmd) -> T {
+        let sent = self.try_to_send(credentials, command).await;
+        sent.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    async fn try_to_send<T: FromRedisValue>(
+        &self,
+        credentials: &str,
+        command: &Cmd,
+    ) -> redis::RedisResult<T> {
         let address: ConnectionInfo = self
             .url_with(credentials)
             .into_connection_info()
@@ -85,7 +107,6 @@ impl Redis {
             command.query_async(&mut connection).await
         })
         .await
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
     pub(crate) async fn get(&self, key: &str) -> Option<String> {

@@ -1,0 +1,234 @@
+//! `scripts/provision`: its users can do what workers and clients do, and nothing else.
+
+use crate::support::amqp::{Broker, Caller, Declared, QUEUE, Worker};
+use crate::support::process::{Finished, Program};
+use crate::support::rabbitmq::{Vhost, broker, find, node_name};
+use crate::support::redis::Redis;
+use crate::support::wait::wait_until;
+use crate::support::{DEAR, fibonacci, lifetime};
+use lapin::options::BasicConsumeOptions;
+use std::path::PathBuf;
+
+/// A vhost of the shared broker and a Redis, both made ready by the script.
+struct Provisioned {
+    name: &'static str,
+    vhost: Vhost,
+    redis: Redis,
+    passwords: PathBuf,
+}
+
+/// What the script prints, given to those who take it, as its first lines say.
+const APPLY: &str = r#"
+    scripts/provision rabbitmq "$PASSWORDS" --name "$NAME" >"$PASSWORDS.json" &&
+    "$RABBITMQCTL" import_definitions "$PASSWORDS.json" >&2 &&
+    scripts/provision redis "$PASSWORDS" --name "$NAME" >"$PASSWORDS.acl" &&
+    redis-cli -p "$REDIS_PORT" <"$PASSWORDS.acl""#;
+
+impl Provisioned {
+    async fn new(name: &'static str) -> Self {
+        let this = Self {
+            name,
+            vhost: Vhost::made(name),
+            redis: Redis::start(),
+            passwords: lifetime::folder("provision").join("passwords"),
+        };
+        this.apply().await.answers("OK\nOK\n");
+        this
+    }
+
+    async fn apply(&self) -> Finished {
+        let rabbitmqctl = find("lib/rabbitmq/bin/rabbitmqctl", "sbin/rabbitmqctl").unwrap();
+        let (node, path) = (broker(), |path: &PathBuf| path.display().to_string());
+        let applied = Program::shell(APPLY)
+            .env("PASSWORDS", &path(&self.passwords))
+            .env("NAME", self.name)
+            .env("REDIS_PORT", &self.redis.port().to_string())
+            .env("RABBITMQCTL", &path(&rabbitmqctl))
+            .env("ERL_EPMD_PORT", &node.epmd.to_string())
+            // Its cookie is there.
+            .env("HOME", &path(&node.folder))
+            .env("RABBITMQ_NODENAME", &node_name())
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
+        applied.run().await
+    }
+
+    fn password_of(&self, role: &str) -> String {
+        let password = std::fs::read_to_string(self.passwords.join(role)).unwrap();
+        password.trim_end().to_owned()
+    }
+
+    fn amqp_url(&self, role: &str) -> String {
+        let user = format!("{}-{role}", self.name);
+        self.vhost.url_with(&user, &self.password_of(role))
+    }
+
+    fn redis_credentials(&self, role: &str) -> String {
+        format!("{}-{role}:{}@", self.name, self.password_of(role))
+    }
+
+    /// `rpcache` as this user.
+    fn rpcache(&self, role: &str, arguments: &[&str]) -> Program {
+        let redis_url = self.redis.url_with(&self.redis_credentials(role));
+        Program::rpcache(arguments)
+            .env("AMQP_URL", &self.amqp_url(role))
+            .env("REDIS_URL", &redis_url)
+    }
+
+    async fn look_at(&self, queue: &str) -> Option<(u32, u32)> {
+        let broker = Broker::connect(&self.amqp_url("worker")).await;
+        broker.look_at(queue).await
+    }
+}
+
+/// The main path: workers and clients of every kind do all that they do.
+#[tokio::test]
+async fn provisioned_users_do_what_workers_and_clients_do() {
+    let setup = Provisioned::new("provisioned").await;
+    let worker = setup.rpcache("worker", &["worker"]).start();
+    worker.says("serving fib").await;
+    let client = |arguments: &[&str]| setup.rpcache("client", arguments).run();
+
+    for n in [30, DEAR] {
+        let answer = format!("{}\n", fibonacci(n));
+        client(&["call", &n.to_string()]).await.answers(&answer);
+        assert_eq!(
+            setup.redis.get(&format!("fib:{n}")).await.as_deref(),
+            Some(answer.trim_end())
+        );
+    }
+    // Long-lived, with a callback queue, and with a local tier that hears of removals.
+    let lines: Vec<String> = (0..50)
+        .map(|n| format!("{n}\t{}\n", fibonacci(n)))
+        .collect();
+    let many = ["call", "0..49", "--local-cache", "1MB"];
+    client(&many).await.answers(&lines.concat());
+    let bench = client(&["bench", "--json", "--calls", "500", "--no-cache"]).await;
+    assert_eq!(bench.code, Some(0), "{bench:#?}");
+
+    // A foreign worker's answer is stored by the client.
+    let ended = worker.terminate().await;
+    assert_eq!(ended.code, Some(0), "{ended:#?}");
+    for complaint in ["WARN", "declared otherwise", "refuse"] {
+        assert!(!ended.stderr.contains(complaint), "{ended:#?}");
+    }
+    let broker = Broker::connect(&setup.amqp_url("worker")).await;
+    let mut foreign = Worker::consuming(broker).await;
+    let call = setup.rpcache("client", &["call", "77"]).start();
+    let request = foreign.take_argument("77").await;
+    foreign.reply(&request, &fibonacci(77)).await;
+    call.finish().await.answers(&format!("{}\n", fibonacci(77)));
+    assert_eq!(setup.redis.get("fib:77").await, Some(fibonacci(77)));
+
+    let refused: Vec<redis::Value> = setup.redis.run(&["ACL", "LOG"]).await;
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// What nobody takes in time is answered, which needs the policies.
+#[tokio::test]
+async fn provisioned_policies_give_up_what_is_too_late() {
+    let setup = Provisioned::new("provisioned-policies").await;
+    let mut caller = Caller::direct(&setup.amqp_url("client")).await;
+    let properties = caller.properties().with_expiration("1".into());
+    caller.send(b"30", properties).await;
+    wait_until("it is dead", async || {
+        setup
+            .look_at("rpc_queue.dead")
+            .await
+            .is_some_and(|(dead, _)| dead == 1)
+    })
+    .await;
+    let _worker = setup.rpcache("worker", &["worker"]).start();
+    caller.next_reply().await.fails_as("expired");
+}
+
+#[tokio::test]
+async fn provisioned_users_do_nothing_else() {
+    let setup = Provisioned::new("provisioned-least").await;
+    for role in ["worker", "client"] {
+        let broker = Broker::connect(&setup.amqp_url(role)).await;
+        let declared = broker.declare("rpc_queue.mine", Declared::DurableQuorum);
+        assert!(declared.await.is_err(), "{role}");
+    }
+    // Requests are read by workers alone.
+    let client = Broker::connect(&setup.amqp_url("client")).await;
+    let options = BasicConsumeOptions::default();
+    let consumed = client.channel.basic_consume(
+        QUEUE.into(),
+        "".into(),
+        options,
+        lapin::types::FieldTable::default(),
+    );
+    assert!(consumed.await.is_err());
+
+    setup.redis.set("fib:30", "832040").await;
+    setup.redis.set("other:30", "832040").await;
+    for (role, command) in [
+        ("client", &["DEL", "fib:30"][..]),
+        ("client", &["GET", "other:30"]),
+        ("client", &["SET", "rpcache:worker:0", "x"]),
+        ("client", &["PUBLISH", "rpcache:removed", "fib:*"]),
+        ("worker", &["GET", "other:30"]),
+        ("worker", &["FLUSHALL"]),
+        ("worker", &["KEYS", "*"]),
+        ("worker", &["CONFIG", "GET", "*"]),
+    ] {
+        let said = setup
+            .redis
+            .refusal(&setup.redis_credentials(role), command)
+            .await;
+        assert!(said.starts_with("NoPerm"), "{role} {command:?}: {said}");
+    }
+}
+
+/// It may be applied again, keeps the passwords, and prints none.
+#[tokio::test]
+async fn provisioning_again_changes_nothing_and_tells_no_password() {
+    let setup = Provisioned::new("provisioned-again").await;
+    let before = setup.password_of("worker");
+    let again = setup.apply().await;
+    again.answers("OK\nOK\n");
+    assert_eq!(setup.password_of("worker"), before);
+    let printed = |kind| std::fs::read_to_string(setup.passwords.with_extension(kind)).unwrap();
+    let printed = again.stderr + &printed("json") + &printed("acl");
+    for role in ["worker", "client"] {
+        assert!(!printed.contains(&setup.password_of(role)), "{printed}");
+    }
+    Broker::connect(&setup.amqp_url("worker")).await;
+}
+
+#[tokio::test]
+async fn provisioning_refuses_what_would_mean_something_else() {
+    for (arguments, reason) in [
+        ("", "rabbitmq or redis?"),
+        ("redis", "where are the passwords"),
+        ("redis passwords --namespace 'a b'", "letters, digits"),
+        ("rabbitmq passwords --name 'a\"b'", "letters, digits"),
+        ("rabbitmq passwords --procedure", "wants a name"),
+        ("rabbitmq passwords --user me", "what is --user?"),
+    ] {
+        let finished = Program::shell(&format!("scripts/provision {arguments}"))
+            .run()
+            .await;
+        assert_eq!(finished.code, Some(2), "{finished:#?}");
+        assert_eq!(finished.stdout, "");
+        assert!(finished.stderr.contains(reason), "{finished:#?}");
+    }
+}
+
+/// The same limits as where nobody needs rights.
+#[tokio::test]
+async fn provisioned_policies_are_those_of_compose() {
+    let folder = lifetime::folder("provision");
+    let line = format!("scripts/provision rabbitmq {}/p", folder.display());
+    let printed = Program::shell(&line).run().await;
+    let definitions = |text: &str| -> Vec<serde_json::Value> {
+        let all: serde_json::Value = serde_json::from_str(text).unwrap();
+        let policies = all["policies"].as_array().unwrap();
+        policies
+            .iter()
+            .map(|policy| policy["definition"].clone())
+            .collect()
+    };
+    let compose = std::fs::read_to_string("docker/rabbitmq/definitions.json").unwrap();
+    assert_eq!(definitions(&printed.stdout), definitions(&compose));
+}
