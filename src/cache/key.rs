@@ -194,6 +194,22 @@ mod tests {
         assert_eq!(Key::new(Some(&prod), "fib", "30").as_str(), "prod:fib:30");
     }
 
+    /// Other languages go by them.
+    #[test]
+    fn keys_are_those_of_the_protocol_s_vectors() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../docs/protocol.json")).unwrap();
+        let vectors = vectors["keys"].as_array().unwrap();
+        assert!(!vectors.is_empty());
+        for vector in vectors {
+            let text = |name: &str| vector[name].as_str();
+            let namespace = text("namespace").map(|namespace| namespace.parse().unwrap());
+            let (procedure, argument) = (text("procedure").unwrap(), text("argument").unwrap());
+            let key = Key::new(namespace.as_ref(), procedure, argument);
+            assert_eq!(Some(key.as_str()), text("key"), "{vector}");
+        }
+    }
+
     #[test]
     fn awkward_characters_are_escaped() {
         assert_eq!(

@@ -1,11 +1,9 @@
 //! The private RabbitMQ, and what can be done to it from inside.
 
-use std::process::{Command, Stdio};
-
 use tokio::task::block_in_place;
 
 use crate::support::process::signal;
-use crate::support::rabbitmq::{Node, find, node_name};
+use crate::support::rabbitmq::Node;
 
 /// The vhost of a run: the first of those that the node has.
 pub(crate) const VHOST: &str = "t0";
@@ -41,10 +39,9 @@ impl Broker {
         block_in_place(|| self.node.launch())
     }
 
-    /// Has the node evaluate an Erlang expression, which a short-lived node of ours sends it: much
-    /// quicker than rabbitmqctl. What it evaluates to, as text.
+    /// See [`Node::evaluate`].
     pub(crate) fn evaluate(&self, expression: &str) -> Result<String, String> {
-        block_in_place(|| evaluate(&self.node, expression))
+        block_in_place(|| self.node.evaluate(expression))
     }
 
     pub(crate) fn close_all_connections(&self) -> Result<(), String> {
@@ -103,38 +100,5 @@ impl Drop for Broker {
     fn drop(&mut self) {
         // One that no longer listens to us is left to the run's watchdog.
         let _ = self.kill();
-    }
-}
-
-/// The expression and what it evaluates to pass as text, lists of characters as they are.
-fn evaluate(node: &Node, expression: &str) -> Result<String, String> {
-    const SEND: &str = r#"
-        {ok, Tokens, _} = erl_scan:string(os:getenv("CHAOS_EXPRESSION")),
-        {ok, Expressions} = erl_parse:parse_exprs(Tokens),
-        Node = list_to_atom(os:getenv("CHAOS_NODE")),
-        case rpc:call(Node, erl_eval, exprs, [Expressions, []], 10000) of
-            {value, Value, _} ->
-                Text = try unicode:characters_to_binary(Value) catch _:_ -> error end,
-                if is_binary(Text) -> file:write(standard_io, Text); true -> io:format("~0p", [Value]) end,
-                halt(0);
-            Failure -> io:format("~0p", [Failure]), halt(1)
-        end."#;
-    let output = Command::new(find("lib/erlang/bin/erl", "bin/erl")?)
-        .args(["-noinput", "-hidden", "-boot", "no_dot_erlang", "-sname"])
-        .arg(format!("chaos{}@localhost", fastrand::u64(..)))
-        .args(["-eval", SEND])
-        .env("CHAOS_EXPRESSION", expression)
-        .env("CHAOS_NODE", node_name())
-        .env("HOME", &node.folder)
-        .env("ERL_EPMD_PORT", node.epmd.to_string())
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .map_err(|error| format!("erl: {error}"))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
-        Ok(text)
-    } else {
-        Err(format!("the broker does not evaluate {expression}: {text}"))
     }
 }

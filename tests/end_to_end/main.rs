@@ -30,6 +30,7 @@ mod local;
 mod logs;
 mod metrics;
 mod prometheus;
+mod protocol;
 mod provision;
 mod rights;
 mod servers_down;

@@ -2,13 +2,13 @@
 
 use super::{lifetime, ports};
 use serde_json::json;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// More than there are tests: a vhost is used once.
-const VHOSTS: usize = 260;
+/// Vhosts that are made together, some 0.1 s for each. A vhost is used once.
+const BATCH: usize = 16;
 
 /// Users of every vhost: name, and the patterns of what it may configure, write and read.
 const USERS: [(&str, [&str; 3]); 4] = [
@@ -27,12 +27,19 @@ pub(crate) struct Vhost {
 impl Vhost {
     /// The next unused vhost. Starts the broker when it is the first.
     pub(crate) fn unused() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        assert!(number < VHOSTS, "more tests than vhosts: raise VHOSTS");
+        static MADE_AND_USED: Mutex<(usize, usize)> = Mutex::new((BATCH, 0));
+        let port = broker_port();
+        // A test that fails in here has said why.
+        let mut numbers = MADE_AND_USED.lock().unwrap_or_else(PoisonError::into_inner);
+        let (made, used) = &mut *numbers;
+        if used == made {
+            broker().make_vhosts(*made..*made + BATCH);
+            *made += BATCH;
+        }
+        *used += 1;
         Self {
-            port: broker_port(),
-            name: vhost(number),
+            port,
+            name: vhost(*used - 1),
         }
     }
 
@@ -83,7 +90,7 @@ fn broker_port() -> u16 {
 pub(crate) fn broker() -> &'static Node {
     // A failure is kept too: it would only repeat itself, slowly, in every test.
     static BROKER: OnceLock<Result<Node, String>> = OnceLock::new();
-    match BROKER.get_or_init(|| Node::start(VHOSTS)) {
+    match BROKER.get_or_init(|| Node::start(BATCH)) {
         Ok(node) => node,
         Err(reason) => panic!("no RabbitMQ for the tests: {reason}"),
     }
@@ -162,26 +169,79 @@ impl Node {
     }
 }
 
+impl Node {
+    fn make_vhosts(&self, numbers: Range<usize>) {
+        let file = self
+            .folder
+            .join(format!("definitions-{}.json", numbers.start));
+        std::fs::write(&file, definitions(numbers).to_string()).expect("the run's folder is ours");
+        let expression = format!(
+            "{{ok, Json}} = file:read_file(\"{}\"), ok = rabbit_definitions:import_raw(Json).",
+            file.display()
+        );
+        self.evaluate(&expression)
+            .unwrap_or_else(|reason| panic!("no vhosts for the tests: {reason}"));
+    }
+
+    /// Has the node evaluate an Erlang expression, which a short-lived node of ours sends it: much
+    /// quicker than rabbitmqctl. What it evaluates to as text, lists of characters as they are.
+    pub(crate) fn evaluate(&self, expression: &str) -> Result<String, String> {
+        const SEND: &str = r#"
+            {ok, Tokens, _} = erl_scan:string(os:getenv("EXPRESSION")),
+            {ok, Expressions} = erl_parse:parse_exprs(Tokens),
+            Node = list_to_atom(os:getenv("NODE")),
+            case rpc:call(Node, erl_eval, exprs, [Expressions, []], 60000) of
+                {value, Value, _} ->
+                    Text = try unicode:characters_to_binary(Value) catch _:_ -> error end,
+                    if is_binary(Text) -> file:write(standard_io, Text); true -> io:format("~0p", [Value]) end,
+                    halt(0);
+                Failure -> io:format("~0p", [Failure]), halt(1)
+            end."#;
+        let output = Command::new(find("lib/erlang/bin/erl", "bin/erl")?)
+            .args(["-noinput", "-hidden", "-boot", "no_dot_erlang", "-sname"])
+            .arg(format!("asks{}@localhost", fastrand::u64(..)))
+            .args(["-eval", SEND])
+            .env("EXPRESSION", expression)
+            .env("NODE", node_name())
+            .env("HOME", &self.folder)
+            .env("ERL_EPMD_PORT", self.epmd.to_string())
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .map_err(|error| format!("erl: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            Ok(text)
+        } else {
+            Err(format!("the broker does not evaluate {expression}: {text}"))
+        }
+    }
+}
+
 pub(crate) fn node_name() -> String {
     format!("t{}@localhost", std::process::id())
 }
 
-fn write_configuration(folder: &Path, port: u16, vhosts: usize) {
-    let vhosts = || (0..vhosts).map(vhost);
+/// Users, and vhosts with these numbers in which they have their rights.
+fn definitions(numbers: Range<usize>) -> serde_json::Value {
+    let vhosts = || numbers.clone().map(vhost);
     let permissions = vhosts().flat_map(|vhost| {
         USERS.map(|(user, [configure, write, read])| {
             json!({"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read})
         })
     });
-    let definitions = json!({
+    json!({
         "users": USERS.map(|(name, _)| json!({"name": name, "password": name, "tags": ""})),
         "vhosts": vhosts().map(|name| json!({"name": name})).collect::<Vec<_>>(),
         "permissions": permissions.collect::<Vec<_>>(),
-    });
+    })
+}
+
+fn write_configuration(folder: &Path, port: u16, vhosts: usize) {
     let write = |name: &str, content: String| {
         std::fs::write(folder.join(name), content).expect("the run's folder is ours");
     };
-    write("definitions.json", definitions.to_string());
+    write("definitions.json", definitions(0..vhosts).to_string());
     write("enabled_plugins", "[].".into());
     write(
         "rabbitmq.conf",
