@@ -50,6 +50,21 @@ find_shellcheck() { find_first shellcheck; }
 # With its promtool; some packages have them apart.
 find_prometheus() { find_first promtool >/dev/null && find_first prometheus; }
 
+find_systemd_analyze() { find_first systemd-analyze; }
+find_mandoc() { find_first mandoc; }
+find_debootstrap() { find_first debootstrap /usr/sbin/debootstrap; }
+find_lintian() { find_first lintian; }
+find_shlibdeps() { find_first dpkg-shlibdeps; }
+
+# A Python that can make a folder of packages for itself; Debian has a part of that apart.
+find_venv() {
+  local python
+  for python in python3 /usr/bin/python3; do
+    "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 && echo "$python" && return
+  done
+  return 1
+}
+
 # package_of MANAGER NEED: what carries NEED there.
 package_of() {
   case $1:$2 in
@@ -68,11 +83,16 @@ package_of() {
     dnf:prometheus) echo golang-github-prometheus ;;
     *:prometheus) echo prometheus ;;
     dnf:shellcheck) echo ShellCheck ;;
-    *:shellcheck) echo shellcheck ;;
+    *:systemd_analyze) echo systemd ;;
+    apt-get:venv) echo python3-venv ;;
+    *:venv) echo python3 ;;
+    *:shlibdeps) echo dpkg-dev ;;
+    *:shellcheck | *:mandoc | *:debootstrap | *:lintian) echo "$2" ;;
   esac
 }
 
-# need LOG NEED...: redis, rabbitmq, pika, gmpy2, prometheus, shellcheck; installs those that are missing.
+# need LOG NEED...: redis, rabbitmq, pika, gmpy2, prometheus, shellcheck, whatever has a find_NEED above;
+# installs those that are missing.
 need() {
   local log=$1 need manager package packages=()
   shift

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::support::http::{self, METRICS, Page, address_of, get, scraped, series};
-use crate::support::ports::ClosedPort;
+use crate::support::ports::{ClosedPort, SilentPeer};
 use crate::support::redis::Redis;
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -128,6 +128,34 @@ async fn address_in_use_is_told() {
         .run()
         .await;
     wrong.refuses(2, "127.0.0.1:9464");
+}
+
+/// `rpcache health`, for images without curl.
+#[tokio::test]
+async fn health_is_told_by_exit_code() {
+    let setup = Setup::new().await;
+    let asked = async |address: &str| {
+        let program = setup.rpcache(&["health"]);
+        program.env("RPCACHE_METRICS_ADDR", address).run().await
+    };
+    let (worker, address) = scraped(&setup, &[]).await;
+    asked(&address.to_string()).await.answers("ready\n");
+    let everywhere = format!("0.0.0.0:{}", address.port());
+    asked(&everywhere).await.answers("ready\n");
+    worker.terminate().await;
+    let gone = asked(&address.to_string()).await;
+    gone.refuses(3, &address.to_string());
+
+    let closed = ClosedPort::reserve();
+    let url = setup.vhost.url_by(closed.port());
+    let program = setup.rpcache(&[&["worker"], &METRICS[..]].concat());
+    let worker = program.env("AMQP_URL", &url).start();
+    let address = address_of(&worker).await;
+    let told = asked(&address.to_string()).await;
+    told.refuses(1, "not ready");
+    let silent = SilentPeer::start();
+    let address = format!("127.0.0.1:{}", silent.port());
+    asked(&address).await.refuses(124, &address);
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ mod doctor;
 mod endpoint;
 mod examples;
 mod fleet;
+mod install;
 mod lease;
 mod local;
 mod logs;

@@ -4,6 +4,8 @@ mod bench;
 mod cache;
 mod call;
 mod doctor;
+mod health;
+mod install;
 mod worker;
 
 use std::time::Duration;
@@ -20,6 +22,8 @@ pub(crate) use self::cache::{
 };
 pub(crate) use self::call::{Call, Warm};
 pub(crate) use self::doctor::Doctor;
+pub(crate) use self::health::Health;
+pub(crate) use self::install::{Completions, Man, Shell};
 pub(crate) use self::worker::Worker;
 use crate::values::{Ttl, duration, size};
 
@@ -74,6 +78,11 @@ pub(crate) enum LogFormat {
 }
 
 impl Args {
+    /// What can be typed, as clap has it, whatever the environment says.
+    pub(crate) fn definition() -> clap::Command {
+        Self::command()
+    }
+
     pub(crate) fn parse_typed() -> clap::error::Result<Self> {
         let command = without_empty_variables(Self::command());
         Self::from_arg_matches(&command.try_get_matches()?)
@@ -107,6 +116,12 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Find out what is wrong between here and an answer, and what to do about it
     Doctor(Doctor),
+    /// Ask a worker whether it takes requests, for health checks
+    Health(Health),
+    /// Print what a shell needs to complete commands and options by Tab
+    Completions(Completions),
+    /// Print a page of the manual
+    Man(Man),
 }
 
 #[derive(Debug, Group)]

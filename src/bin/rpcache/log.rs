@@ -117,7 +117,7 @@ fn usual(command: &Command, verbose: u8) -> Targets {
             (LevelFilter::ERROR, LevelFilter::WARN)
         }
         // What they find out is said in their own words.
-        (0, Command::Cache(_) | Command::Doctor(_)) => (LevelFilter::ERROR, LevelFilter::ERROR),
+        (0, _) => (LevelFilter::ERROR, LevelFilter::ERROR),
         (1, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG),
         _ => (LevelFilter::TRACE, LevelFilter::TRACE),
     };

@@ -7,10 +7,13 @@ mod args;
 mod bench;
 mod cache;
 mod call;
+mod completions;
 mod doctor;
 mod endpoint;
+mod health;
 mod input;
 mod log;
+mod man;
 mod output;
 mod progress;
 mod values;
@@ -51,6 +54,11 @@ fn main() -> ExitCode {
         Command::Doctor(doctor) => {
             on_threads(&mut Builder::new_current_thread(), doctor::run(doctor))
         }
+        Command::Health(health) => {
+            on_threads(&mut Builder::new_current_thread(), health::run(health))
+        }
+        Command::Completions(completions) => completions::run(&completions),
+        Command::Man(man) => man::run(&man),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

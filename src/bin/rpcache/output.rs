@@ -153,9 +153,10 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         .unwrap_or_else(|| in_one_line(&error.to_string()));
     let subcommand = std::env::args().nth(1);
     let help = match subcommand.as_deref() {
-        Some(known @ ("worker" | "call" | "warm" | "cache" | "bench" | "doctor")) => {
-            format!("rpcache {known} --help")
-        }
+        Some(
+            known @ ("worker" | "call" | "warm" | "cache" | "bench" | "doctor" | "health"
+            | "completions" | "man"),
+        ) => format!("rpcache {known} --help"),
         _ => "rpcache --help".to_owned(),
     };
     Failure::new(2, format!("{message}; see {help}")).report()

@@ -1,0 +1,81 @@
+"""Checks the manifests: each object by the schema of Kubernetes or KEDA, in which what is unknown is wrong;
+and that what they say of each other is so, which no schema sees. Prints what is wrong, and counts.
+"""
+
+import pathlib
+import sys
+
+import kubernetes_validate
+import yaml
+from cloudcoil.models.keda import v1alpha1 as keda
+
+# The oldest and the newest Kubernetes that the manifests are for.
+VERSIONS = ["1.31", "1.37"]
+
+
+def wrong_by_schema(thing):
+    if thing["apiVersion"].startswith("keda.sh/"):
+        model = getattr(keda, thing["kind"])
+        known = model.model_validate(thing).model_dump(
+            mode="json", by_alias=True, exclude_unset=True
+        )
+        # The model leaves out what it does not know.
+        return None if known == thing else f"not all of it is known: {known}"
+    for version in VERSIONS:
+        kubernetes_validate.validate(thing, version, strict=True)
+    return None
+
+
+def wrong_by_reference(things):
+    by_name = {(thing["kind"], thing["metadata"]["name"]): thing for thing in things}
+    workers = by_name["Deployment", "rpcache-worker"]
+    pod = workers["spec"]["template"]
+    labels = pod["metadata"]["labels"].items()
+    container = pod["spec"]["containers"][0]
+    ports = {port["name"] for port in container["ports"]}
+    servers = by_name["Secret", "rpcache-servers"]
+
+    for kind in ["Deployment", "PodDisruptionBudget"]:
+        selector = by_name[kind, "rpcache-worker"]["spec"]["selector"]["matchLabels"]
+        if not selector.items() <= labels:
+            yield f"{kind} selects no worker"
+    for probe in ["livenessProbe", "readinessProbe"]:
+        if container[probe]["httpGet"]["port"] not in ports:
+            yield f"{probe} asks a port that is not there"
+    wanted = [
+        env["valueFrom"]["secretKeyRef"] for env in container["env"] if "valueFrom" in env
+    ]
+    wanted += by_name["TriggerAuthentication", "rpcache-queue"]["spec"]["secretTargetRef"]
+    for key in wanted:
+        if key["name"] != "rpcache-servers" or key["key"] not in servers["stringData"]:
+            yield f"the Secret has no {key}"
+    scaled = by_name["ScaledObject", "rpcache-worker"]["spec"]
+    if scaled["scaleTargetRef"]["name"] != workers["metadata"]["name"]:
+        yield "what is scaled is not there"
+    for trigger in scaled["triggers"]:
+        if ("TriggerAuthentication", trigger["authenticationRef"]["name"]) not in by_name:
+            yield "the trigger has no authentication"
+
+
+def main(folder):
+    failures = []
+    things = []
+    for path in sorted(pathlib.Path(folder).glob("*.yaml")):
+        for thing in yaml.safe_load_all(path.read_text()):
+            things.append(thing)
+            name = f"{path.name}: {thing['kind']} {thing['metadata']['name']}"
+            try:
+                failure = wrong_by_schema(thing)
+            except Exception as error:
+                failure = str(error)
+            if failure:
+                failures.append(f"{name}: {failure}")
+    if not failures:
+        failures += wrong_by_reference(things)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    print(f"{len(things)} objects, {len(failures)} failures")
+    return 1 if failures or not things else 0
+
+
+sys.exit(main(sys.argv[1]))
