@@ -25,7 +25,7 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 pub(crate) use self::claim::Claim;
 pub(crate) use self::key::{Key, ShortKey};
@@ -40,11 +40,12 @@ pub(crate) use self::starts::Start;
 
 use self::connection::{Connection, Unanswered};
 use self::lookups::{Found, Lookups};
-use crate::counts::CacheCounts;
+use crate::counts::{CacheCounts, State};
 use crate::error::quote;
 use crate::procedure::{Procedure, check};
 use crate::seldom::Seldom;
 use crate::server_url::RedisUrl;
+use crate::trace::{self, Operation};
 
 /// Where the cache is and how it is used.
 #[derive(Debug, Clone)]
@@ -220,6 +221,8 @@ impl Cache {
     /// for that.
     async fn budget_until(&self, deadline: Instant) -> Budget {
         if self.options.connect_first {
+            let connects = self.connection.state() == State::Connecting;
+            let _span = connects.then(|| trace::begin(trace::connect_to_redis));
             // Elapsed or not, what is left tells.
             let _ = tokio::time::timeout_at(deadline, self.connection.settled()).await;
         }
@@ -248,6 +251,11 @@ impl Cache {
         deadline: Instant,
     ) -> Lookup<P::Answer> {
         let mut budget = self.budget_until(deadline).await;
+        if trace::on() {
+            let span = trace::lookup(Operation::Get);
+            let lookup = self.lookup_within(&mut budget, key, procedure, argument);
+            return Box::pin(lookup.instrument(span)).await;
+        }
         self.lookup_within(&mut budget, key, procedure, argument)
             .await
     }
@@ -341,25 +349,26 @@ impl Cache {
         argument: &Arc<P::Argument>,
     ) -> Option<P::Answer> {
         let counts = &self.counts;
-        let (answer, counter) = match found {
-            Ok(None) => (None, &counts.misses),
+        let (answer, counter, result) = match found {
+            Ok(None) => (None, &counts.misses, "miss"),
             Ok(Some(text)) => match check(procedure, argument, text).await {
-                Ok(answer) => (Some(answer), &counts.hits),
+                Ok(answer) => (Some(answer), &counts.hits, "hit"),
                 Err(text) => {
                     self.poisoned(key, &quote(&text));
-                    (None, &counts.poisoned)
+                    (None, &counts.poisoned, "poisoned")
                 }
             },
             Err(Unanswered::Refused(error)) if error.code() == Some("WRONGTYPE") => {
                 self.poisoned(key, "a value that is no string");
-                (None, &counts.poisoned)
+                (None, &counts.poisoned, "poisoned")
             }
             Err(Unanswered::Refused(error)) => {
                 self.refused_lookup(&error);
-                (None, &counts.unanswered)
+                (None, &counts.unanswered, "unanswered")
             }
-            Err(Unanswered::Unavailable) => (None, &counts.unanswered),
+            Err(Unanswered::Unavailable) => (None, &counts.unanswered, "unanswered"),
         };
+        trace::record("rpcache.result", result);
         if look == Look::First {
             counter.count();
         }
@@ -397,8 +406,13 @@ impl Cache {
         if let Some(lease) = &vacancy.lease {
             lease.release_with(&mut commands);
         }
+        let operation = match &vacancy.lease {
+            Some(_) => Operation::Pipeline,
+            None => Operation::Set,
+        };
+        let filling = self.run_all(&commands, &mut vacancy.budget);
         let replies: Result<Vec<Result<redis::Value, RedisError>>, _> =
-            self.run_all(&commands, &mut vacancy.budget).await;
+            trace::within(|| trace::store(operation), filling).await;
         if let (Ok(_), Some(lease)) = (&replies, vacancy.lease) {
             lease.forget();
         }

@@ -2,13 +2,15 @@
 
 mod local;
 mod many;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 use uuid::Uuid;
 
 pub use self::local::LocalOptions;
@@ -17,13 +19,14 @@ use self::local::Local;
 use crate::cache::{Cache, CacheOptions, Key, Lookup, Vacancy};
 use crate::counts::Calls;
 use crate::error::{Error, ErrorCode, quote};
-use crate::message::{CacheUse, Source};
+use crate::message::{CacheUse, Reply, Source};
 use crate::procedure::{Procedure, check};
 use crate::queue::QueueName;
 use crate::requester::{Requester, RequesterOptions};
 use crate::seldom::Seldom;
 use crate::server_url::AmqpUrl;
 use crate::single_flight::{Callers, Deadline, Landed, SingleFlight};
+use crate::trace;
 
 /// A request whose reply was refused is published once more.
 const ATTEMPTS: u32 = 2;
@@ -144,6 +147,12 @@ enum Looked<A> {
     Miss(Option<Vacancy>),
 }
 
+impl<A> Looked<A> {
+    fn is_hit(&self) -> bool {
+        matches!(self, Self::Hit(_))
+    }
+}
+
 impl<A> From<Lookup<A>> for Looked<A> {
     fn from(lookup: Lookup<A>) -> Self {
         match lookup {
@@ -261,6 +270,18 @@ impl<P: Procedure> Client<P> {
         options: CallOptions,
     ) -> Result<Answered<P::Answer>, Error> {
         let call = Call::new(options);
+        if trace::on() {
+            let span = trace::call::<P>(&self.inner.cache.key::<P>(&argument));
+            return Box::pin(self.answer(argument, call).instrument(span)).await;
+        }
+        self.answer(argument, call).await
+    }
+
+    async fn answer(
+        &self,
+        argument: P::Argument,
+        call: Call,
+    ) -> Result<Answered<P::Answer>, Error> {
         // Look here, where there is a local tier.
         let key = match self.inner.look_here(&argument, call) {
             Ok(found) => {
@@ -349,8 +370,10 @@ impl<P: Procedure> Client<P> {
         };
         let landed = match shared {
             Some(flight) => {
-                let fly = |callers: Callers<_>| fly(callers.deadline);
                 let flights = &self.inner.flights;
+                let joins = trace::on() && flights.is_aloft(&flight);
+                let _span = joins.then(trace::join);
+                let fly = |callers: Callers<_>| fly(callers.deadline).in_current_span();
                 flights.join(flight, deadline, fly).await
             }
             None => Landed::Own(fly(Deadline::new(deadline)).await),
@@ -411,6 +434,27 @@ impl<P: Procedure> Inner<P> {
         flown
     }
 
+    /// Asks once.
+    async fn reply(
+        &self,
+        id: Uuid,
+        text: &str,
+        options: CallOptions,
+        deadline: &Deadline,
+    ) -> Result<Reply, Error> {
+        let asking = async {
+            let CallOptions { cache, wait, .. } = options;
+            let asked = self.requester.request(id, text, cache, wait, deadline);
+            let replied = asked.await;
+            match &replied {
+                Ok(reply) => trace::replied(reply.steps.as_deref()),
+                Err(error) => trace::failed(error.code()),
+            }
+            replied
+        };
+        trace::within(|| trace::request(&id.to_string()), asking).await
+    }
+
     /// Asks, checks what is answered, fills what the worker did not.
     async fn request(
         &self,
@@ -424,10 +468,7 @@ impl<P: Procedure> Inner<P> {
         let text = argument.to_string();
         let mut attempt = 1;
         loop {
-            let reply = self
-                .requester
-                .request(id, &text, options.cache, options.wait, deadline)
-                .await?;
+            let reply = self.reply(id, &text, options, deadline).await?;
             let body = reply.outcome.map_err(|failure| match failure.code {
                 ErrorCode::Overloaded => Error::Overloaded {
                     reason: failure.message,

@@ -60,6 +60,13 @@
 //! What happens is told by `tracing`: a line for each loss, recovery and refusal, at debug one for each
 //! call. [`Worker::health`] says whether a worker takes requests. With the feature `metrics`,
 //! `Client::metrics` and `Worker::metrics` give what is counted to Prometheus and its kin.
+//!
+//! Each step of a call is a `tracing` span with the target `rpcache::trace` and the level TRACE, named
+//! after OpenTelemetry's conventions; a filter like `info,rpcache::trace=trace` turns them on, and off
+//! they cost nothing to speak of. With the feature `trace-context` and a layer of `tracing-opentelemetry`
+//! on both sides, a call is one trace: W3C's `traceparent` travels with the request. While the target
+//! `rpcache::trace::told` is on, workers are asked how long their steps took, and that is repeated as
+//! events.
 
 // In the order of the steps, one group each: rustfmt sorts within a group only.
 mod client;
@@ -87,6 +94,7 @@ mod error;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod seldom;
+mod trace;
 
 // No part of a call: it looks at what a call needs.
 pub mod doctor;

@@ -1,6 +1,18 @@
 //! The wire format, both directions: the properties and bounds of request, reply and failure.
 //!
-//! Everything is as in RabbitMQ's tutorial six; what rpcache adds are headers that others ignore.
+//! Everything is as in RabbitMQ's tutorial six; what rpcache adds are headers that others ignore, all of
+//! them long strings:
+//!
+//! | header | in | says |
+//! | --- | --- | --- |
+//! | `x-rpcache-cache` | requests | `bypass` or `refresh` |
+//! | `x-rpcache-source` | replies | `cache`, `shared` or `computed` |
+//! | `x-rpcache-filled` | replies | `true` or `false` |
+//! | `x-rpcache-error` | failures | an [`ErrorCode`] |
+//! | `x-rpcache-trace` | requests | `steps`: the worker is to tell how long its steps took |
+//! | `x-rpcache-trace` | replies to those | the steps, in the form of [`Steps`] |
+//! | `traceparent`, `tracestate` | requests | W3C's [`TraceContext`], if somebody collects the trace |
+//!
 //! What a peer sent is read here, once, into types that cannot be wrong; nothing here does I/O.
 
 use std::str::FromStr;
@@ -14,11 +26,21 @@ use uuid::Uuid;
 
 use crate::error::{ErrorCode, quote};
 use crate::procedure::Procedure;
+use crate::trace::context::TraceContext;
+use crate::trace::steps::Steps;
 
 const CACHE_HEADER: &str = "x-rpcache-cache";
 const SOURCE_HEADER: &str = "x-rpcache-source";
 const FILLED_HEADER: &str = "x-rpcache-filled";
 const ERROR_HEADER: &str = "x-rpcache-error";
+
+/// In a request, `steps` asks the worker to tell how long each of its steps took; in the reply, it does.
+const TRACE_HEADER: &str = "x-rpcache-trace";
+const ASKS_STEPS: &str = "steps";
+
+/// W3C's names: see [`TraceContext`].
+const PARENT_HEADER: &str = "traceparent";
+const STATE_HEADER: &str = "tracestate";
 
 /// What the body of a failure starts with: no answer to a program that knows no headers.
 const FAILURE_PREFIX: &str = "error: ";
@@ -93,6 +115,29 @@ pub(crate) fn request_properties(
     }
 }
 
+/// The same for a request that is traced: with the context that its worker's spans belong to, and the
+/// question how long the worker's steps took.
+pub(crate) fn traced(
+    properties: BasicProperties,
+    context: Option<&TraceContext>,
+    asks_steps: bool,
+) -> BasicProperties {
+    if context.is_none() && !asks_steps {
+        return properties;
+    }
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    if let Some(context) = context {
+        insert(&mut headers, PARENT_HEADER, &context.to_string());
+        if let Some(state) = &context.state {
+            insert(&mut headers, STATE_HEADER, state);
+        }
+    }
+    if asks_steps {
+        insert(&mut headers, TRACE_HEADER, ASKS_STEPS);
+    }
+    properties.with_headers(headers)
+}
+
 /// A request as a worker reads it.
 #[derive(Debug)]
 pub(crate) struct Request {
@@ -104,6 +149,10 @@ pub(crate) struct Request {
     pub(crate) cache: CacheUse,
     /// How often the broker has delivered it before; only quorum queues count.
     pub(crate) delivered_before: u64,
+    /// The trace it belongs to.
+    pub(crate) trace: Option<TraceContext>,
+    /// Whether its caller wants to know how long the worker's steps took.
+    pub(crate) asks_steps: bool,
 }
 
 impl Request {
@@ -126,6 +175,9 @@ impl Request {
                 .map(Duration::from_millis),
             cache,
             delivered_before: count(properties, "x-delivery-count").unwrap_or(0),
+            trace: header(properties, PARENT_HEADER)
+                .and_then(|parent| TraceContext::read(parent, header(properties, STATE_HEADER))),
+            asks_steps: header(properties, TRACE_HEADER) == Some(ASKS_STEPS.as_bytes()),
         }
     }
 
@@ -221,6 +273,8 @@ pub(crate) struct Reply {
     pub(crate) source: Option<Source>,
     /// Ours say whether the answer is in the cache now; of others, nothing is known.
     pub(crate) filled: Option<bool>,
+    /// How long the worker's steps took, where ours was asked.
+    pub(crate) steps: Option<Box<Steps>>,
 }
 
 impl Reply {
@@ -229,6 +283,7 @@ impl Reply {
             outcome: Err(failure),
             source: None,
             filled: None,
+            steps: None,
         }
     }
 
@@ -239,7 +294,7 @@ impl Reply {
 
     /// Body and properties. `id` is the request's correlation id, the only property copied.
     pub(crate) fn write(self, id: Option<&ShortString>) -> (Arc<Vec<u8>>, BasicProperties) {
-        let (body, headers) = match self.outcome {
+        let (body, mut headers) = match self.outcome {
             Ok(body) => {
                 let source = self.source.unwrap_or(Source::Computed).as_str();
                 let filled = if self.filled == Some(true) {
@@ -259,6 +314,9 @@ impl Reply {
                 headers([(ERROR_HEADER, failure.code.as_str())]),
             ),
         };
+        if let Some(steps) = self.steps {
+            insert(&mut headers, TRACE_HEADER, &steps.to_string());
+        }
         let mut properties = BasicProperties::default().with_headers(headers);
         if let Some(id) = id {
             properties = properties.with_correlation_id(id.clone());
@@ -291,6 +349,9 @@ impl Reply {
                 _ => None,
             },
             filled: header(properties, FILLED_HEADER).map(|filled| filled == b"true"),
+            steps: header(properties, TRACE_HEADER)
+                .and_then(Steps::read)
+                .map(Box::new),
             outcome: match failure {
                 Some(failure) => Err(failure),
                 None => Ok(Arc::new(delivery.data)),
@@ -309,12 +370,16 @@ pub(crate) fn correlation_id(properties: &BasicProperties) -> Option<Uuid> {
 fn headers<const N: usize>(entries: [(&'static str, &str); N]) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in entries {
-        table.insert(
-            ShortString::from(name),
-            AMQPValue::LongString(LongString::from(value)),
-        );
+        insert(&mut table, name, value);
     }
     table
+}
+
+fn insert(table: &mut FieldTable, name: &'static str, value: &str) {
+    table.insert(
+        ShortString::from(name),
+        AMQPValue::LongString(LongString::from(value)),
+    );
 }
 
 /// A header of ours: LongString as we write it; some libraries write the other text types.

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Span;
 use uuid::Uuid;
 
 use self::pending::{MOST_IN_FLIGHT, Outcome, Pending};
@@ -31,6 +32,7 @@ use crate::error::Error;
 use crate::message::{self, CacheUse, Reply};
 use crate::server_url::AmqpUrl;
 use crate::single_flight::Deadline;
+use crate::trace;
 
 /// Before a request is published again that found no queue, while workers may be restarting.
 const UNROUTABLE_PAUSE: Duration = Duration::from_millis(100);
@@ -112,8 +114,17 @@ impl Requester {
                         let left = expires.saturating_duration_since(Instant::now());
                         let properties =
                             message::request_properties(id, &session.reply_to, left, cache);
+                        let span = self.sending(id, body);
+                        let properties = match span.is_disabled() {
+                            true => properties,
+                            false => message::traced(
+                                properties,
+                                trace::context_of(&span).as_ref(),
+                                trace::asks_workers(),
+                            ),
+                        };
                         // A session that came at the last moment came too late.
-                        let sent = !left.is_zero() && session.publish(id, body, properties);
+                        let sent = !left.is_zero() && session.publish(id, body, properties, span);
                         published.fetch_add(u32::from(sent), Ordering::Relaxed);
                         sent
                     };
@@ -142,6 +153,11 @@ impl Requester {
                 return Err(self.timed_out());
             }
         }
+    }
+
+    /// The step that begins with the publishing of a request.
+    fn sending(&self, id: Uuid, body: &str) -> Span {
+        trace::begin(|| trace::send(&self.options.queue, &id.to_string(), body.len()))
     }
 
     /// Publishes and waits until `expires`; after half of that time publishes once more, if the
@@ -188,14 +204,15 @@ impl Requester {
             AbortOnDropHandle::new(tokio::spawn(supervisor.run()))
         });
         let mut state = self.state.subscribe();
-        let settled = state
-            .wait_for(|state| match state {
-                State::Connecting => false,
-                State::Up(session) => !session.is_over(),
-                State::Down(_) => !patient,
-                State::Closed => true,
-            })
-            .await;
+        let is_settled = |state: &State| match state {
+            State::Connecting => false,
+            State::Up(session) => !session.is_over(),
+            State::Down(_) => !patient,
+            State::Closed => true,
+        };
+        let waits = !is_settled(&state.borrow());
+        let _span = waits.then(|| trace::begin(trace::connect_to_rabbitmq));
+        let settled = state.wait_for(is_settled).await;
         match settled.as_deref() {
             Ok(State::Up(session)) => Ok(Arc::clone(session)),
             Ok(State::Down(error)) => Err(error.clone()),

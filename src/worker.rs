@@ -31,7 +31,7 @@ use lapin::message::Delivery;
 use lapin::types::ShortString;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 
 #[cfg(feature = "metrics")]
 pub(crate) use self::activity::Activity;
@@ -51,6 +51,7 @@ use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::seldom::Seldom;
 use crate::single_flight::SingleFlight;
+use crate::trace::{self, Stopwatch};
 
 /// How a worker ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,32 +177,54 @@ impl<P: Procedure> Desk<P> {
     /// cached, and a killed worker's delivery goes to the next one. Returns early, without settling,
     /// when the session is lost: the broker redelivers.
     async fn serve(self: Arc<Self>, post: Arc<Post>, arrival: Arrival, delivery: Delivery) {
-        let (taken, arrival) = (Instant::now(), Arc::new(arrival));
+        let taken = Instant::now();
         let activity = &self.vitals.activity;
         activity.taken.count();
         let _held = activity.held.enter();
         let (unsettled, body, properties) = Unsettled::take(delivery);
         let request = Request::read(body, &properties);
+        let watch = Stopwatch::start(taken, request.asks_steps);
+        if trace::on() {
+            let redelivered = arrival.is_suspect();
+            let span = trace::process(&self.queue, &request, redelivered);
+            let serve = self.serve_read(&post, arrival, unsettled, request, &watch);
+            return Box::pin(serve.instrument(span)).await;
+        }
+        self.serve_read(&post, arrival, unsettled, request, &watch)
+            .await;
+    }
+
+    async fn serve_read(
+        self: &Arc<Self>,
+        post: &Post,
+        arrival: Arrival,
+        unsettled: Unsettled,
+        request: Request,
+        watch: &Stopwatch,
+    ) {
+        let arrival = Arc::new(arrival);
         if let Some(name) = &request.reply_to
             && !self.may_reply_to(name)
         {
             return post.ack(unsettled).await;
         }
         let answer = async {
-            let reply = self.answer(&post.lost, &arrival, &request, taken).await?;
-            self.tell(&request, &reply, taken);
+            let reply = self.answer(&post.lost, &arrival, &request, watch).await?;
+            self.tell(&request, &reply, watch.taken);
             Some(reply)
         };
         let reply = AssertUnwindSafe(answer).catch_unwind().await;
-        let Some(reply) = reply.unwrap_or_else(|_| Some(panicked::<P>())) else {
+        let Some(mut reply) = reply.unwrap_or_else(|_| Some(panicked::<P>())) else {
             return;
         };
-        activity.answered(&reply, taken.elapsed());
+        self.vitals.activity.answered(&reply, watch.taken.elapsed());
+        reply.steps = watch.told();
         let Some(reply_to) = request.reply_to else {
             return post.ack(unsettled).await;
         };
         let (body, properties) = reply.write(request.correlation_id.as_ref());
-        post.reply(unsettled, reply_to, &body, properties).await;
+        let replying = post.reply(unsettled, reply_to, &body, properties);
+        trace::within(trace::reply, replying).await;
     }
 
     /// Answers for a request that the broker has given up, see [`dead_letters`].

@@ -27,6 +27,11 @@ mod procedure;
 mod key;
 #[path = "../../src/message.rs"]
 mod message;
+#[path = "../../src/trace"]
+mod trace {
+    pub(crate) mod context;
+    pub(crate) mod steps;
+}
 #[path = "../../src/requester"]
 mod requester {
     pub(crate) mod pending;

@@ -48,6 +48,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
         outcome: Ok(Arc::new(b"832040".to_vec())),
         source: Some(Source::Computed),
         filled: Some(true),
+        steps: None,
     };
     group.bench_function("write a reply", |bencher| {
         bencher.iter_batched(

@@ -10,6 +10,7 @@ use super::connection::Unanswered;
 use super::lease::{Claimed, Lease, Token};
 use super::{Budget, Cache, Key, Look, Vacancy, connection};
 use crate::procedure::Procedure;
+use crate::trace::{self, Operation};
 
 type Replied = Result<Option<Vec<u8>>, RedisError>;
 
@@ -29,7 +30,23 @@ impl Cache {
     /// Without a `look` it does not look. What is left of the budget then goes on with the vacancy.
     ///
     /// Cancel safe: a lease that was taken is released.
-    pub(crate) async fn claim<P: Procedure>(
+    pub(crate) fn claim<P: Procedure>(
+        &self,
+        key: Key,
+        budget: Budget,
+        token: &Token,
+        look: Option<Look>,
+        procedure: &Arc<P>,
+        argument: &Arc<P::Argument>,
+    ) -> impl Future<Output = Claim<P::Answer>> {
+        let span = || trace::lookup(Operation::Pipeline);
+        trace::within(
+            span,
+            self.claim_now(key, budget, token, look, procedure, argument),
+        )
+    }
+
+    async fn claim_now<P: Procedure>(
         &self,
         key: Key,
         budget: Budget,

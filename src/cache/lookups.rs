@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::connection::{Connection, Unanswered};
+use crate::trace;
 
 /// Keys of one MGET, at most. The answers are handed out when the last one is there: many large
 /// ones would keep the first waiting.
@@ -122,8 +123,11 @@ impl Lookups {
     pub(super) async fn get(&self, key: &str, limit: Duration) -> Found {
         match self.go(key, limit >= self.budget) {
             Way::Alone(_under_way) => self.connection.run(&Cmd::get(key), limit).await,
-            // Without a word: the runtime is being shut down.
-            Way::Together(found) => found.await.unwrap_or(Err(Unanswered::Unavailable)),
+            Way::Together(found) => {
+                trace::operation_is("MGET");
+                // Without a word: the runtime is being shut down.
+                found.await.unwrap_or(Err(Unanswered::Unavailable))
+            }
         }
     }
 

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Span;
 
 use super::{Answered, Call, CallOptions, Client, Inner, Looked, told};
 use crate::cache::{Gave, Key};
 use crate::error::Error;
 use crate::message::CacheUse;
 use crate::procedure::Procedure;
+use crate::trace;
 
 /// Answers that are waited for, or that wait for an earlier one: so many misses are asked for at
 /// once.
@@ -36,6 +38,7 @@ struct Asked<T, P: Procedure> {
     /// When the look for it had ended.
     looked: Instant,
     argument: Result<(Key, Arc<P::Argument>), Error>,
+    span: Span,
 }
 
 impl<P: Procedure> Client<P> {
@@ -55,14 +58,19 @@ impl<P: Procedure> Client<P> {
         options: CallOptions,
     ) -> impl Stream<Item = (T, Result<Answered<P::Answer>, Error>)> {
         let size = Arc::new(ChunkSize(AtomicUsize::new(FIRST_CHUNK)));
-        let asked = arguments.map(move |(label, argument)| Asked {
-            label,
-            call: Call::new(options),
-            looked: Instant::now(),
-            argument: argument.map(|argument| {
+        let asked = arguments.map(move |(label, argument)| {
+            let argument = argument.map(|argument| {
                 let argument = Arc::new(argument);
                 (self.inner.cache.key::<P>(&argument), argument)
-            }),
+            });
+            let span = |(key, _): &(Key, _)| trace::begin(|| trace::call::<P>(key));
+            Asked {
+                label,
+                call: Call::new(options),
+                looked: Instant::now(),
+                span: argument.as_ref().map_or(Span::none(), span),
+                argument,
+            }
         });
         chunks(asked, Arc::clone(&size))
             .map(move |chunk| {
@@ -86,16 +94,20 @@ impl<P: Procedure> Client<P> {
     ) -> Vec<(Asked<T, P>, Looked<P::Answer>)> {
         let looked = chunk.iter().map(|one| self.look_without_redis(one));
         let looked: Vec<_> = looked.collect();
-        let mut wanted = Vec::new();
+        let (mut wanted, mut calls) = (Vec::new(), Vec::new());
         for (one, looked) in chunk.iter().zip(&looked) {
             if let (Ok(argument), None) = (&one.argument, looked) {
                 wanted.push(argument.clone());
+                calls.push(&one.span);
             }
         }
         // What is ready together was taken together, more or less.
         let first = chunk.first().map(|one| one.call);
         let mut found = match first {
-            Some(first) if !wanted.is_empty() => self.look_in_redis(wanted, first, &size).await,
+            Some(first) if !wanted.is_empty() => {
+                let look = self.look_in_redis(wanted, first, &size);
+                trace::together(&calls, look, Looked::is_hit).await
+            }
             _ => Vec::new(),
         }
         .into_iter();
@@ -154,6 +166,16 @@ impl<P: Procedure> Client<P> {
     }
 
     async fn end_one<T>(
+        &self,
+        asked: Asked<T, P>,
+        looked: Looked<P::Answer>,
+    ) -> (T, Result<Answered<P::Answer>, Error>) {
+        let span = asked.span.clone();
+        let end = self.end_one_within_its_span(asked, looked);
+        trace::within(|| span, end).await
+    }
+
+    async fn end_one_within_its_span<T>(
         &self,
         asked: Asked<T, P>,
         looked: Looked<P::Answer>,

@@ -1,4 +1,5 @@
-//! What a call leaves behind for those who watch: it is counted, and told in a line at debug.
+//! What a call leaves behind for those who watch: it is counted, what came of it is in its span, and it is
+//! told in a line at debug.
 
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use super::{Answered, Inner};
 use crate::cache::Key;
 use crate::error::{Error, millis};
 use crate::procedure::Procedure;
+use crate::trace;
 
 #[cfg(feature = "metrics")]
 impl<P: Procedure> super::Client<P> {
@@ -49,6 +51,10 @@ impl<P: Procedure> Inner<P> {
                 durations.observe(answered.elapsed);
             }
             Err(error) => self.calls.failed.count(error.code()),
+        }
+        match ended {
+            Ok(answered) => trace::record("rpcache.source", answered.source.as_str()),
+            Err(error) => trace::failed(error.code()),
         }
         let Some(key) = key else { return };
         match ended {

@@ -16,7 +16,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Span, info, warn};
 use uuid::Uuid;
 
 use super::RequesterOptions;
@@ -66,6 +66,8 @@ pub(super) struct Publication {
     pub(super) id: Uuid,
     pub(super) body: Vec<u8>,
     pub(super) properties: BasicProperties,
+    /// Ends with the broker's confirm.
+    pub(super) span: Span,
 }
 
 impl Session {
@@ -81,11 +83,18 @@ impl Session {
 
     /// Has a request published; `false` if the session is over. Its waiter is registered before: it
     /// is told when the session ends after this.
-    pub(super) fn publish(&self, id: Uuid, body: &str, properties: BasicProperties) -> bool {
+    pub(super) fn publish(
+        &self,
+        id: Uuid,
+        body: &str,
+        properties: BasicProperties,
+        span: Span,
+    ) -> bool {
         let publication = Publication {
             id,
             body: body.as_bytes().to_vec(),
             properties,
+            span,
         };
         self.publications.send(publication).is_ok()
     }
@@ -324,6 +333,7 @@ async fn publish(
         id,
         body,
         properties,
+        span: _span,
     } = publication;
     let default_exchange = ShortString::default();
     let confirmed = async {

@@ -71,6 +71,7 @@ fn text(rng: &mut Rng) -> Reply {
         outcome: Ok(Arc::new(rng.u64(..).to_string().into_bytes())),
         source: None,
         filled: None,
+        steps: None,
     }
 }
 
@@ -83,6 +84,7 @@ fn expiry() -> Reply {
         outcome: Err(failure),
         source: None,
         filled: None,
+        steps: None,
     }
 }
 

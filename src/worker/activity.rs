@@ -174,6 +174,7 @@ mod tests {
             outcome: Ok(Arc::default()),
             source: Some(source),
             filled: Some(true),
+            steps: None,
         };
         for source in [
             Source::Cache,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lapin::types::ShortString;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::flight::Wanted;
 use super::suspects::Arrival;
@@ -15,6 +16,7 @@ use crate::error::ErrorCode;
 use crate::message::{CacheUse, Failure, Reply, Request, Source};
 use crate::procedure::Procedure;
 use crate::single_flight::Landed;
+use crate::trace::{self, Operation, Stopwatch, Work};
 
 /// A request without expiration; longer than any process lives, and short enough for a clock.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -26,7 +28,7 @@ impl<P: Procedure> Desk<P> {
         lost: &CancellationToken,
         arrival: &Arc<Arrival>,
         request: &Request,
-        taken: Instant,
+        watch: &Stopwatch,
     ) -> Option<Reply> {
         let argument = match request.argument::<P::Argument>() {
             Ok(argument) => Arc::new(argument),
@@ -34,7 +36,9 @@ impl<P: Procedure> Desk<P> {
         };
         let key = self.cache.key::<P>(&argument);
         if !arrival.is_suspect() && self.computer.procedure().is_cheap(&argument) {
-            return self.answer_cheap(key, &argument, request.cache).await;
+            return self
+                .answer_cheap(key, &argument, request.cache, watch)
+                .await;
         }
         let correlation_id = request.correlation_id.as_ref().map(ShortString::as_str);
         let wanted = Wanted {
@@ -45,8 +49,9 @@ impl<P: Procedure> Desk<P> {
             token: Token::new(correlation_id, &self.id),
             arrival: Arc::clone(arrival),
             delivered_before: request.delivered_before,
+            watch: watch.clone(),
         };
-        let expires = taken + request.expiration.unwrap_or(NEVER).min(NEVER);
+        let expires = watch.taken + request.expiration.unwrap_or(NEVER).min(NEVER);
         // In a box: the tasks of cheap requests, which come by the thousand, stay small.
         Box::pin(self.answer_dear(lost, wanted, expires)).await
     }
@@ -67,16 +72,21 @@ impl<P: Procedure> Desk<P> {
             return Some(reply);
         }
         let flight = (wanted.key.clone(), wanted.cache);
+        let (watch, joined_at) = (wanted.watch.clone(), Instant::now());
         if self.flights.is_aloft(&flight) {
             wanted.arrival.waits();
         }
         let wanted = Arc::new(wanted);
-        let fly = |callers| Arc::clone(self).fly(Arc::clone(&wanted), callers);
+        let fly = |callers| {
+            let flight = Arc::clone(self).fly(Arc::clone(&wanted), callers);
+            flight.in_current_span()
+        };
         let joined = self.flights.join(flight, expires, fly);
         match lost.run_until_cancelled(joined).await? {
             Landed::Own(reply) => reply,
             Landed::Shared(reply) => {
                 self.vitals.activity.shared_flights.count();
+                watch.note(Work::FlightWait, joined_at);
                 reply.map(|reply| Reply {
                     source: reply.source.map(|_| Source::Shared),
                     ..reply
@@ -125,11 +135,14 @@ impl<P: Procedure> Desk<P> {
             let lookup = self
                 .cache
                 .lookup_within(budget, key.clone(), procedure, argument);
-            if let Lookup::Hit(answer) = lookup.await {
+            let lookup = trace::within(|| trace::lookup(Operation::Get), lookup);
+            if let Lookup::Hit(answer) = wanted.watch.step(Work::Lookup, lookup).await {
                 return Some(Some(self.answered(answer.to_string(), Source::Cache, true)));
             }
         }
-        let wait = wanted.arrival.after_fresh();
+        let wait = wanted
+            .watch
+            .step(Work::SlotWait, wanted.arrival.after_fresh());
         lost.run_until_cancelled(wait).await?;
         Some(None)
     }
@@ -141,12 +154,14 @@ impl<P: Procedure> Desk<P> {
         key: Key,
         argument: &Arc<P::Argument>,
         cache: CacheUse,
+        watch: &Stopwatch,
     ) -> Option<Reply> {
         let procedure = self.computer.procedure();
         let vacancy = match cache {
             CacheUse::Normal => {
                 let never = Instant::now() + NEVER;
-                match self.cache.lookup(key, procedure, argument, never).await {
+                let lookup = self.cache.lookup(key, procedure, argument, never);
+                match watch.step(Work::Lookup, lookup).await {
                     Lookup::Hit(answer) => {
                         return Some(self.answered(answer.to_string(), Source::Cache, true));
                     }
@@ -157,21 +172,28 @@ impl<P: Procedure> Desk<P> {
             CacheUse::Bypass => None,
         };
         let begun = std::time::Instant::now();
-        let computed = self.computer.compute_cheap(argument);
+        let compute = || self.computer.compute_cheap(argument);
+        let computed = watch.step_now(Work::Compute, compute);
         self.vitals.activity.computed.observe(begun.elapsed());
         let answer = match computed? {
             Ok(answer) => answer.to_string(),
             Err(failure) => return Some(Reply::failure(failure)),
         };
         Some(match vacancy {
-            Some(vacancy) => self.fill_and_answer(vacancy, answer).await,
+            Some(vacancy) => self.fill_and_answer(vacancy, answer, watch).await,
             None => self.answered(answer, Source::Computed, false),
         })
     }
 
-    pub(super) async fn fill_and_answer(&self, vacancy: Vacancy, answer: String) -> Reply {
+    pub(super) async fn fill_and_answer(
+        &self,
+        vacancy: Vacancy,
+        answer: String,
+        watch: &Stopwatch,
+    ) -> Reply {
         let filled = if answer.len() <= self.max_reply_size {
-            self.cache.fill(vacancy, &answer).await
+            let fill = self.cache.fill(vacancy, &answer);
+            watch.step(Work::Fill, fill).await
         } else {
             self.cache.leave_empty(vacancy).await;
             false
@@ -194,6 +216,7 @@ impl<P: Procedure> Desk<P> {
             outcome: Ok(Arc::new(answer.into_bytes())),
             source: Some(source),
             filled: Some(filled),
+            steps: None,
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::error::ErrorCode;
 use crate::message::{CacheUse, Failure, Reply, Source};
 use crate::procedure::Procedure;
 use crate::single_flight::Callers;
+use crate::trace::{Stopwatch, Work};
 
 /// Between two looks at what another worker computes: at first, and at most.
 const FIRST_LOOK: Duration = Duration::from_millis(5);
@@ -36,6 +37,7 @@ pub(super) struct Wanted<P: Procedure> {
     pub(super) arrival: Arc<Arrival>,
     /// How often the broker has delivered it before.
     pub(super) delivered_before: u64,
+    pub(super) watch: Stopwatch,
 }
 
 impl<P: Procedure> Desk<P> {
@@ -45,28 +47,44 @@ impl<P: Procedure> Desk<P> {
         wanted: Arc<Wanted<P>>,
         callers: Callers<Landed>,
     ) -> Landed {
-        let mut pause = FIRST_LOOK;
-        // Who has waited for an answer shares another's flight, as it were.
-        let (mut look, mut source) = (Look::First, Source::Cache);
-        loop {
-            match self.claim(look, &wanted).await {
-                Claim::Hit(answer) => return Some(self.answered(answer.to_string(), source, true)),
-                Claim::Vacant(vacancy) => {
-                    return self.compute_and_fill(&wanted, vacancy, &callers).await;
-                }
-                Claim::Held if look == Look::First => {
-                    self.vitals.activity.lease_waits.count();
-                    (look, source) = (Look::Again, Source::Shared);
-                }
-                Claim::Held => {}
+        let first = self.claim(Look::First, &wanted);
+        let mut source = Source::Cache;
+        let claimed = match wanted.watch.step(Work::Lookup, first).await {
+            Claim::Held => {
+                self.vitals.activity.lease_waits.count();
+                // Who has waited for an answer shares another's flight, as it were.
+                source = Source::Shared;
+                let wait = self.wait_for_lease(&wanted, &callers);
+                wanted.watch.step(Work::LeaseWait, wait).await
             }
+            claimed => claimed,
+        };
+        match claimed {
+            Claim::Hit(answer) => Some(self.answered(answer.to_string(), source, true)),
+            Claim::Vacant(vacancy) => self.compute_and_fill(&wanted, vacancy, &callers).await,
+            Claim::Held => Some(Reply::failure(out_of_time())),
+        }
+    }
+
+    /// Looks again and again at what another worker computes; still held when the time is up.
+    async fn wait_for_lease(
+        &self,
+        wanted: &Wanted<P>,
+        callers: &Callers<Landed>,
+    ) -> Claim<P::Answer> {
+        let mut pause = FIRST_LOOK;
+        loop {
             wanted.arrival.waits();
             let left = callers.deadline.at() - Instant::now();
             if left.is_zero() {
-                return Some(Reply::failure(out_of_time()));
+                return Claim::Held;
             }
             sleep(pause.mul_f32(0.75 + 0.5 * fastrand::f32()).min(left)).await;
             pause = (pause * 2).min(SELDOM_LOOK);
+            match self.claim(Look::Again, wanted).await {
+                Claim::Held => {}
+                claimed => return claimed,
+            }
         }
     }
 
@@ -104,7 +122,7 @@ impl<P: Procedure> Desk<P> {
                 return Some(Reply::failure(failure));
             }
         };
-        Some(self.fill_and_answer(vacancy, answer).await)
+        Some(self.fill_and_answer(vacancy, answer, &wanted.watch).await)
     }
 
     /// Computes, a suspect in its turn and each in a slot, if `start` lets it by then. Gives back
@@ -116,8 +134,11 @@ impl<P: Procedure> Desk<P> {
         start: impl FnOnce() -> Option<S>,
     ) -> (Option<Result<String, Failure>>, Option<S>) {
         let key = &wanted.key;
-        wanted.arrival.turn().await;
-        let slot = self.computer.slot().await;
+        let slot = async {
+            wanted.arrival.turn().await;
+            self.computer.slot().await
+        };
+        let slot = wanted.watch.step(Work::SlotWait, slot).await;
         let started = start();
         if started.is_none() {
             return (Some(Err(out_of_time())), None);
@@ -127,7 +148,8 @@ impl<P: Procedure> Desk<P> {
             Err(poison) => return (Some(Err(poison)), started),
         };
         let begun = self.vitals.activity.begins(key);
-        let computed = self.computer.compute(slot, &wanted.argument).await;
+        let compute = self.computer.compute(slot, &wanted.argument);
+        let computed = wanted.watch.step(Work::Compute, compute).await;
         drop(begun);
         if let (Some(start), Some(_)) = (start, &computed) {
             // We are alive: it was innocent. Its reply does not wait until that is told; the next

@@ -78,7 +78,8 @@ fn deliver(
             .with_headers(headers);
         let request = Request::read(b"7".to_vec(), &properties);
         let arrival = Arc::new(desk.suspects.arrived(true, Place::alone()));
-        desk.answer(&lost, &arrival, &request, Instant::now()).await
+        let watch = Stopwatch::start(Instant::now(), false);
+        desk.answer(&lost, &arrival, &request, &watch).await
     });
     (session, answer)
 }

@@ -1,4 +1,5 @@
-//! What a request leaves behind for those who watch, beside its place in the counts: a line at debug.
+//! What a request leaves behind for those who watch, beside its place in the counts: what came of it in its
+//! span, and a line at debug.
 
 use tokio::time::Instant;
 use tracing::{Level, debug, enabled};
@@ -7,10 +8,16 @@ use super::Desk;
 use crate::error::millis;
 use crate::message::{Reply, Request, Source};
 use crate::procedure::Procedure;
+use crate::trace;
 
 impl<P: Procedure> Desk<P> {
     /// A line for each request, where one is wanted; its key is not kept for that.
     pub(super) fn tell(&self, request: &Request, reply: &Reply, taken: Instant) {
+        match (&reply.outcome, reply.source) {
+            (Ok(_), Some(source)) => trace::record("rpcache.source", source.as_str()),
+            (Ok(_), None) => {}
+            (Err(failure), _) => trace::failed(failure.code.as_str()),
+        }
         if !enabled!(Level::DEBUG) {
             return;
         }
@@ -18,14 +25,17 @@ impl<P: Procedure> Desk<P> {
         let key = key.map(|argument| self.cache.key::<P>(&argument));
         let key = key.map_or_else(|_| "none".to_owned(), |key| key.to_string());
         let elapsed_ms = millis(taken.elapsed());
+        // To find the line by a trace, whoever collects that one.
+        let trace_id = request.trace.as_ref();
+        let trace_id = trace_id.map(|trace| format!("{:032x}", trace.trace_id));
         match &reply.outcome {
             Ok(_) => {
                 let source = reply.source.map(Source::as_str);
-                debug!(key, source, elapsed_ms, "answered");
+                debug!(key, source, elapsed_ms, trace_id, "answered");
             }
             Err(failure) => {
                 let error = failure.code.as_str();
-                debug!(key, error, elapsed_ms, "not answered");
+                debug!(key, error, elapsed_ms, trace_id, "not answered");
             }
         }
     }

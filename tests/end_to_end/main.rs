@@ -40,6 +40,7 @@ mod stampede;
 mod support;
 
 mod suspects;
+mod trace;
 mod tutorial;
 mod wire_cache_header;
 mod wire_generated;

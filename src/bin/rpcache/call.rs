@@ -12,6 +12,7 @@ use crate::args;
 use crate::input::{self, Label};
 use crate::output::Failure;
 use crate::progress::Progress;
+use crate::timeline::{Row, Timeline};
 use crate::values::Input;
 
 /// Answers that are there at once are written together, up to this many bytes.
@@ -19,8 +20,12 @@ const BUFFER: usize = 64 * 1024;
 
 type Ended = Result<Answered<Decimal>, Error>;
 
-pub(crate) async fn run(call: args::Call) -> Result<(), Failure> {
+pub(crate) async fn run(call: args::Call, timeline: Option<Timeline>) -> Result<(), Failure> {
     let many = call.is_many();
+    if call.trace && many {
+        let message = "--trace shows where the time of one call goes: give it one number";
+        return Err(Failure::new(2, message));
+    }
     let keep_going = call.keep_going;
     let options = call.call_options();
     let progress = Progress::new(if many {
@@ -37,6 +42,7 @@ pub(crate) async fn run(call: args::Call) -> Result<(), Failure> {
         },
         out: BufWriter::with_capacity(BUFFER, io::stdout().lock()),
         progress,
+        timeline,
     };
     let client = Client::new(Fibonacci::default(), call.client_options(!many));
     let print_all = async {
@@ -87,18 +93,24 @@ struct Print<W: Write> {
     form: Form,
     out: BufWriter<W>,
     progress: Progress,
+    /// Of one call.
+    timeline: Option<Timeline>,
 }
 
 impl<W: Write> Print<W> {
     fn one(&mut self, label: &Label, ended: Ended) -> Result<(), Failure> {
         self.progress.count(&ended);
         let out = &mut self.out;
+        let timeline = self.timeline.as_ref();
         match (self.form, ended) {
             (Form::Json, ended) => {
-                let failure = print_json(out, label, ended)?;
+                let failure = print_json(out, label, ended, timeline)?;
                 failure.map_or(Ok(()), |error| Err(Failure::of_input(label, error).told()))
             }
-            (Form::Answer, Err(error)) => Err(Failure::from(error)),
+            (Form::Answer, Err(error)) => {
+                timeline.inspect(|timeline| timeline.print());
+                Err(Failure::from(error))
+            }
             (Form::Lines, Err(error)) => {
                 self.flush()?;
                 Err(Failure::of_input(label, error))
@@ -106,7 +118,10 @@ impl<W: Write> Print<W> {
             (Form::Answer, Ok(answered)) => {
                 writeln!(out, "{}", answered.answer)?;
                 self.flush()?;
-                tell_source(&answered);
+                match &self.timeline {
+                    Some(timeline) => timeline.print(),
+                    None => tell_source(&answered),
+                }
                 Ok(())
             }
             (Form::Lines, Ok(answered)) => {
@@ -146,10 +161,14 @@ enum Line<'a> {
         answer: &'a str,
         source: &'a str,
         elapsed_ms: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        trace: Option<Vec<Row>>,
     },
     Error {
         argument: String,
         error: Described<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        trace: Option<Vec<Row>>,
     },
 }
 
@@ -159,14 +178,21 @@ struct Described<'a> {
     message: String,
 }
 
-fn print_json(out: &mut impl Write, label: &Label, ended: Ended) -> Result<Option<Error>, Failure> {
+fn print_json(
+    out: &mut impl Write,
+    label: &Label,
+    ended: Ended,
+    timeline: Option<&Timeline>,
+) -> Result<Option<Error>, Failure> {
     let argument = label.to_string();
+    let trace = timeline.map(Timeline::rows);
     let line = match &ended {
         Ok(answered) => Line::Answer {
             argument,
             answer: answered.answer.as_str(),
             source: answered.source.as_str(),
             elapsed_ms: milliseconds(answered.elapsed),
+            trace,
         },
         Err(error) => Line::Error {
             argument,
@@ -174,6 +200,7 @@ fn print_json(out: &mut impl Write, label: &Label, ended: Ended) -> Result<Optio
                 code: error.code(),
                 message: error.to_string(),
             },
+            trace,
         },
     };
     serde_json::to_writer(&mut *out, &line).map_err(io::Error::from)?;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use tracing::error;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt as _, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -16,6 +16,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::args::{Args, Command, LogFormat};
 use crate::output::Failure;
+use crate::timeline::SPANS;
 
 /// What lapin may say when `RUST_LOG` names a level for all, and not lapin: it logs whole messages of
 /// peers below. Otherwise it says nothing: what is an error to it is part of every polite close.
@@ -31,21 +32,22 @@ pub(crate) enum Log {
 }
 
 impl Log {
-    /// Sends the log to stderr from now on.
-    pub(crate) fn start(args: &Args) -> Self {
+    /// Sends the log to stderr from now on, and spans to `others`.
+    pub(crate) fn start(args: &Args, mut others: Vec<Boxed>) -> Self {
         let is_worker = matches!(args.command, Command::Worker(_));
         let log = Self::chosen(args.log_format, is_worker, io::stderr().is_terminal());
         let (filter, wrong) = match std::env::var("RUST_LOG") {
             Ok(directives) if !directives.is_empty() => asked_for(&directives),
             _ => (None, None),
         };
-        let filter: Boxed = match filter {
-            Some(filter) => filter.and_then(never()).boxed(),
-            None => usual(&args.command, args.verbose).boxed(),
-        };
-        tracing_subscriber::registry()
-            .with(log.lines(is_worker).and_then(filter))
-            .init();
+        let lines = log.lines(is_worker);
+        others.push(match filter {
+            Some(filter) => lines.with_filter(filter.and(never())).boxed(),
+            None => lines
+                .with_filter(usual(&args.command, args.verbose))
+                .boxed(),
+        });
+        tracing_subscriber::registry().with(others).init();
         if log == Self::Json {
             std::panic::set_hook(Box::new(|panic| error!(%panic, "a panic")));
         }
@@ -123,7 +125,11 @@ fn usual(command: &Command, verbose: u8) -> Targets {
     };
     Targets::new()
         .with_target("rpcache", all)
+        // Steps of calls are for whoever follows calls, and would stand in front of every line.
+        .with_target(SPANS, LevelFilter::OFF)
         .with_target("rpcache::cache", cache)
+        // Whoever wants traces is told if there will be none.
+        .with_target("rpcache::telemetry", all.max(LevelFilter::WARN))
         // Whoever removes answers is told if clients keep their copies.
         .with_target("rpcache::cache::removed", cache.max(LevelFilter::WARN))
 }

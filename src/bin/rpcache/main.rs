@@ -16,6 +16,8 @@ mod log;
 mod man;
 mod output;
 mod progress;
+mod telemetry;
+mod timeline;
 mod values;
 mod warm;
 mod worker;
@@ -27,13 +29,16 @@ use tokio::runtime::Builder;
 use crate::args::{Args, Command};
 use crate::log::Log;
 use crate::output::Failure;
+use crate::telemetry::Telemetry;
 
 fn main() -> ExitCode {
     let args = match Args::parse_typed() {
         Ok(args) => args,
         Err(error) => return output::usage(&error),
     };
-    let log = Log::start(&args);
+    let telemetry = Telemetry::of(&args);
+    let log = Log::start(&args, telemetry.layers());
+    telemetry.say_what_is_wrong();
     let ended = match args.command {
         Command::Worker(worker) => {
             on_threads(&mut Builder::new_current_thread(), worker::run(worker))
@@ -41,14 +46,17 @@ fn main() -> ExitCode {
         // Whoever reads stdout may pause: that must not stop what keeps the connections alive.
         Command::Call(call) if call.is_many() => on_threads(
             Builder::new_multi_thread().worker_threads(2),
-            call::run(call),
+            call::run(call, None),
         ),
         Command::Warm(warm) => on_threads(
             Builder::new_multi_thread().worker_threads(2),
             warm::run(warm),
         ),
         // It mostly waits, and one thread starts faster.
-        Command::Call(call) => on_threads(&mut Builder::new_current_thread(), call::run(call)),
+        Command::Call(call) => on_threads(
+            &mut Builder::new_current_thread(),
+            call::run(call, telemetry.timeline.clone()),
+        ),
         Command::Bench(bench) => on_threads(&mut Builder::new_multi_thread(), bench::run(bench)),
         Command::Cache(cache) => on_threads(&mut Builder::new_current_thread(), cache::run(cache)),
         Command::Doctor(doctor) => {
@@ -60,6 +68,7 @@ fn main() -> ExitCode {
         Command::Completions(completions) => completions::run(&completions),
         Command::Man(man) => man::run(&man),
     };
+    telemetry.end();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => log.last_word(failure),

@@ -10,6 +10,7 @@ fn reply(text: &str) -> Outcome {
         outcome: Ok(Arc::new(text.into())),
         source: None,
         filled: None,
+        steps: None,
     })
 }
 

@@ -17,7 +17,12 @@ first that fails ends it, with its exit code.
 The source of an answer is `cache`, `computed`, or `shared`: another call for the
 same number was already under way. With --local-cache, which is for many numbers,
 it may be `local`: a copy that this process has had for a minute at most. What
-`rpcache cache rm` removes is dropped here, too, within a second; DEL is not seen.")]
+`rpcache cache rm` removes is dropped here, too, within a second; DEL is not seen.
+
+--trace takes one number, and shows each step: when it began, and how long it took.
+A worker of ours tells how long it was at it; the rest of the time between the
+request and its reply is shown as queue and network, since clocks of two machines
+are not compared. Publishing overlaps with that.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
 pub(crate) struct Call {
     /// Numbers, and ranges that include both ends: 30, 0..100; - for those that stdin has, one a
@@ -44,6 +49,11 @@ pub(crate) struct Call {
     /// Do not look in the cache, but store the computed answer there
     #[arg(long)]
     pub(crate) refresh: bool,
+
+    /// Show on stderr where the time of this one call went, step by step, in the worker, too; with
+    /// --json as `trace` in the object
+    #[arg(long)]
+    pub(crate) trace: bool,
 
     /// One JSON object a line: `argument`, `answer`, `source`, `elapsed_ms`; or `argument`, `error`
     #[arg(long)]

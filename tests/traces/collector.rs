@@ -1,0 +1,97 @@
+//! A collector: takes what is posted to it, and remembers it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::protobuf::{self, Span};
+use crate::support::wait::wait_until;
+
+pub(crate) struct Collector {
+    address: SocketAddr,
+    posted: Arc<Mutex<Vec<Posted>>>,
+    _serving: AbortOnDropHandle<()>,
+}
+
+struct Posted {
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Collector {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let posted = Arc::new(Mutex::new(Vec::new()));
+        let serving = tokio::spawn(serve(listener, Arc::clone(&posted)));
+        Self {
+            address,
+            posted,
+            _serving: AbortOnDropHandle::new(serving),
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Waits for this many spans of this service, and gives all that have come.
+    pub(crate) async fn spans(&self, service: &str, at_least: usize) -> Vec<Span> {
+        let of = |spans: &[Span]| spans.iter().filter(|span| span.service == service).count();
+        wait_until(&format!("{at_least} spans of {service}"), async || {
+            of(&self.all()) >= at_least
+        })
+        .await;
+        self.all()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Span> {
+        let posted = self.posted.lock().unwrap();
+        posted
+            .iter()
+            .flat_map(|posted| protobuf::spans(&posted.body))
+            .collect()
+    }
+
+    /// Everything that came, as it came.
+    pub(crate) fn bytes(&self) -> String {
+        let posted = self.posted.lock().unwrap();
+        let text = |posted: &Posted| posted.head.clone() + &String::from_utf8_lossy(&posted.body);
+        posted.iter().map(text).collect()
+    }
+}
+
+async fn serve(listener: TcpListener, posted: Arc<Mutex<Vec<Posted>>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(take(stream, Arc::clone(&posted)));
+    }
+}
+
+/// All requests of one connection; each has its length.
+async fn take(mut stream: TcpStream, posted: Arc<Mutex<Vec<Posted>>>) -> Option<()> {
+    let mut bytes = Vec::new();
+    loop {
+        let end = loop {
+            if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if stream.read_buf(&mut bytes).await.ok()? == 0 {
+                return None;
+            }
+        };
+        let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+        let length = head.split("content-length: ").nth(1)?.lines().next()?;
+        let length: usize = length.parse().ok()?;
+        while bytes.len() < end + length {
+            stream.read_buf(&mut bytes).await.ok()?;
+        }
+        let body = bytes[end..end + length].to_vec();
+        bytes.drain(..end + length);
+        posted.lock().unwrap().push(Posted { head, body });
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).await.ok()?;
+    }
+}
