@@ -33,6 +33,7 @@ impl<P: Procedure> Desk<P> {
             Err(failure) => return Some(Reply::failure(failure)),
         };
         let key = self.cache.key::<P>(&argument);
+        self.vitals.activity.lately.asked(key.as_str());
         if !arrival.is_suspect() && self.computer.procedure().is_cheap(&argument) {
             return self.answer_cheap(key, &argument, request.cache).await;
         }
@@ -158,7 +159,12 @@ impl<P: Procedure> Desk<P> {
         };
         let begun = std::time::Instant::now();
         let computed = self.computer.compute_cheap(argument);
-        self.vitals.activity.computed.observe(begun.elapsed());
+        let took = begun.elapsed();
+        self.vitals.activity.computed.observe(took);
+        if let Some(vacancy) = &vacancy {
+            let key = vacancy.key().as_str();
+            self.vitals.activity.lately.computed(key, took);
+        }
         let answer = match computed? {
             Ok(answer) => answer.to_string(),
             Err(failure) => return Some(Reply::failure(failure)),

@@ -1,22 +1,27 @@
-//! What a request leaves behind for those who watch, beside its place in the counts: a line at debug.
+//! What a request leaves behind for those who watch, beside its place in the counts: a line at debug,
+//! and its key if it failed.
 
 use tokio::time::Instant;
 use tracing::{Level, debug, enabled};
 
 use super::Desk;
+use crate::cache::Key;
 use crate::error::millis;
-use crate::message::{Reply, Request, Source};
+use crate::message::{Failure, Reply, Request, Source};
 use crate::procedure::Procedure;
 
 impl<P: Procedure> Desk<P> {
-    /// A line for each request, where one is wanted; its key is not kept for that.
+    /// A line for each request, where one is wanted, and a note of each that failed; its key is not
+    /// kept for that.
     pub(super) fn tell(&self, request: &Request, reply: &Reply, taken: Instant) {
+        if let Err(failure) = &reply.outcome {
+            self.note(request, failure);
+        }
         if !enabled!(Level::DEBUG) {
             return;
         }
-        let key = request.argument::<P::Argument>();
-        let key = key.map(|argument| self.cache.key::<P>(&argument));
-        let key = key.map_or_else(|_| "none".to_owned(), |key| key.to_string());
+        let key = self.key_of(request);
+        let key = key.map_or_else(|| "none".to_owned(), |key| key.to_string());
         let elapsed_ms = millis(taken.elapsed());
         match &reply.outcome {
             Ok(_) => {
@@ -28,5 +33,17 @@ impl<P: Procedure> Desk<P> {
                 debug!(key, error, elapsed_ms, "not answered");
             }
         }
+    }
+
+    /// A note of a request that failed, for announcements.
+    pub(super) fn note(&self, request: &Request, failure: &Failure) {
+        let key = self.key_of(request);
+        let lately = &self.vitals.activity.lately;
+        lately.failed(key.as_ref().map(Key::as_str), failure.code);
+    }
+
+    fn key_of(&self, request: &Request) -> Option<Key> {
+        let argument = request.argument::<P::Argument>().ok()?;
+        Some(self.cache.key::<P>(&argument))
     }
 }

@@ -4,6 +4,7 @@ mod bench;
 mod cache;
 mod call;
 mod doctor;
+mod top;
 mod worker;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub(crate) use self::cache::{
 };
 pub(crate) use self::call::{Call, Warm};
 pub(crate) use self::doctor::Doctor;
+pub(crate) use self::top::Top;
 pub(crate) use self::worker::Worker;
 use crate::values::{Ttl, duration, size};
 
@@ -33,6 +35,7 @@ Examples:
   rpcache cache get 30            what Redis holds, as `redis-cli GET fib:30` would show
   rpcache cache stats             how much is stored, and who works
   rpcache doctor                  what is wrong, if something is
+  rpcache top                     what the fleet does now
 
 Exit codes:
   0 answered                    3 unreachable, refused, nobody serving, overloaded
@@ -107,6 +110,8 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Find out what is wrong between here and an answer, and what to do about it
     Doctor(Doctor),
+    /// Watch the fleet: queue, workers and what they compute, rates, hottest and slowest keys
+    Top(Top),
 }
 
 #[derive(Debug, Group)]

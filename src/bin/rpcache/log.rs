@@ -40,6 +40,8 @@ impl Log {
             _ => (None, None),
         };
         let filter: Boxed = match filter {
+            // Lines would tear the screen apart.
+            _ if has_the_screen(&args.command) => LevelFilter::OFF.boxed(),
             Some(filter) => filter.and_then(never()).boxed(),
             None => usual(&args.command, args.verbose).boxed(),
         };
@@ -93,6 +95,11 @@ impl Log {
     }
 }
 
+/// The terminal that stderr is shows something else.
+fn has_the_screen(command: &Command) -> bool {
+    matches!(command, Command::Top(top) if top.shows_screen()) && io::stderr().is_terminal()
+}
+
 /// What `RUST_LOG` asks for, or what is wrong with it.
 fn asked_for(directives: &str) -> (Option<EnvFilter>, Option<String>) {
     match EnvFilter::builder().parse(format!("{ALWAYS},{directives}")) {
@@ -117,7 +124,9 @@ fn usual(command: &Command, verbose: u8) -> Targets {
             (LevelFilter::ERROR, LevelFilter::WARN)
         }
         // What they find out is said in their own words.
-        (0, Command::Cache(_) | Command::Doctor(_)) => (LevelFilter::ERROR, LevelFilter::ERROR),
+        (0, Command::Cache(_) | Command::Doctor(_) | Command::Top(_)) => {
+            (LevelFilter::ERROR, LevelFilter::ERROR)
+        }
         (1, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG),
         _ => (LevelFilter::TRACE, LevelFilter::TRACE),
     };

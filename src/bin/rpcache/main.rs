@@ -13,6 +13,8 @@ mod input;
 mod log;
 mod output;
 mod progress;
+mod text;
+mod top;
 mod values;
 mod warm;
 mod worker;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Doctor(doctor) => {
             on_threads(&mut Builder::new_current_thread(), doctor::run(doctor))
         }
+        Command::Top(top) => on_threads(&mut Builder::new_current_thread(), top::run(top)),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

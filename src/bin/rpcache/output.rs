@@ -153,7 +153,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         .unwrap_or_else(|| in_one_line(&error.to_string()));
     let subcommand = std::env::args().nth(1);
     let help = match subcommand.as_deref() {
-        Some(known @ ("worker" | "call" | "warm" | "cache" | "bench" | "doctor")) => {
+        Some(known @ ("worker" | "call" | "warm" | "cache" | "bench" | "doctor" | "top")) => {
             format!("rpcache {known} --help")
         }
         _ => "rpcache --help".to_owned(),
