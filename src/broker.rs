@@ -6,6 +6,7 @@
 //! which the broker refuses).
 
 mod examine;
+mod watch;
 
 use std::io;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 
 pub use self::examine::Declared;
 pub(crate) use self::examine::{Look, Visit};
+pub use self::watch::{QueueDepth, QueueDepths, QueueWatch};
 
 use crate::counts::BrokerCounts;
 use crate::error::{Error, quote};

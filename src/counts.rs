@@ -10,9 +10,7 @@ mod standing;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-#[cfg(feature = "metrics")]
-pub(crate) use self::histogram::BOUNDS;
-pub(crate) use self::histogram::Histogram;
+pub(crate) use self::histogram::{BOUNDS, Histogram};
 pub(crate) use self::standing::{Standing, State};
 use crate::error::Error;
 use crate::message::Source;
@@ -49,7 +47,6 @@ impl Gauge {
         Present(self)
     }
 
-    #[cfg(any(test, feature = "metrics"))]
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

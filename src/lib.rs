@@ -102,7 +102,7 @@ pub mod doctor;
 #[cfg(test)]
 mod interleavings;
 
-pub use broker::Declare;
+pub use broker::{Declare, QueueDepth, QueueDepths, QueueWatch};
 pub use cache::{
     Cache, CacheOptions, Count, Entry, Explained, Holder, KeyPattern, KeyPatternError, LeaseHeld,
     Lives, Namespace, NamespaceError, Precision, Scan, ServerStats, Stored, StoredKey, Survey,
@@ -117,5 +117,6 @@ pub use procedure::{Cancel, ComputeError, Procedure};
 pub use queue::{QueueName, QueueNameError};
 pub use server_url::{AmqpUrl, RedisUrl, UrlError};
 pub use worker::{
-    Computing, Readiness, Stopped, Worker, WorkerCounts, WorkerHealth, WorkerOptions, WorkerStatus,
+    Computing, Durations, FailedKey, HotKey, Readiness, SlowKey, Stopped, Worker, WorkerCounts,
+    WorkerHealth, WorkerOptions, WorkerStatus,
 };

@@ -13,6 +13,7 @@ mod dead_letters;
 mod flight;
 mod health;
 mod intake;
+mod lately;
 mod options;
 mod post;
 mod session;
@@ -38,7 +39,9 @@ pub(crate) use self::activity::Activity;
 use self::activity::Running;
 pub(crate) use self::activity::Vitals;
 use self::announcement::announce;
-pub use self::announcement::{Computing, WorkerCounts, WorkerStatus};
+pub use self::announcement::{
+    Computing, Durations, FailedKey, HotKey, SlowKey, WorkerCounts, WorkerStatus,
+};
 use self::compute::Computer;
 pub use self::health::{Readiness, WorkerHealth};
 pub use self::options::WorkerOptions;
@@ -232,6 +235,9 @@ impl<P: Procedure> Desk<P> {
         let (unsettled, body, properties) = Unsettled::take(delivery);
         let failure = dead_letters::failure(&properties);
         let request = Request::read(body, &properties);
+        if let Some(failure) = &failure {
+            self.note(&request, failure);
+        }
         if let (Some(failure), Some(reply_to)) = (failure, request.reply_to)
             && self.may_reply_to(&reply_to)
         {

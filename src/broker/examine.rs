@@ -1,6 +1,6 @@
 //! What the broker lets a login see and do, found out by attempts that change nothing.
 //!
-//! For [`crate::doctor`]. Each attempt has a channel of its own: the broker closes it over a refusal.
+//! For [`crate::doctor`] and [`super::QueueWatch`]. Each attempt has a channel of its own: the broker closes it over a refusal.
 
 use std::fmt;
 
@@ -52,10 +52,11 @@ pub(crate) enum Look {
 
 impl Visit {
     /// Logs in, to whichever node lets us: the outer error is the login's, the inner one the vhost's.
-    pub(crate) async fn enter(url: &AmqpUrl) -> Result<Result<Self, Error>, Error> {
+    /// `role` names the connection in the broker's lists.
+    pub(crate) async fn enter(url: &AmqpUrl, role: &str) -> Result<Result<Self, Error>, Error> {
         let mut failed = unreachable(url, "it names no node");
         for node in url.nodes() {
-            let name = format!("rpcache doctor (pid {})", std::process::id());
+            let name = format!("rpcache {role} (pid {})", std::process::id());
             let properties = ConnectionProperties::default().with_connection_name(name.into());
             match bounded_lapin(Connection::connect_uri(node, properties)).await {
                 Ok(connection) => {
@@ -141,6 +142,11 @@ impl Visit {
                 .await
         });
         declared(answer.await).map_err(|error| translate(&self.url, &error))
+    }
+
+    /// Whether the broker still holds the other end.
+    pub(crate) fn is_there(&self) -> bool {
+        self.connection.status().connected()
     }
 
     pub(crate) async fn leave(&self) {

@@ -31,7 +31,9 @@ impl Cache {
         self.connection.settled().await;
         if let Some(place) = place {
             let before = self.put(place, &text, None).await.ok()?;
-            let ours = before.is_none_or(|before| read(&before).is_some_and(|s| s.id == status.id));
+            let ours = before.is_none_or(|before| {
+                WorkerStatus::read(&before).is_some_and(|s| s.id == status.id)
+            });
             if ours {
                 return Some(place);
             }
@@ -89,13 +91,13 @@ impl Cache {
             if found.iter().all(Option::is_none) {
                 break;
             }
-            workers.extend(found.iter().flatten().filter_map(|text| read(text)));
+            workers.extend(
+                found
+                    .iter()
+                    .flatten()
+                    .filter_map(|text| WorkerStatus::read(text)),
+            );
         }
         Ok(workers)
     }
-}
-
-/// Whoever else writes there may have put anything there.
-fn read(text: &str) -> Option<WorkerStatus> {
-    serde_json::from_str(text).ok()
 }

@@ -14,7 +14,7 @@ impl<P: Procedure> Doctor<P> {
         let Ok(url) = &self.options.amqp else {
             return Judged::nothing();
         };
-        match Visit::enter(url).await {
+        match Visit::enter(url, "doctor").await {
             Ok(entered) => {
                 self.entered = Some(entered);
                 Judged::ok(Found::LoggedIn(url.user()))

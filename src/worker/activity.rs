@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::announcement::{Computing, WorkerCounts};
+use super::announcement::{Computing, Durations, WorkerCounts, WorkerStatus};
+use super::lately::Lately;
 use crate::cache::Key;
 use crate::counts::{BrokerCounts, ByCode, BySource, CacheCounts, Counter, Gauge, Histogram};
 use crate::error::ErrorCode;
@@ -44,6 +45,8 @@ pub(crate) struct Activity {
     pub(crate) lease_waits: Counter,
     /// Requests that named no callback queue to reply to.
     pub(crate) refused_reply_to: Counter,
+    /// By key.
+    pub(super) lately: Lately,
     stopping: AtomicBool,
     computing: Mutex<HashMap<u64, (Key, Instant)>>,
     begun: AtomicU64,
@@ -62,11 +65,27 @@ impl Drop for Running {
 /// A computation that is counted when it ends.
 pub(super) struct Begun<'a> {
     activity: &'a Activity,
+    key: &'a Key,
     number: u64,
     at: Instant,
 }
 
 impl Vitals {
+    /// All that is announced of it, of what was seen since `start` or the last time.
+    pub(super) fn tell(&self, status: &mut WorkerStatus, start: Instant) {
+        let activity = &self.activity;
+        status.counts = self.counts();
+        status.computing = activity.longest();
+        status.under_way = activity.computations() as u64;
+        status.held = activity.held.get();
+        let sources = [Source::Cache, Source::Shared, Source::Computed];
+        status.request_times = Durations::of(sources.map(|source| activity.answered.of(source)));
+        status.compute_times = Durations::of([&activity.computed]);
+        status.hottest = activity.lately.hottest(start);
+        status.slowest = activity.lately.slowest();
+        status.failures = activity.lately.failures();
+    }
+
     pub(super) fn counts(&self) -> WorkerCounts {
         let Activity {
             answered,
@@ -112,11 +131,12 @@ impl Activity {
     }
 
     /// Computing begins.
-    pub(super) fn begins(&self, key: &Key) -> Begun<'_> {
+    pub(super) fn begins<'a>(&'a self, key: &'a Key) -> Begun<'a> {
         let (number, at) = (self.begun.fetch_add(1, Ordering::Relaxed), Instant::now());
         self.computing().insert(number, (key.clone(), at));
         Begun {
             activity: self,
+            key,
             number,
             at,
         }
@@ -137,7 +157,6 @@ impl Activity {
     }
 
     /// How many computations are under way.
-    #[cfg(feature = "metrics")]
     pub(crate) fn computations(&self) -> usize {
         self.computing().len()
     }
@@ -152,7 +171,9 @@ impl Activity {
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        self.activity.computed.observe(self.at.elapsed());
+        let took = self.at.elapsed();
+        self.activity.computed.observe(took);
+        self.activity.lately.computed(self.key.as_str(), took);
         self.activity.computing().remove(&self.number);
     }
 }

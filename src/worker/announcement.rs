@@ -1,20 +1,33 @@
 //! What a worker tells of itself: a plain string in Redis, short-lived, for whoever looks at the
 //! fleet. Not part of any call.
 
+mod durations;
+mod keys;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use self::durations::Durations;
+pub use self::keys::{Computing, FailedKey, HotKey, SlowKey};
 use super::Desk;
+use crate::error::quote;
 use crate::procedure::Procedure;
 
 /// How often a worker tells of itself.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// A worker as it announces itself, every two seconds, for ten.
+/// The longest announcement that is read. Ours stay below a tenth of it.
+const LONGEST: usize = 128 * 1024;
+
+/// Entries of a list that are read. Ours have fewer.
+const MOST_LISTED: usize = 64;
+
+/// A worker as it announces itself, every two seconds, for ten. Texts that were read from Redis are
+/// escaped and shortened; what an older worker does not tell is nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerStatus {
@@ -40,6 +53,31 @@ pub struct WorkerStatus {
     pub counts: WorkerCounts,
     /// What it computes, the longest under way first, eight at most.
     pub computing: Vec<Computing>,
+    /// For how long it has been running when it said so, by a clock that nobody sets; milliseconds.
+    #[serde(default)]
+    pub uptime_millis: u64,
+    /// How many computations are under way.
+    #[serde(default)]
+    pub under_way: u64,
+    /// Requests that it has taken and not settled.
+    #[serde(default)]
+    pub held: u64,
+    /// From taking a request to having its answer.
+    #[serde(default)]
+    pub request_times: Durations,
+    /// Computing alone, whatever came of it.
+    #[serde(default)]
+    pub compute_times: Durations,
+    /// The keys that it is asked for most often, the hottest first, eight at most.
+    #[serde(default)]
+    pub hottest: Vec<HotKey>,
+    /// What took longest to compute in the last half minute to minute, the slowest first, eight at
+    /// most.
+    #[serde(default)]
+    pub slowest: Vec<SlowKey>,
+    /// What failed in the last ten minutes, the latest first, four of each code at most.
+    #[serde(default)]
+    pub failures: Vec<FailedKey>,
 }
 
 /// What a worker has done since it started.
@@ -64,16 +102,6 @@ pub struct WorkerCounts {
     pub compute_millis: u64,
 }
 
-/// One computation under way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Computing {
-    /// Its key.
-    pub key: String,
-    /// For how long so far.
-    pub millis: u64,
-}
-
 fn unix_seconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
@@ -95,7 +123,47 @@ impl WorkerStatus {
             announced: 0,
             counts: WorkerCounts::default(),
             computing: Vec::new(),
+            uptime_millis: 0,
+            under_way: 0,
+            held: 0,
+            request_times: Durations::default(),
+            compute_times: Durations::default(),
+            hottest: Vec::new(),
+            slowest: Vec::new(),
+            failures: Vec::new(),
         }
+    }
+
+    /// An announcement as it stands in Redis, where anybody may have put anything: bounded, and fit
+    /// for a terminal. `None` if it is none.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        if text.len() > LONGEST {
+            return None;
+        }
+        let mut status: Self = serde_json::from_str(text).ok()?;
+        status.computing.truncate(MOST_LISTED);
+        status.hottest.truncate(MOST_LISTED);
+        status.slowest.truncate(MOST_LISTED);
+        status.failures.truncate(MOST_LISTED);
+        status.request_times.bounded();
+        status.compute_times.bounded();
+        let texts = [
+            &mut status.id,
+            &mut status.host,
+            &mut status.version,
+            &mut status.procedure,
+            &mut status.queue,
+        ];
+        let computing = status.computing.iter_mut().map(|one| &mut one.key);
+        let hottest = status.hottest.iter_mut().map(|one| &mut one.key);
+        let slowest = status.slowest.iter_mut().map(|one| &mut one.key);
+        let failures = status.failures.iter_mut();
+        let failures = failures.flat_map(|one| one.key.iter_mut().chain([&mut one.code]));
+        let keys = computing.chain(hottest).chain(slowest).chain(failures);
+        for text in texts.into_iter().chain(keys) {
+            *text = quote(text.as_bytes());
+        }
+        Some(status)
     }
 }
 
@@ -106,11 +174,11 @@ pub(super) async fn announce<P: Procedure>(
     end: CancellationToken,
 ) {
     let mut status = WorkerStatus::starting(&desk.id, P::NAME, desk.queue.to_string(), concurrency);
-    let mut place = None;
+    let (mut place, start) = (None, Instant::now());
     loop {
         status.announced = unix_seconds();
-        status.counts = desk.vitals.counts();
-        status.computing = desk.vitals.activity.longest();
+        status.uptime_millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        desk.vitals.tell(&mut status, start);
         place = desk.cache.announce(&status, place).await;
         if timeout(EVERY, end.cancelled()).await.is_ok() {
             break;
@@ -118,5 +186,76 @@ pub(super) async fn announce<P: Procedure>(
     }
     if let Some(place) = place {
         desk.cache.retract(place).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// As workers announced themselves before there was `rpcache top`.
+    fn older() -> Value {
+        json!({
+            "id": "0a1b2c3d", "host": "box", "pid": 4711, "version": "0.1.0", "procedure": "fib",
+            "queue": "rpc_queue", "concurrency": 2, "started": 1, "announced": 2,
+            "counts": {
+                "answered": 15, "computed": 4, "cache": 5, "shared": 3, "failed": 2, "poison": 1,
+                "filled": 4, "compute_millis": 7
+            },
+            "computing": [{"key": "fib:100000", "millis": 3}]
+        })
+    }
+
+    #[test]
+    fn older_workers_are_understood() {
+        let status = WorkerStatus::read(&older().to_string()).unwrap();
+        assert_eq!((status.counts.answered, status.uptime_millis), (15, 0));
+        assert_eq!((status.hottest, status.failures), (Vec::new(), Vec::new()));
+        assert_eq!(status.request_times.quantile(0.5), None);
+    }
+
+    #[test]
+    fn announcements_read_back_what_they_tell() {
+        let mut status = WorkerStatus::starting("id", "fib", "rpc_queue".to_owned(), 2);
+        let key = "fib:30".to_owned();
+        status.hottest = vec![HotKey {
+            key: key.clone(),
+            per_minute: 60,
+            at_most: 61,
+        }];
+        status.failures = vec![FailedKey {
+            key: Some(key),
+            code: "poison".to_owned(),
+            times: 1,
+            ago_millis: 2,
+        }];
+        let text = serde_json::to_string(&status).unwrap();
+        assert_eq!(WorkerStatus::read(&text), Some(status));
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_is_bounded_and_fit_for_a_terminal() {
+        let mut hostile = older();
+        let text = "\u{1b}]0;owned\u{7}\u{202e}".to_owned() + &"x".repeat(1000);
+        hostile["host"] = text.clone().into();
+        let key = json!({"key": text, "per_minute": u64::MAX, "at_most": 0});
+        hostile["hottest"] = vec![key; 500].into();
+        hostile["failures"] = json!([{
+            "key": text, "code": text, "times": u64::MAX, "ago_millis": u64::MAX
+        }]);
+        hostile["request_times"] = vec![u64::MAX; 500].into();
+        assert_eq!(WorkerStatus::read(&hostile.to_string()), None, "too long");
+        hostile["hottest"] = vec![hostile["hottest"][0].take(); 70].into();
+        let status = WorkerStatus::read(&hostile.to_string()).unwrap();
+        assert_eq!(status.hottest.len(), MOST_LISTED);
+        let failed = &status.failures[0];
+        for text in [&status.host, failed.key.as_ref().unwrap(), &failed.code] {
+            assert!(text.starts_with("\\u{1b}]0;owned\\u{7}\\u{202e}"), "{text}");
+            assert!(text.len() < 700, "{}", text.len());
+        }
+        for none in ["", "null", "[]", "{}", "{\"id\": 7}"] {
+            assert_eq!(WorkerStatus::read(none), None);
+        }
     }
 }

@@ -35,6 +35,7 @@ impl<P: Procedure> Desk<P> {
             Err(failure) => return Some(Reply::failure(failure)),
         };
         let key = self.cache.key::<P>(&argument);
+        self.vitals.activity.lately.asked(key.as_str());
         if !arrival.is_suspect() && self.computer.procedure().is_cheap(&argument) {
             return self
                 .answer_cheap(key, &argument, request.cache, watch)
@@ -174,7 +175,12 @@ impl<P: Procedure> Desk<P> {
         let begun = std::time::Instant::now();
         let compute = || self.computer.compute_cheap(argument);
         let computed = watch.step_now(Work::Compute, compute);
-        self.vitals.activity.computed.observe(begun.elapsed());
+        let took = begun.elapsed();
+        self.vitals.activity.computed.observe(took);
+        if let Some(vacancy) = &vacancy {
+            let key = vacancy.key().as_str();
+            self.vitals.activity.lately.computed(key, took);
+        }
         let answer = match computed? {
             Ok(answer) => answer.to_string(),
             Err(failure) => return Some(Reply::failure(failure)),

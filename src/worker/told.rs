@@ -1,29 +1,33 @@
 //! What a request leaves behind for those who watch, beside its place in the counts: what came of it in its
-//! span, and a line at debug.
+//! span, a line at debug, and its key if it failed.
 
 use tokio::time::Instant;
 use tracing::{Level, debug, enabled};
 
 use super::Desk;
+use crate::cache::Key;
 use crate::error::millis;
-use crate::message::{Reply, Request, Source};
+use crate::message::{Failure, Reply, Request, Source};
 use crate::procedure::Procedure;
 use crate::trace;
 
 impl<P: Procedure> Desk<P> {
-    /// A line for each request, where one is wanted; its key is not kept for that.
+    /// A line for each request, where one is wanted, and a note of each that failed; its key is not
+    /// kept for that.
     pub(super) fn tell(&self, request: &Request, reply: &Reply, taken: Instant) {
         match (&reply.outcome, reply.source) {
             (Ok(_), Some(source)) => trace::record("rpcache.source", source.as_str()),
             (Ok(_), None) => {}
-            (Err(failure), _) => trace::failed(failure.code.as_str()),
+            (Err(failure), _) => {
+                trace::failed(failure.code.as_str());
+                self.note(request, failure);
+            }
         }
         if !enabled!(Level::DEBUG) {
             return;
         }
-        let key = request.argument::<P::Argument>();
-        let key = key.map(|argument| self.cache.key::<P>(&argument));
-        let key = key.map_or_else(|_| "none".to_owned(), |key| key.to_string());
+        let key = self.key_of(request);
+        let key = key.map_or_else(|| "none".to_owned(), |key| key.to_string());
         let elapsed_ms = millis(taken.elapsed());
         // To find the line by a trace, whoever collects that one.
         let trace_id = request.trace.as_ref();
@@ -38,5 +42,17 @@ impl<P: Procedure> Desk<P> {
                 debug!(key, error, elapsed_ms, trace_id, "not answered");
             }
         }
+    }
+
+    /// A note of a request that failed, for announcements.
+    pub(super) fn note(&self, request: &Request, failure: &Failure) {
+        let key = self.key_of(request);
+        let lately = &self.vitals.activity.lately;
+        lately.failed(key.as_ref().map(Key::as_str), failure.code);
+    }
+
+    fn key_of(&self, request: &Request) -> Option<Key> {
+        let argument = request.argument::<P::Argument>().ok()?;
+        Some(self.cache.key::<P>(&argument))
     }
 }

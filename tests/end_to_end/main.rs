@@ -40,6 +40,7 @@ mod stampede;
 mod support;
 
 mod suspects;
+mod top;
 mod trace;
 mod tutorial;
 mod wire_cache_header;

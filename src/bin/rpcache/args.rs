@@ -6,6 +6,7 @@ mod call;
 mod doctor;
 mod health;
 mod install;
+mod top;
 mod worker;
 
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(crate) use self::call::{Call, Warm};
 pub(crate) use self::doctor::Doctor;
 pub(crate) use self::health::Health;
 pub(crate) use self::install::{Completions, Man, Shell};
+pub(crate) use self::top::Top;
 pub(crate) use self::worker::Worker;
 use crate::values::{Ttl, duration, size};
 
@@ -37,6 +39,7 @@ Examples:
   rpcache cache get 30            what Redis holds, as `redis-cli GET fib:30` would show
   rpcache cache stats             how much is stored, and who works
   rpcache doctor                  what is wrong, if something is
+  rpcache top                     what the fleet does now
 
 Exit codes:
   0 answered                    3 unreachable, refused, nobody serving, overloaded
@@ -116,6 +119,8 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Find out what is wrong between here and an answer, and what to do about it
     Doctor(Doctor),
+    /// Watch the fleet: queue, workers and what they compute, rates, hottest and slowest keys
+    Top(Top),
     /// Ask a worker whether it takes requests, for health checks
     Health(Health),
     /// Print what a shell needs to complete commands and options by Tab

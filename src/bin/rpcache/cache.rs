@@ -8,7 +8,6 @@ mod get;
 mod ls;
 mod rm;
 mod stats;
-mod text;
 mod ttl;
 mod verify;
 

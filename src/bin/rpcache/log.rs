@@ -42,6 +42,8 @@ impl Log {
         };
         let lines = log.lines(is_worker);
         others.push(match filter {
+            // Lines would tear the screen apart.
+            _ if has_the_screen(&args.command) => lines.with_filter(LevelFilter::OFF).boxed(),
             Some(filter) => lines.with_filter(filter.and(never())).boxed(),
             None => lines
                 .with_filter(usual(&args.command, args.verbose))
@@ -93,6 +95,11 @@ impl Log {
             _ => failure.report(),
         }
     }
+}
+
+/// The terminal that stderr is shows something else.
+fn has_the_screen(command: &Command) -> bool {
+    matches!(command, Command::Top(top) if top.shows_screen()) && io::stderr().is_terminal()
 }
 
 /// What `RUST_LOG` asks for, or what is wrong with it.

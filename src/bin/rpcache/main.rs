@@ -17,7 +17,9 @@ mod man;
 mod output;
 mod progress;
 mod telemetry;
+mod text;
 mod timeline;
+mod top;
 mod values;
 mod warm;
 mod worker;
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Doctor(doctor) => {
             on_threads(&mut Builder::new_current_thread(), doctor::run(doctor))
         }
+        Command::Top(top) => on_threads(&mut Builder::new_current_thread(), top::run(top)),
         Command::Health(health) => {
             on_threads(&mut Builder::new_current_thread(), health::run(health))
         }

@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use clap::CommandFactory as _;
 use clap::error::{ContextKind, ErrorKind};
 use rpcache::{Error, ErrorCode};
 
+use crate::args::Args;
 use crate::input::Label;
 use crate::values::Asked;
 
@@ -151,13 +153,10 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let message = invalid_value(error)
         .or_else(|| negative_range(error))
         .unwrap_or_else(|| in_one_line(&error.to_string()));
-    let subcommand = std::env::args().nth(1);
-    let help = match subcommand.as_deref() {
-        Some(
-            known @ ("worker" | "call" | "warm" | "cache" | "bench" | "doctor" | "health"
-            | "completions" | "man"),
-        ) => format!("rpcache {known} --help"),
-        _ => "rpcache --help".to_owned(),
+    let known = |word: &String| Args::command().find_subcommand(word).is_some();
+    let help = match std::env::args().nth(1).filter(known) {
+        Some(subcommand) => format!("rpcache {subcommand} --help"),
+        None => "rpcache --help".to_owned(),
     };
     Failure::new(2, format!("{message}; see {help}")).report()
 }

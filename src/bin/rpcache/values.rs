@@ -149,6 +149,16 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How often to look at servers: often enough to be of use, and no burden to them.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if (Duration::from_millis(200)..=Duration::from_secs(3600)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("it must be from 200ms to 1h".to_owned())
+    }
+}
+
 /// A number of bytes, or of thousands or millions of them.
 pub(crate) fn size(text: &str) -> Result<usize, String> {
     let unit_at = text

@@ -34,6 +34,12 @@ pub struct ServerStats {
     pub evicted: u64,
     /// Keys whose time was up.
     pub expired: u64,
+    /// Commands carried out, since it was started.
+    pub commands: u64,
+    /// Connections to it at the moment.
+    pub clients: u64,
+    /// For how long it has been running, in seconds.
+    pub uptime: u64,
 }
 
 /// What the keys of a procedure are like.
@@ -125,7 +131,7 @@ impl Cache {
     /// What Redis tells of itself; `None` if it does not tell this login.
     pub async fn server_stats(&self) -> Result<Option<ServerStats>, Error> {
         let mut info = redis::cmd("INFO");
-        info.arg("server").arg("memory").arg("stats");
+        info.arg("server").arg("clients").arg("memory").arg("stats");
         match self.manage::<String>(&info).await {
             Ok(info) => Ok(Some(ServerStats::read(&info))),
             Err(Unanswered::Refused(_)) => Ok(None),
@@ -212,6 +218,9 @@ impl ServerStats {
             misses: number("keyspace_misses").unwrap_or(0),
             evicted: number("evicted_keys").unwrap_or(0),
             expired: number("expired_keys").unwrap_or(0),
+            commands: number("total_commands_processed").unwrap_or(0),
+            clients: number("connected_clients").unwrap_or(0),
+            uptime: number("uptime_in_seconds").unwrap_or(0),
         }
     }
 }

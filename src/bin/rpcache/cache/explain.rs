@@ -7,9 +7,10 @@ use rpcache::fibonacci::Fibonacci;
 use rpcache::{Cache, Error, Explained, Holder, LeaseHeld, WorkerStatus};
 use serde::Serialize;
 
-use super::{json, text};
+use super::json;
 use crate::args::CacheExplain;
 use crate::output::Failure;
+use crate::text;
 
 #[derive(Serialize)]
 struct Explanation {
@@ -74,7 +75,7 @@ fn explanation(explained: &Explained, holder: Option<&WorkerStatus>) -> Explanat
         Lease {
             state,
             worker,
-            host: holder.map(|worker| text::escaped(&worker.host)),
+            host: holder.map(|worker| worker.host.clone()),
             pid: holder.map(|worker| worker.pid),
             ttl_ms: lease.ttl.map(text::millis),
         }
@@ -133,10 +134,7 @@ fn told(lease: Option<&LeaseHeld>, holder: Option<&WorkerStatus>) -> String {
     };
     let who = match (&lease.holder, holder) {
         (Holder::Worker(id), Some(WorkerStatus { host, pid, .. })) => {
-            format!(
-                "held by worker {id} on {}, process {pid}",
-                text::escaped(host)
-            )
+            format!("held by worker {id} on {host}, process {pid}")
         }
         (Holder::Worker(id), None) => format!("held by worker {id}, not heard of"),
         (Holder::Uncached, _) => "the answer was computed and could not be stored".to_owned(),

@@ -6,9 +6,10 @@ use rpcache::fibonacci::Fibonacci;
 use rpcache::{Cache, Entry, StoredKey};
 use serde::Serialize;
 
-use super::{json, text};
+use super::json;
 use crate::args::CacheLs;
 use crate::output::Failure;
+use crate::text;
 
 #[derive(Serialize)]
 struct Line {

@@ -7,10 +7,11 @@ use rpcache::fibonacci::Fibonacci;
 use rpcache::{Cache, KeyPattern, Procedure as _, StoredKey};
 use serde::Serialize;
 
-use super::{Interrupts, at_once, json, text};
+use super::{Interrupts, at_once, json};
 use crate::args::CacheRm;
 use crate::output::Failure;
 use crate::progress::Progress;
+use crate::text;
 use crate::values::Asked;
 
 #[derive(Serialize)]

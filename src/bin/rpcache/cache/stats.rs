@@ -8,9 +8,10 @@ use rpcache::{
 };
 use serde::Serialize;
 
-use super::{json, text};
+use super::json;
 use crate::args::CacheStats;
 use crate::output::Failure;
+use crate::text;
 
 /// What this login may not know is `null`.
 #[derive(Serialize)]
@@ -26,7 +27,7 @@ pub(super) async fn run(args: CacheStats) -> Result<(), Failure> {
     let stats = Stats {
         server: cache.server_stats().await?,
         survey: permitted(cache.survey::<Fibonacci>().await)?,
-        workers: permitted(cache.workers().await)?.map(escaped),
+        workers: permitted(cache.workers().await)?,
     };
     stats.tell_what_is_missing();
     let mut out = io::stdout().lock();
@@ -56,24 +57,6 @@ fn permitted<T>(asked: Result<T, Error>) -> Result<Option<T>, Error> {
         Err(Error::Refused { .. }) => Ok(None),
         asked => asked.map(Some),
     }
-}
-
-/// Whoever else writes there may have put anything there.
-fn escaped(mut workers: Vec<WorkerStatus>) -> Vec<WorkerStatus> {
-    for worker in &mut workers {
-        let texts = [
-            &mut worker.id,
-            &mut worker.host,
-            &mut worker.version,
-            &mut worker.procedure,
-            &mut worker.queue,
-        ];
-        let computing = worker.computing.iter_mut().map(|one| &mut one.key);
-        for text in texts.into_iter().chain(computing) {
-            *text = text::escaped(text);
-        }
-    }
-    workers
 }
 
 impl Stats {

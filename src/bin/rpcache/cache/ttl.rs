@@ -6,9 +6,10 @@ use rpcache::Cache;
 use rpcache::fibonacci::Fibonacci;
 use serde::Serialize;
 
-use super::{Problem, at_once, json, text};
+use super::{Problem, at_once, json};
 use crate::args::CacheTtl;
 use crate::output::Failure;
+use crate::text;
 use crate::values::Asked;
 
 #[derive(Serialize)]

@@ -7,10 +7,11 @@ use rpcache::fibonacci::Fibonacci;
 use rpcache::{Cache, KeyPattern, StoredKey, WrongEntry};
 use serde::Serialize;
 
-use super::{AT_ONCE, Interrupts, json, text};
+use super::{AT_ONCE, Interrupts, json};
 use crate::args::CacheVerify;
 use crate::output::Failure;
 use crate::progress::Progress;
+use crate::text;
 
 #[derive(Default, Serialize)]
 struct Summary {

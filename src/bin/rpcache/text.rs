@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 /// `1,234`
-pub(super) fn thousands(n: u64) -> String {
+pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -17,13 +17,13 @@ pub(super) fn thousands(n: u64) -> String {
 }
 
 /// `1 answer`, `1,234 answers`
-pub(super) fn answers(n: u64) -> String {
+pub(crate) fn answers(n: u64) -> String {
     let plural = if n == 1 { "" } else { "s" };
     format!("{} answer{plural}", thousands(n))
 }
 
 /// `512 B`, `1.2 kB`, `3.4 MB`
-pub(super) fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")];
     match units.into_iter().find(|&(each, _)| n >= each) {
         Some((each, unit)) => format!("{}.{} {unit}", thousands(n / each), n % each * 10 / each),
@@ -32,13 +32,13 @@ pub(super) fn bytes(n: u64) -> String {
 }
 
 /// `12.3 %`; nothing of nothing is nothing.
-pub(super) fn share(part: u64, whole: u64) -> String {
+pub(crate) fn share(part: u64, whole: u64) -> String {
     let per_mille = u128::from(part) * 1000 / u128::from(whole.max(1));
     format!("{}.{} %", per_mille / 10, per_mille % 10)
 }
 
 /// `none`, `6d 23h`, `59m 3s`, `12s`
-pub(super) fn life(ttl: Option<Duration>) -> String {
+pub(crate) fn life(ttl: Option<Duration>) -> String {
     let Some(ttl) = ttl else {
         return "none".to_owned();
     };
@@ -53,7 +53,7 @@ pub(super) fn life(ttl: Option<Duration>) -> String {
 }
 
 /// `none`, or seconds.
-pub(super) fn seconds(ttl: Option<Duration>) -> String {
+pub(crate) fn seconds(ttl: Option<Duration>) -> String {
     ttl.map_or_else(|| "none".to_owned(), |ttl| rounded_up(ttl).to_string())
 }
 
@@ -62,21 +62,13 @@ fn rounded_up(ttl: Duration) -> u64 {
     ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)
 }
 
-pub(super) fn millis(ttl: Duration) -> u64 {
+pub(crate) fn millis(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What somebody else wrote, fit for a terminal.
-pub(super) fn escaped(text: &str) -> String {
-    text.chars()
-        .take(200)
-        .flat_map(char::escape_debug)
-        .collect()
 }
 
 /// Rows below each other, the columns aligned for a person, to the right where all but the first
 /// row hold numbers; else with tabs between.
-pub(super) fn print(out: &mut impl Write, rows: &[Vec<String>], aligned: bool) -> io::Result<()> {
+pub(crate) fn print(out: &mut impl Write, rows: &[Vec<String>], aligned: bool) -> io::Result<()> {
     if !aligned {
         return rows
             .iter()

@@ -1,0 +1,113 @@
+//! `rpcache top`: what the fleet does now, on a screen that is refreshed, or once.
+//!
+//! `sources` looks at the servers, `history` makes rates of what two looks show, `snapshot` is what
+//! comes of it, and `view` how that looks: in a terminal (`screen`) and without one alike.
+
+mod history;
+mod keys;
+mod screen;
+mod snapshot;
+mod sources;
+mod view;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use rpcache::Error;
+use tokio::time::sleep;
+
+use self::history::History;
+use self::snapshot::Snapshot;
+use self::sources::Sources;
+use self::view::View;
+use crate::args::Top;
+use crate::output::{Failure, is_local};
+
+/// Workers tell of themselves so often, and a little later at times: longer than an interval, one is
+/// waited for.
+const ANNOUNCED_WITHIN: Duration = Duration::from_millis(2600);
+
+/// Between two looks for a worker's next announcement.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+
+/// Columns without a terminal.
+const COLUMNS: u16 = 120;
+/// With fewer, hardly anything is left of it.
+const FEWEST_COLUMNS: u16 = 40;
+
+pub(crate) async fn run(args: Top) -> Result<(), Failure> {
+    let (interval, json, on_screen) = (args.interval, args.json, args.shows_screen());
+    let history = History::new(args.queue(), args.namespace(), interval);
+    let (cache, queues) = args.open();
+    let sources = Sources { cache, queues };
+    if on_screen {
+        return screen::run(sources, history, interval).await;
+    }
+    let snapshot = tokio::select! {
+        snapshot = two_looks(sources, history, interval) => snapshot?,
+        // Without a handler, the signal ends the process by itself.
+        Ok(()) = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
+    };
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, &snapshot).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        let text = View::default().text(&snapshot, columns());
+        out.write_all(text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// As many as the terminal has, if it is one.
+fn columns() -> u16 {
+    if !io::stdout().is_terminal() {
+        return COLUMNS;
+    }
+    crossterm::terminal::size().map_or(COLUMNS, |(columns, _)| columns.max(FEWEST_COLUMNS))
+}
+
+/// A snapshot with rates.
+async fn two_looks(
+    mut sources: Sources,
+    mut history: History,
+    interval: Duration,
+) -> Result<Snapshot, Failure> {
+    for pause in [Duration::ZERO, interval] {
+        sleep(pause).await;
+        let (redis, queues) = tokio::join!(
+            sources::look_at_redis(&sources.cache),
+            sources::look_at_queues(&mut sources.queues)
+        );
+        history.redis(redis);
+        history.queues(queues);
+        if let Some((redis, broker)) = history.both_down() {
+            return Err(neither(redis, broker));
+        }
+    }
+    let late = Instant::now() + ANNOUNCED_WITHIN.saturating_sub(interval);
+    while history.awaits_announcements() && Instant::now() < late {
+        sleep(BETWEEN_LOOKS).await;
+        history.workers(sources.cache.workers().await, Instant::now());
+    }
+    sources.queues.leave().await;
+    Ok(history.snapshot(Instant::now()))
+}
+
+/// Nothing can be told: what to do about it, once if it is the same for both.
+fn neither(redis: &Error, broker: &Error) -> Failure {
+    let same = [redis, broker]
+        .map(|error| matches!(error, Error::Unreachable { server, .. } if is_local(server)))
+        == [true; 2];
+    let first = if same {
+        redis.to_string()
+    } else {
+        let failure = Failure::from(redis.clone());
+        failure.message().unwrap_or_default().to_owned()
+    };
+    let second = Failure::from(broker.clone());
+    Failure::new(
+        3,
+        format!("{first}; {}", second.message().unwrap_or_default()),
+    )
+}

@@ -1,0 +1,330 @@
+//! From two looks to what happens per second. Pure: nothing here asks anybody, or what time it is.
+//!
+//! Workers that restart have a new id, those that vanish are left out, and a count that has become
+//! smaller has not moved: no rate is negative.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use rpcache::{Durations, Error, QueueDepths, ServerStats, WorkerStatus};
+
+use super::keys;
+use super::snapshot::{
+    Fleet, Latency, Rates, Redis, RedisRates, Seen, Silence, Snapshot, Worker, rounded,
+};
+use super::sources::{News, RedisLook, Server};
+
+/// A worker that has not told of itself for longer does nothing that is known.
+const SILENT: Duration = Duration::from_secs(5);
+
+/// What was seen so far, as far as the next snapshot needs it.
+pub(super) struct History {
+    queue: String,
+    namespace: Option<String>,
+    interval: Duration,
+    queues: Seen<QueueDepths>,
+    queues_at: Instant,
+    redis: Seen<Redis>,
+    redis_at: Instant,
+    /// Where the next look's rates begin.
+    server_before: Option<(Instant, ServerStats)>,
+    workers: Seen<()>,
+    tracks: HashMap<String, Track>,
+    other_workers: usize,
+}
+
+/// A worker's last announcements.
+struct Track {
+    last: WorkerStatus,
+    /// When the last one was first seen.
+    at: Instant,
+    before: Option<WorkerStatus>,
+}
+
+impl History {
+    pub(super) fn new(queue: String, namespace: Option<String>, interval: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            queue,
+            namespace,
+            interval,
+            queues: Seen::Waiting,
+            queues_at: now,
+            redis: Seen::Waiting,
+            redis_at: now,
+            server_before: None,
+            workers: Seen::Waiting,
+            tracks: HashMap::new(),
+            other_workers: 0,
+        }
+    }
+
+    pub(super) fn news(&mut self, news: News) {
+        match news {
+            News::Redis(look) => self.redis(*look),
+            News::Queues(depths) => self.queues(depths),
+        }
+    }
+
+    pub(super) fn queues(&mut self, depths: Result<QueueDepths, Error>) {
+        self.queues_at = Instant::now();
+        self.queues = depths.map_or_else(|error| Seen::Down { error }, Seen::Ok);
+    }
+
+    pub(super) fn redis(&mut self, look: RedisLook) {
+        let (at, before) = look.before;
+        self.redis_at = Instant::now();
+        self.server(at, before);
+        self.server_before = match look.after {
+            (at, Ok(Some(stats))) => Some((at, stats)),
+            _ => None,
+        };
+        self.workers(look.workers, look.after.0);
+    }
+
+    fn server(&mut self, at: Instant, server: Server) {
+        let before = self.server_before.take();
+        self.redis = match server {
+            Err(error) => Seen::Down { error },
+            Ok(None) => Seen::NotPermitted,
+            Ok(Some(stats)) => {
+                let rates = before.and_then(|(earlier, before)| {
+                    redis_rates(&before, &stats, at.saturating_duration_since(earlier))
+                });
+                Seen::Ok(Redis {
+                    hit_share: rates.and_then(|rates| share(rates.hits, rates.misses)),
+                    per_second: rates,
+                    version: stats.version,
+                    memory: stats.memory,
+                    memory_limit: stats.memory_limit,
+                    clients: stats.clients,
+                })
+            }
+        };
+    }
+
+    /// What workers tell, at `now`. Those that are not there any more are forgotten.
+    pub(super) fn workers(&mut self, workers: Result<Vec<WorkerStatus>, Error>, now: Instant) {
+        let workers = match workers {
+            Ok(workers) => workers,
+            Err(error) => {
+                self.tracks.clear();
+                self.other_workers = 0;
+                let may_not = matches!(error, Error::Refused { .. })
+                    && !matches!(self.redis, Seen::Down { .. });
+                self.workers = if may_not {
+                    Seen::NotPermitted
+                } else {
+                    Seen::Down { error }
+                };
+                return;
+            }
+        };
+        self.workers = Seen::Ok(());
+        let all = workers.len();
+        let mut before = std::mem::take(&mut self.tracks);
+        for status in workers
+            .into_iter()
+            .filter(|status| status.queue == self.queue)
+        {
+            let track = match before.remove(&status.id) {
+                Some(track) => track.next(status, now),
+                None => Track {
+                    last: status,
+                    at: now,
+                    before: None,
+                },
+            };
+            self.tracks.insert(track.last.id.clone(), track);
+        }
+        self.other_workers = all.saturating_sub(self.tracks.len());
+    }
+
+    /// Whether a worker has told of itself only once.
+    pub(super) fn awaits_announcements(&self) -> bool {
+        self.tracks.values().any(|track| track.before.is_none())
+    }
+
+    /// Why neither server shows anything, if so: of Redis and of the broker.
+    pub(super) fn both_down(&self) -> Option<(&Error, &Error)> {
+        match (&self.redis, &self.queues) {
+            (Seen::Down { error: redis }, Seen::Down { error: broker }) => Some((redis, broker)),
+            _ => None,
+        }
+    }
+
+    /// How many rows there are to scroll through.
+    pub(super) fn workers_shown(&self) -> usize {
+        self.tracks.len()
+    }
+
+    pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
+        let told: Vec<_> = self.tracks.values().map(|track| track.told(now)).collect();
+        let mut workers: Vec<_> = self
+            .tracks
+            .values()
+            .map(|track| track.worker(now))
+            .collect();
+        workers.sort_by(|one, other| one.id.cmp(&other.id));
+        Snapshot {
+            queue: self.queue.clone(),
+            namespace: self.namespace.clone(),
+            interval_ms: u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX),
+            broker: self.queues.clone(),
+            redis: self.redis.clone(),
+            fleet: match &self.workers {
+                Seen::Ok(()) => Seen::Ok(self.fleet(&workers, now)),
+                Seen::Waiting => Seen::Waiting,
+                Seen::NotPermitted => Seen::NotPermitted,
+                Seen::Down { error } => Seen::Down {
+                    error: error.clone(),
+                },
+            },
+            workers,
+            computing: keys::computing(&told),
+            hottest: keys::hottest(&told),
+            slowest: keys::slowest(&told),
+            failed: keys::failed(&told),
+            silence: Silence {
+                broker: now.saturating_duration_since(self.queues_at),
+                redis: now.saturating_duration_since(self.redis_at),
+            },
+        }
+    }
+
+    fn fleet(&self, workers: &[Worker], now: Instant) -> Fleet {
+        let sum = |each: fn(&Worker) -> u64| {
+            let counts = workers.iter().map(each);
+            counts.fold(0, u64::saturating_add)
+        };
+        let rates: Vec<_> = workers
+            .iter()
+            .filter_map(|worker| worker.per_second)
+            .collect();
+        let is_known = !rates.is_empty() || workers.is_empty();
+        let (mut requests, mut computed) = (Durations::default(), Durations::default());
+        for track in self.tracks.values() {
+            if let Some(before) = track.lately(now) {
+                requests.add(&track.last.request_times.since(&before.request_times));
+                computed.add(&track.last.compute_times.since(&before.compute_times));
+            }
+        }
+        Fleet {
+            workers: workers.len(),
+            other_workers: self.other_workers,
+            slots: sum(|worker| worker.slots.into()),
+            under_way: sum(|worker| worker.under_way),
+            held: sum(|worker| worker.held),
+            per_second: is_known.then(|| {
+                let mut sum = Rates::default();
+                for rates in &rates {
+                    sum.add(rates);
+                }
+                sum
+            }),
+            request_ms: Latency::of(&requests),
+            compute_ms: Latency::of(&computed),
+        }
+    }
+}
+
+impl Track {
+    /// With what the worker tells now, which may be what it has told before.
+    fn next(self, status: WorkerStatus, now: Instant) -> Self {
+        let moment = |status: &WorkerStatus| (status.uptime_millis, status.announced);
+        if moment(&status) == moment(&self.last) {
+            return self;
+        }
+        Self {
+            last: status,
+            at: now,
+            before: Some(self.last),
+        }
+    }
+
+    fn told(&self, now: Instant) -> keys::Told<'_> {
+        (&self.last, now.saturating_duration_since(self.at))
+    }
+
+    /// Where the present rates begin, if they are known and still the present ones.
+    fn lately(&self, now: Instant) -> Option<&WorkerStatus> {
+        let is_silent = now.saturating_duration_since(self.at) > SILENT;
+        self.before.as_ref().filter(|_| !is_silent)
+    }
+
+    fn worker(&self, now: Instant) -> Worker {
+        let status = &self.last;
+        let before = self.lately(now);
+        let silent = now.saturating_duration_since(self.at);
+        let times = before.map(|before| status.request_times.since(&before.request_times));
+        Worker {
+            id: status.id.clone(),
+            host: status.host.clone(),
+            pid: status.pid,
+            version: status.version.clone(),
+            uptime_s: match status.uptime_millis {
+                0 => status.announced.saturating_sub(status.started),
+                millis => millis / 1000,
+            },
+            slots: status.concurrency,
+            // Older ones tell no more than what they compute longest.
+            under_way: status.under_way.max(status.computing.len() as u64),
+            held: status.held,
+            per_second: before.and_then(|before| rates(before, status)),
+            request_ms: Latency::of(&times.unwrap_or_default()),
+            computing: keys::computing_at(&self.told(now)),
+            silent_s: if silent > SILENT { silent.as_secs() } else { 0 },
+        }
+    }
+}
+
+/// Between two announcements of one worker, by the worker's own clock.
+fn rates(before: &WorkerStatus, last: &WorkerStatus) -> Option<Rates> {
+    let millis = match (before.uptime_millis, last.uptime_millis) {
+        // Older ones have nothing better.
+        (0, 0) => last
+            .announced
+            .saturating_sub(before.announced)
+            .saturating_mul(1000),
+        (before, last) => last.saturating_sub(before),
+    };
+    let per_second = per_second(Duration::from_millis(millis))?;
+    let (before, last) = (&before.counts, &last.counts);
+    Some(Rates {
+        answered: per_second(before.answered, last.answered),
+        computed: per_second(before.computed, last.computed),
+        cache: per_second(before.cache, last.cache),
+        shared: per_second(before.shared, last.shared),
+        failed: per_second(before.failed, last.failed),
+        poison: per_second(before.poison, last.poison),
+    })
+}
+
+/// `None` if Redis was started anew, or its counts were reset.
+fn redis_rates(before: &ServerStats, last: &ServerStats, passed: Duration) -> Option<RedisRates> {
+    let is_anew = last.uptime < before.uptime || last.commands < before.commands;
+    let per_second = per_second(passed).filter(|_| !is_anew)?;
+    Some(RedisRates {
+        commands: per_second(before.commands, last.commands),
+        hits: per_second(before.hits, last.hits),
+        misses: per_second(before.misses, last.misses),
+        evicted: per_second(before.evicted, last.evicted),
+        expired: per_second(before.expired, last.expired),
+    })
+}
+
+/// `None` of no time.
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn per_second(passed: Duration) -> Option<impl Fn(u64, u64) -> f64> {
+    let seconds = passed.as_secs_f64();
+    (seconds > 0.0).then_some(move |before: u64, last: u64| {
+        rounded(last.saturating_sub(before) as f64 / seconds)
+    })
+}
+
+fn share(hits: f64, misses: f64) -> Option<f64> {
+    (hits + misses > 0.0).then(|| rounded(hits / (hits + misses)))
+}
+
+#[cfg(test)]
+mod tests;
