@@ -34,6 +34,7 @@ mod prometheus;
 mod protocol;
 mod provision;
 mod rights;
+mod secrets;
 mod servers_down;
 mod shutdown;
 mod stampede;

@@ -10,10 +10,10 @@ use lapin::options::BasicConsumeOptions;
 use std::path::PathBuf;
 
 /// A vhost of the shared broker and a Redis, both made ready by the script.
-struct Provisioned {
+pub(crate) struct Provisioned {
     name: &'static str,
-    vhost: Vhost,
-    redis: Redis,
+    pub(crate) vhost: Vhost,
+    pub(crate) redis: Redis,
     passwords: PathBuf,
 }
 
@@ -25,7 +25,7 @@ const APPLY: &str = r#"
     redis-cli -p "$REDIS_PORT" <"$PASSWORDS.acl""#;
 
 impl Provisioned {
-    async fn new(name: &'static str) -> Self {
+    pub(crate) async fn new(name: &'static str) -> Self {
         let this = Self {
             name,
             vhost: Vhost::made(name),
@@ -52,12 +52,12 @@ impl Provisioned {
         applied.run().await
     }
 
-    fn password_of(&self, role: &str) -> String {
+    pub(crate) fn password_of(&self, role: &str) -> String {
         let password = std::fs::read_to_string(self.passwords.join(role)).unwrap();
         password.trim_end().to_owned()
     }
 
-    fn amqp_url(&self, role: &str) -> String {
+    pub(crate) fn amqp_url(&self, role: &str) -> String {
         let user = format!("{}-{role}", self.name);
         self.vhost.url_with(&user, &self.password_of(role))
     }
@@ -67,7 +67,7 @@ impl Provisioned {
     }
 
     /// `rpcache` as this user.
-    fn rpcache(&self, role: &str, arguments: &[&str]) -> Program {
+    pub(crate) fn rpcache(&self, role: &str, arguments: &[&str]) -> Program {
         let redis_url = self.redis.url_with(&self.redis_credentials(role));
         Program::rpcache(arguments)
             .env("AMQP_URL", &self.amqp_url(role))

@@ -120,8 +120,12 @@ impl Process {
         fed.expect("it reads its stdin");
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it has not been waited for")
+    }
+
     pub(crate) fn signal(&self, name: &str) {
-        signal(name, self.child.id().expect("it has not been waited for"));
+        signal(name, self.id());
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
