@@ -3,7 +3,7 @@
 
 mod remedy;
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 
 use rpcache::doctor::{Doctor, Finding, Severity};
 use rpcache::fibonacci::{Fibonacci, N};
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use self::remedy::Remedies;
 use crate::args;
-use crate::output::Failure;
+use crate::output::{Failure, is_coloured};
 
 /// What any worker in any language computes in no time, and rightly.
 const LARGEST_PROBE: u64 = 30;
@@ -67,13 +67,6 @@ pub(crate) async fn run(args: args::Doctor) -> Result<(), Failure> {
         return Err(Failure::new(3, ""));
     }
     Ok(())
-}
-
-/// See <https://no-color.org>.
-fn is_coloured() -> bool {
-    let asked_not_to = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    io::stdout().is_terminal() && !asked_not_to && !dumb
 }
 
 impl Counts {

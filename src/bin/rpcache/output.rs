@@ -1,7 +1,7 @@
 //! What a person or a program reads: answers on stdout, failures on stderr, exit codes.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
@@ -128,6 +128,18 @@ fn remedy(error: &Error) -> Option<String> {
         _ => return None,
     };
     Some(remedy.to_owned())
+}
+
+/// Whether stdout takes colours, and they are wanted: see <https://no-color.org>.
+pub(crate) fn is_coloured() -> bool {
+    let asked_not_to = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    has_a_screen() && !asked_not_to
+}
+
+/// Whether stdout is a terminal that can do more than print.
+pub(crate) fn has_a_screen() -> bool {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    io::stdout().is_terminal() && !dumb
 }
 
 pub(crate) fn is_local(server: &str) -> bool {

@@ -77,7 +77,7 @@ async fn two_looks(
         sleep(pause).await;
         let (redis, queues) = tokio::join!(
             sources::look_at_redis(&sources.cache),
-            sources::look_at_queues(&mut sources.queues)
+            sources.queues.look()
         );
         history.redis(redis);
         history.queues(queues);

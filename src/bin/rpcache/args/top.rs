@@ -1,12 +1,12 @@
 //! `rpcache top`, as typed.
 
-use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use clap::Args as Group;
 use rpcache::{Cache, QueueWatch};
 
 use super::{Broker, Redis};
+use crate::output::has_a_screen;
 use crate::values::interval;
 
 #[derive(Debug, Group)]
@@ -70,7 +70,7 @@ pub(crate) struct Top {
 impl Top {
     /// Else it is one snapshot.
     pub(crate) fn shows_screen(&self) -> bool {
-        !self.once && !self.json && io::stdout().is_terminal()
+        !self.once && !self.json && has_a_screen()
     }
 
     pub(crate) fn queue(&self) -> String {

@@ -121,12 +121,12 @@ impl History {
             }
         };
         self.workers = Seen::Ok(());
-        let all = workers.len();
-        let mut before = std::mem::take(&mut self.tracks);
-        for status in workers
+        let (ours, others): (Vec<_>, Vec<_>) = workers
             .into_iter()
-            .filter(|status| status.queue == self.queue)
-        {
+            .partition(|status| status.queue == self.queue);
+        self.other_workers = others.len();
+        let mut before = std::mem::take(&mut self.tracks);
+        for status in latest(ours) {
             let track = match before.remove(&status.id) {
                 Some(track) => track.next(status, now),
                 None => Track {
@@ -137,7 +137,6 @@ impl History {
             };
             self.tracks.insert(track.last.id.clone(), track);
         }
-        self.other_workers = all.saturating_sub(self.tracks.len());
     }
 
     /// Whether a worker has told of itself only once.
@@ -226,6 +225,18 @@ impl History {
             compute_ms: Latency::of(&computed),
         }
     }
+}
+
+/// Each worker once: one that Redis was too late for has found another place, and what it told
+/// before stands in the former one for some seconds.
+fn latest(mut workers: Vec<WorkerStatus>) -> Vec<WorkerStatus> {
+    let moment = |status: &WorkerStatus| (status.uptime_millis, status.announced);
+    workers.sort_by(|one, other| {
+        let by_id = one.id.cmp(&other.id);
+        by_id.then_with(|| moment(other).cmp(&moment(one)))
+    });
+    workers.dedup_by(|later, first| later.id == first.id);
+    workers
 }
 
 impl Track {

@@ -8,18 +8,12 @@ use futures_util::StreamExt as _;
 use ratatui::DefaultTerminal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::history::History;
 use super::snapshot::Snapshot;
-use super::sources::{News, Sources, watch_queues, watch_redis};
+use super::sources::{News, Sources, look_at_redis, watch};
 use super::view::View;
-use crate::output::Failure;
-
-/// To say goodbye to the broker.
-const FAREWELL: Duration = Duration::from_secs(1);
+use crate::output::{Failure, is_coloured};
 
 /// How old things are is told anew so often.
 const AGES: Duration = Duration::from_secs(1);
@@ -37,22 +31,21 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let (tell, news) = mpsc::channel(WAITING_NEWS);
-    let (end, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let Sources { cache, queues } = sources;
-    tasks.spawn(watch_redis(cache, interval, tell.clone(), end.clone()));
-    tasks.spawn(watch_queues(queues, interval, tell, end.clone()));
+    let Sources { cache, mut queues } = sources;
     let ended = {
+        let look = async || News::Redis(Box::new(look_at_redis(&cache).await));
+        let redis = watch(interval, tell.clone(), look);
+        let broker = watch(interval, tell, async || News::Queues(queues.look().await));
         let mut screen = Screen::open(history)?;
         tokio::select! {
             ended = screen.show(news) => ended,
             signal = signals.next() => Err(signal),
+            // Not before the screen: it listens.
+            _ = async { tokio::join!(redis, broker) } => Ok(()),
         }
         // The terminal is given back here.
     };
-    end.cancel();
-    tasks.close();
-    // Whoever waits for the prompt need not wait for a broker that hangs.
-    let _ = timeout(FAREWELL, tasks.wait()).await;
+    queues.leave().await;
     ended
 }
 
@@ -157,11 +150,6 @@ impl Drop for Screen {
         let _ = self.terminal.show_cursor();
         let _ = ratatui::try_restore();
     }
-}
-
-/// See <https://no-color.org>.
-fn is_coloured() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// What ends it from outside.

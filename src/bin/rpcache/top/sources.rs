@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use rpcache::{Cache, Error, QueueDepths, QueueWatch, ServerStats, WorkerStatus};
 use tokio::sync::mpsc::Sender;
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
 
 /// Where to look.
 pub(super) struct Sources {
@@ -49,49 +48,18 @@ pub(super) async fn look_at_redis(cache: &Cache) -> RedisLook {
     }
 }
 
-pub(super) async fn look_at_queues(queues: &mut QueueWatch) -> Result<QueueDepths, Error> {
-    queues.look().await
-}
-
-/// Looks at Redis again and again, until `end` or until nobody listens.
-pub(super) async fn watch_redis(
-    cache: Cache,
+/// Looks again and again, until nobody listens.
+pub(super) async fn watch(
     every: Duration,
     news: Sender<News>,
-    end: CancellationToken,
+    mut look: impl AsyncFnMut() -> News,
 ) {
-    let looking = async {
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let look = News::Redis(Box::new(look_at_redis(&cache).await));
-            if news.send(look).await.is_err() {
-                break;
-            }
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if news.send(look().await).await.is_err() {
+            break;
         }
-    };
-    end.run_until_cancelled(looking).await;
-}
-
-/// The same for the queues.
-pub(super) async fn watch_queues(
-    mut queues: QueueWatch,
-    every: Duration,
-    news: Sender<News>,
-    end: CancellationToken,
-) {
-    let looking = async {
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let look = News::Queues(look_at_queues(&mut queues).await);
-            if news.send(look).await.is_err() {
-                break;
-            }
-        }
-    };
-    end.run_until_cancelled(looking).await;
-    queues.leave().await;
+    }
 }

@@ -153,6 +153,24 @@ fn older_workers_have_rates_by_the_clock_that_they_have() {
     assert_eq!((worker.under_way, worker.uptime_s), (1, 101));
 }
 
+/// As after Redis was late once.
+#[test]
+fn worker_that_stands_in_two_places_is_one_and_has_rates() {
+    let (mut history, start) = (history(), Instant::now());
+    tell(&mut history, &[worker("a", 1000, 10)], start);
+    let now = start + Duration::from_secs(2);
+    for both in [[1000, 3000], [3000, 1000]] {
+        let both = both.map(|uptime| worker("a", uptime, uptime / 100));
+        tell(&mut history, &both, now);
+        let snapshot = history.snapshot(now);
+        assert_eq!(
+            (snapshot.workers.len(), fleet(&snapshot).other_workers),
+            (1, 0)
+        );
+        assert_eq!(answered(&history, now), Some(10.0));
+    }
+}
+
 #[test]
 fn workers_of_other_queues_are_counted_and_no_more() {
     let (mut history, now) = (history(), Instant::now());
