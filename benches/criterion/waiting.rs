@@ -15,6 +15,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
         outcome: Ok(Arc::new(b"832040".to_vec())),
         source: None,
         filled: None,
+        steps: None,
     });
     for others in [0, 10_000] {
         let pending = table(others + 1);
