@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// More than there are tests: a vhost is used once.
-const VHOSTS: usize = 280;
+const VHOSTS: usize = 260;
 
 /// Users of every vhost: name, and the patterns of what it may configure, write and read.
 const USERS: [(&str, [&str; 3]); 4] = [
