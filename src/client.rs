@@ -277,6 +277,7 @@ impl<P: Procedure> Client<P> {
         self.answer(argument, call).await
     }
 
+    /// The same within whatever span there is.
     async fn answer(
         &self,
         argument: P::Argument,

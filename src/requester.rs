@@ -115,13 +115,12 @@ impl Requester {
                         let properties =
                             message::request_properties(id, &session.reply_to, left, cache);
                         let span = self.sending(id, body);
-                        let properties = match span.is_disabled() {
-                            true => properties,
-                            false => message::traced(
-                                properties,
-                                trace::context_of(&span).as_ref(),
-                                trace::asks_workers(),
-                            ),
+                        let properties = if span.is_disabled() {
+                            properties
+                        } else {
+                            let context = trace::context_of(&span);
+                            let asks_steps = trace::asks_workers();
+                            message::traced(properties, context.as_ref(), asks_steps)
                         };
                         // A session that came at the last moment came too late.
                         let sent = !left.is_zero() && session.publish(id, body, properties, span);

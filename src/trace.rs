@@ -4,7 +4,7 @@
 //! OpenTelemetry's conventions for [messaging](https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/)
 //! and [databases](https://opentelemetry.io/docs/specs/semconv/db/redis/); what is our own starts with
 //! `rpcache.`. Where nobody records them, a step costs the load of an integer, and the future of a hit is
-//! no larger. A worker that is asked tells how long each of its steps took ([`Stopwatch`], [`steps`]): its
+//! larger by the arguments of a call. A worker that is asked tells how long each of its steps took ([`Stopwatch`], [`steps`]): its
 //! caller then needs no collector.
 
 pub(crate) mod context;

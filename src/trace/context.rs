@@ -33,9 +33,8 @@ impl TraceContext {
         let version = number(&parent[..2], 0xff)?;
         // Of a later version, the beginning is the same, and more may follow after another dash.
         let ends = match (version, parent.get(LENGTH)) {
-            (0xff, _) => false,
+            (0xff, _) | (0, Some(_)) => false,
             (_, None) => true,
-            (0, Some(_)) => false,
             (_, Some(next)) => *next == b'-',
         };
         if !ends || [2, 35, 52].iter().any(|&dash| parent[dash] != b'-') {

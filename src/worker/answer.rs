@@ -74,9 +74,11 @@ impl<P: Procedure> Desk<P> {
         }
         let flight = (wanted.key.clone(), wanted.cache);
         let (watch, joined_at) = (wanted.watch.clone(), Instant::now());
-        if self.flights.is_aloft(&flight) {
+        let joins = self.flights.is_aloft(&flight);
+        if joins {
             wanted.arrival.waits();
         }
+        let _span = joins.then(|| trace::begin(trace::join));
         let wanted = Arc::new(wanted);
         let fly = |callers| {
             let flight = Arc::clone(self).fly(Arc::clone(&wanted), callers);

@@ -8,7 +8,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::protobuf::{self, Span};
-use crate::support::wait::wait_until;
 
 pub(crate) struct Collector {
     address: SocketAddr,
@@ -38,16 +37,7 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
-    /// Waits for this many spans of this service, and gives all that have come.
-    pub(crate) async fn spans(&self, service: &str, at_least: usize) -> Vec<Span> {
-        let of = |spans: &[Span]| spans.iter().filter(|span| span.service == service).count();
-        wait_until(&format!("{at_least} spans of {service}"), async || {
-            of(&self.all()) >= at_least
-        })
-        .await;
-        self.all()
-    }
-
+    /// All spans that have come.
     pub(crate) fn all(&self) -> Vec<Span> {
         let posted = self.posted.lock().unwrap();
         posted

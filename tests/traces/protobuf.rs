@@ -2,15 +2,17 @@
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// One span as it was exported, with the service that it is of.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Span {
     pub(crate) service: String,
-    pub(crate) trace: Vec<u8>,
-    pub(crate) id: Vec<u8>,
+    /// Ids are hexadecimal.
+    pub(crate) trace: String,
+    pub(crate) id: String,
     /// Empty: a root.
-    pub(crate) parent: Vec<u8>,
+    pub(crate) parent: String,
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) start: u64,
@@ -52,9 +54,9 @@ fn span(message: &[u8]) -> Span {
     };
     for (number, field) in fields(message) {
         match (number, field) {
-            (1, Field::Bytes(id)) => span.trace = id.to_vec(),
-            (2, Field::Bytes(id)) => span.id = id.to_vec(),
-            (4, Field::Bytes(id)) => span.parent = id.to_vec(),
+            (1, Field::Bytes(id)) => span.trace = hex(id),
+            (2, Field::Bytes(id)) => span.id = hex(id),
+            (4, Field::Bytes(id)) => span.parent = hex(id),
             (5, Field::Bytes(name)) => span.name = text(name),
             (6, Field::Number(kind)) => {
                 span.kind = match kind {
@@ -143,6 +145,14 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> &'a [u8] {
     let (taken, left) = rest.split_at(length);
     *rest = left;
     taken
+}
+
+fn hex(id: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in id {
+        write!(text, "{byte:02x}").unwrap();
+    }
+    text
 }
 
 fn text(bytes: &[u8]) -> String {

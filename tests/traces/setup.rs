@@ -11,7 +11,7 @@ use crate::support::redis::Redis;
 use crate::support::wait::wait_until;
 
 /// More than there are tests: a vhost is used once.
-const VHOSTS: usize = 8;
+const VHOSTS: usize = 10;
 
 /// Of Redis, and of the collector: neither may turn up anywhere.
 pub(crate) const SECRET: &str = "opensesame";
