@@ -5,18 +5,14 @@
 
 # try STATIC DEB VERSION: the static binary, the package, and what both are to be.
 try() {
-  local clean=$out/root
   ((EUID == 0)) || die 'a clean root is a matter for root'
   say '== Trying the static binary where there is nothing else'
   try_alone "$1" "$3"
   say '== Trying the package in a clean Debian'
   need "$out/install.log" debootstrap
-  clean_root "$clean"
-  cp "$2" "$clean/rpcache.deb"
-  # No descriptors, terminals or variables of ours.
-  chroot "$clean" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=xterm \
-    bash -euo pipefail -c "$(declare -f say try_installed expect); try_installed \"\$1\"" bash "$3" \
-    </dev/null || die 'the package does not work in a clean Debian'
+  clean_root
+  cp "$2" "$out/root/rpcache.deb"
+  try_installed "$3"
   say 'Both work.'
 }
 
@@ -34,21 +30,27 @@ try_alone() {
   [[ $said == *'nothing is listening'* ]] || die "the static binary does not find a name: $said"
 }
 
-# clean_root FOLDER: a minimal Debian with what a user of the package has beside it.
+# A minimal Debian with what a user of the package has beside it.
 clean_root() {
   local mirror
-  rm -rf "$1"
   mirror=$(sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) .*/\2/p' \
     /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1) || true
   if [[ ! -e $out/debian-12.tar ]]; then
+    rm -rf "$out/clean"
     debootstrap --variant=minbase --include=bash-completion,man-db,systemd bookworm "$out/clean" \
       "${mirror:-http://deb.debian.org/debian}" >"$out/debootstrap.log" 2>&1 \
       || die "no clean Debian: see $out/debootstrap.log"
     tar --create --one-file-system --file "$out/debian-12.tar" --directory "$out/clean" .
     rm -rf "$out/clean"
   fi
-  mkdir "$1"
-  tar --extract --file "$out/debian-12.tar" --directory "$1"
+  rm -rf "$out/root"
+  mkdir "$out/root"
+  tar --extract --file "$out/debian-12.tar" --directory "$out/root"
+}
+
+# inside COMMAND...: in the clean root, with no variable of ours.
+inside() {
+  chroot "$out/root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=xterm "$@"
 }
 
 # expect WHAT COMMAND...: its output has WHAT in it.
@@ -56,33 +58,35 @@ expect() {
   local what=$1 said
   shift
   said=$("$@" 2>&1) || true
-  if [[ $said != *"$what"* ]]; then
-    say "$*: no $what in"
-    say "$said"
-    return 1
-  fi
-  say "ok: $* says: $what"
+  [[ $said == *"$what"* ]] || die "no \"$what\" in what $* says: $said"
+  say "ok: ${*#inside}: $what"
 }
 
-# try_installed VERSION: inside the clean root. What the package depends on is there, or dpkg refuses.
+# typed TEXT: at a terminal of the clean root, where bash completes as it does by default.
+typed() {
+  printf '%s\nexit\n' "$1" | script -qec "chroot '$out/root' env -i PATH=/usr/bin HOME=/root TERM=xterm bash -i" \
+    /dev/null
+}
+
+# try_installed VERSION. What the package depends on is there, or dpkg refuses.
 try_installed() {
-  local typed='. /etc/bash_completion\nrpcache wor\t--help\nexit\n'
-  dpkg --install /rpcache.deb >/dev/null
-  expect "rpcache $1" rpcache --version
-  expect 'nobody listens' rpcache health --help
-  expect 'take requests from the queue' env MANPAGER=cat man rpcache-worker
-  expect 'rpcache-call (1)' bash -c 'mandb --quiet && apropos --exact rpcache-call'
-  # A terminal, in which somebody types and presses Tab.
-  expect 'take requests from the queue' bash -c "printf '%b' '$typed' | script -qec 'bash --norc -i' /dev/null"
-  systemd-analyze verify rpcache-worker@1.service
-  expect 'rpcache-worker@1.service' systemd-analyze security --offline=yes --threshold=12 --no-pager \
-    /usr/lib/systemd/system/rpcache-worker@.service
-  expect '600 root:root' stat --format '%a %U:%G' /etc/rpcache/worker.env
-  echo 'RPCACHE_NAMESPACE=mine' >>/etc/rpcache/worker.env
-  dpkg --install --force-confold /rpcache.deb >/dev/null
-  expect 'mine' cat /etc/rpcache/worker.env
-  dpkg --remove rpcache >/dev/null
-  expect 'mine' cat /etc/rpcache/worker.env
-  dpkg --purge rpcache >/dev/null
-  expect 'No such file' ls /etc/rpcache /usr/bin/rpcache
+  local unit=rpcache-worker@1.service
+  inside dpkg --install /rpcache.deb >/dev/null
+  expect "rpcache $1" inside rpcache --version
+  expect 'take requests from the queue' inside env MANPAGER=cat man rpcache-worker
+  inside mandb --quiet
+  expect 'rpcache-call (1)' inside apropos --exact rpcache-call
+  # Tab makes a command of the beginning of one, and so does it with an option.
+  expect 'take requests from the queue' typed $'. /etc/bash_completion\nrpcache wor\t--he\t'
+  inside systemd-analyze verify "$unit"
+  expect 'exposure level' inside systemd-analyze security --offline=yes --threshold=12 --no-pager "$unit"
+  expect '600 root:root' inside stat --format '%a %U:%G' /etc/rpcache/worker.env
+
+  echo RPCACHE_NAMESPACE=mine >>"$out/root/etc/rpcache/worker.env"
+  inside dpkg --force-confold --install /rpcache.deb >/dev/null
+  expect mine inside cat /etc/rpcache/worker.env
+  inside dpkg --remove rpcache >/dev/null
+  expect mine inside cat /etc/rpcache/worker.env
+  inside dpkg --purge rpcache >/dev/null
+  [[ ! -e $out/root/etc/rpcache && ! -e $out/root/usr/bin/rpcache ]] || die 'something is left after a purge'
 }

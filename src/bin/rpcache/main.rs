@@ -14,6 +14,7 @@ mod health;
 mod input;
 mod log;
 mod man;
+mod names;
 mod output;
 mod progress;
 mod telemetry;
@@ -82,6 +83,8 @@ fn on_threads(
     threads: &mut Builder,
     run: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
+    // All that connect to anything come by here.
+    names::warn_of_modules();
     let runtime = threads.enable_all().build();
     let runtime = runtime.map_err(|error| Failure::no_runtime(&error))?;
     let ended = runtime.block_on(run);
