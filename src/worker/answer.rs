@@ -1,7 +1,6 @@
 //! From a request to its reply: by whom and when its answer is computed, if it has to be.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use lapin::types::ShortString;
 use tokio::time::Instant;
@@ -10,14 +9,12 @@ use tokio_util::sync::CancellationToken;
 use super::flight::Wanted;
 use super::suspects::Arrival;
 use super::{Desk, panicked};
+use crate::FOR_EVER;
 use crate::cache::{Key, Lookup, Token, Vacancy};
 use crate::error::ErrorCode;
 use crate::message::{CacheUse, Failure, Reply, Request, Source};
 use crate::procedure::Procedure;
 use crate::single_flight::Landed;
-
-/// A request without expiration; longer than any process lives, and short enough for a clock.
-const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl<P: Procedure> Desk<P> {
     /// The reply; `None` when the session was lost before there was one, or all has to end.
@@ -46,7 +43,7 @@ impl<P: Procedure> Desk<P> {
             arrival: Arc::clone(arrival),
             delivered_before: request.delivered_before,
         };
-        let expires = taken + request.expiration.unwrap_or(NEVER).min(NEVER);
+        let expires = taken + request.expiration.unwrap_or(FOR_EVER).min(FOR_EVER);
         // In a box: the tasks of cheap requests, which come by the thousand, stay small.
         Box::pin(self.answer_dear(lost, wanted, expires)).await
     }
@@ -145,7 +142,7 @@ impl<P: Procedure> Desk<P> {
         let procedure = self.computer.procedure();
         let vacancy = match cache {
             CacheUse::Normal => {
-                let never = Instant::now() + NEVER;
+                let never = Instant::now() + FOR_EVER;
                 match self.cache.lookup(key, procedure, argument, never).await {
                     Lookup::Hit(answer) => {
                         return Some(self.answered(answer.to_string(), Source::Cache, true));

@@ -23,6 +23,10 @@ impl Program {
     pub(crate) fn example(name: &str, arguments: &[&str]) -> Self {
         let binaries = PathBuf::from(env!("CARGO_BIN_EXE_rpcache"));
         let example = binaries.with_file_name("examples").join(name);
+        assert!(
+            example.exists(),
+            "no {name}: `cargo test --test` builds no examples, `cargo build --examples` does"
+        );
         Self::new(&example.to_string_lossy(), arguments).cleared()
     }
 
