@@ -15,7 +15,7 @@ impl Procedure for PrimeFactors {
     type Answer = String; // "2 2 2 3 3 5"
     const NAME: &'static str = "factors";
 
-    fn compute(&self, &n: &NonZeroU64, cancel: &Cancel) -> Result<String, ComputeError> {
+    fn compute(&self, n: &NonZeroU64, cancel: &Cancel) -> Result<String, ComputeError> {
         let (mut rest, mut divisor, mut factors) = (n.get(), 2, Vec::new());
         while divisor <= rest / divisor {
             if rest % divisor == 0 {
@@ -32,7 +32,7 @@ impl Procedure for PrimeFactors {
         Ok(factors.join(" "))
     }
 
-    fn verify(&self, &n: &NonZeroU64, answer: &String) -> bool {
+    fn verify(&self, n: &NonZeroU64, answer: &String) -> bool {
         let multiply = |n: u64, factor: &str| n.checked_mul(factor.parse().ok()?);
         answer.split_whitespace().try_fold(1, multiply) == Some(n.get())
     }
@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let client = Client::new(PrimeFactors, ClientOptions::new(amqp, cache));
         for n in std::env::args().skip(2) {
             let found = client.call(n.parse()?).await?;
-            println!("{n}: {} ({})", found.answer, found.source.as_str());
+            println!("{n}: {} ({})", found.answer, found.source);
         }
     } else {
         let stop = async { tokio::signal::ctrl_c().await.unwrap_or(()) };

@@ -33,13 +33,16 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// To say goodbye. A connection that the broker has blocked never hears back.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How a worker creates its request queue where it is missing.
+/// How a worker creates its request queue where it is missing. One that exists is used as it is, with a
+/// warning if it is another kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Declare {
-    /// A durable quorum queue, as the tutorials declare it since 2026.
+    /// A durable quorum queue, as the tutorials declare it since 2026. The default.
     #[default]
     Quorum,
-    /// A classic queue that is not durable, as older tutorials do.
+    /// A classic queue that is not durable, as older tutorials do. It is gone when the broker restarts;
+    /// RabbitMQ 4.3 refuses it by default.
     Classic,
     /// Not at all: the worker waits until somebody else has created it.
     Never,

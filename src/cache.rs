@@ -40,29 +40,33 @@ pub(crate) use self::starts::Start;
 
 use self::connection::{Connection, Unanswered};
 use self::lookups::{Found, Lookups};
+use crate::FOR_EVER;
 use crate::counts::{CacheCounts, State};
 use crate::error::quote;
-use crate::procedure::{Procedure, check};
+use crate::procedure::{Procedure, check, require_name};
 use crate::seldom::Seldom;
 use crate::server_url::RedisUrl;
 use crate::trace::{self, Operation};
 
-/// Where the cache is and how it is used.
+/// Where the cache is and how it is used: [`new`](Self::new) takes what has no default, the rest is set
+/// field by field.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CacheOptions {
     /// The Redis that clients and workers share.
     pub url: RedisUrl,
     /// In front of all keys; none by default. Clients and workers of one deployment use the same.
     pub namespace: Option<Namespace>,
-    /// All that one process may wait for Redis in one call. 50 ms by default.
+    /// All that one process may wait for Redis in one call, lookup, lease and fill together; then the
+    /// call goes on without it. 50 ms by default.
     pub budget: Duration,
     /// How long an answer is kept, less up to 10 % at random so that what was filled together does
     /// not expire together. `None`: for ever. 1 day by default.
     pub ttl: Option<Duration>,
-    /// A larger answer is not stored, in bytes; `None`: none is too large. None by default.
+    /// A larger answer is not stored, in bytes; `None`, the default: none is too large.
     pub max_answer_size: Option<usize>,
     /// Whether lookups wait for the first attempt to connect, up to 500 ms, for a process that makes
-    /// a call and ends. Off by default: a long-lived process misses until it is connected.
+    /// a call and ends. `false` by default: a long-lived process misses until it is connected.
     pub connect_first: bool,
 }
 
@@ -81,7 +85,35 @@ impl CacheOptions {
     }
 }
 
-/// A handle to the shared result cache; connects in the background and reconnects by itself.
+/// A handle to the shared result cache, for whoever looks into it or tidies it up; clients and workers
+/// have their own.
+///
+/// It connects in the background and reconnects by itself. What is asked of it waits for the first
+/// attempt to connect, then up to 5 s for each answer of Redis. All methods may be dropped half-way
+/// and called again; what is removed then may still have copies with clients, see
+/// [`remove_keys`](Self::remove_keys). Dropping the handle closes the connection.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use rpcache::fibonacci::{Fibonacci, N};
+/// use rpcache::{Cache, CacheOptions, KeyPattern, Stored};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = Cache::open(CacheOptions::new("redis://localhost".parse()?));
+/// let fib = Arc::new(Fibonacci::default());
+/// if let Stored::Answer(answer) = cache.get(&fib, &Arc::new(N(30))).await? {
+///     println!("fib:30 holds {answer}");
+/// }
+/// let mut keys = cache.scan::<Fibonacci>(&KeyPattern::default());
+/// while let Some(page) = keys.next_page().await? {
+///     let verified = cache.verify(&fib, &page, false).await?;
+///     for entry in verified.wrong {
+///         println!("{}: {}", entry.key, entry.wrong);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Cache {
     options: CacheOptions,
@@ -147,14 +179,20 @@ impl Budget {
 }
 
 impl Cache {
-    /// Starts connecting in the background; must be called within a Tokio runtime.
+    /// Starts connecting in the background.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
     #[must_use]
     pub fn open(options: CacheOptions) -> Self {
         Self::open_counting(options, Arc::default())
     }
 
     /// The same for a role whose counts are known before.
-    pub(crate) fn open_counting(options: CacheOptions, counts: Arc<CacheCounts>) -> Self {
+    pub(crate) fn open_counting(mut options: CacheOptions, counts: Arc<CacheCounts>) -> Self {
+        options.budget = options.budget.min(FOR_EVER);
+        options.ttl = options.ttl.map(|ttl| ttl.min(FOR_EVER));
         let connection = Connection::open(options.url.clone(), options.budget, counts);
         Self::over(options, connection)
     }
@@ -177,6 +215,7 @@ impl Cache {
 
     /// The key of this argument's answer.
     pub(crate) fn key<P: Procedure>(&self, argument: &P::Argument) -> Key {
+        require_name::<P>();
         Key::new(self.options.namespace.as_ref(), P::NAME, argument)
     }
 

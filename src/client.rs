@@ -16,6 +16,7 @@ use uuid::Uuid;
 pub use self::local::LocalOptions;
 
 use self::local::Local;
+use crate::FOR_EVER;
 use crate::cache::{Cache, CacheOptions, Key, Lookup, Vacancy};
 use crate::counts::Calls;
 use crate::error::{Error, ErrorCode, quote};
@@ -31,17 +32,28 @@ use crate::trace;
 /// A request whose reply was refused is published once more.
 const ATTEMPTS: u32 = 2;
 
-/// Longer ones mean for ever, and would overflow the clock.
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
-/// Where a client finds cache and workers.
+/// Where a client finds cache and workers: [`new`](Self::new) takes what has no default, the rest is
+/// set field by field.
+///
+/// ```
+/// use rpcache::{CacheOptions, ClientOptions, LocalOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = CacheOptions::new("redis://localhost".parse()?);
+/// let mut options = ClientOptions::new("amqp://localhost".parse()?, cache);
+/// options.queue = Some("rpc_queue.of.mine".parse()?);
+/// options.local = Some(LocalOptions::new(64_000_000));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ClientOptions {
     /// The broker; connected to at the first miss.
     pub amqp: AmqpUrl,
     /// The request queue; by default the procedure's, see [`QueueName::of`].
     pub queue: Option<QueueName>,
-    /// The cache in front of the workers.
+    /// The cache in front of the workers: the same Redis and namespace as theirs.
     pub cache: CacheOptions,
     /// Copies of answers in this process's memory, in front of Redis: a hit there takes no round trip,
     /// and goes on while Redis is away. None by default.
@@ -65,25 +77,44 @@ impl ClientOptions {
     }
 }
 
-/// How one call is made.
+/// How one call is made: [`within`](Self::within) a time-out, or by [`default`](Self::default).
+///
+/// ```
+/// # use std::time::Duration;
+/// use rpcache::{CacheUse, CallOptions};
+///
+/// let mut options = CallOptions::within(Duration::from_secs(2));
+/// options.cache = CacheUse::Refresh;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CallOptions {
-    /// From the start of the call to its end, whatever happens. 10 s by default.
+    /// From the start of the call to its end, whatever happens; then it is [`Error::Deadline`], or
+    /// [`Error::Unreachable`] while there is no broker. 10 s by default. More than a hundred years mean
+    /// for ever.
     pub timeout: Duration,
-    /// Whether to look in the cache and fill it.
+    /// Whether to look in the cache and fill it. [`CacheUse::Normal`] by default.
     pub cache: CacheUse,
     /// Whether to wait for a worker to come, instead of failing at once with
     /// [`Error::NobodyServing`]. Off by default.
     pub wait: bool,
 }
 
-impl Default for CallOptions {
-    fn default() -> Self {
+impl CallOptions {
+    /// The defaults, with this time-out.
+    #[must_use]
+    pub const fn within(timeout: Duration) -> Self {
         Self {
-            timeout: Duration::from_secs(10),
+            timeout,
             cache: CacheUse::Normal,
             wait: false,
         }
+    }
+}
+
+impl Default for CallOptions {
+    fn default() -> Self {
+        Self::within(Duration::from_secs(10))
     }
 }
 
@@ -104,8 +135,29 @@ pub struct Answered<A> {
 
 /// Calls a procedure: from the cache where it can, from a worker where it must.
 ///
-/// One for a whole process; clones share everything, also the flights of calls for the same
-/// argument.
+/// One for a whole process; clones are cheap and share everything: connections, the local tier, and the
+/// flights of calls for the same argument. It reconnects by itself, for as long as it lives, so that it
+/// can be made before either server is there.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use rpcache::fibonacci::{Fibonacci, N};
+/// use rpcache::{CacheOptions, CallOptions, Client, ClientOptions, Error};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = CacheOptions::new("redis://localhost".parse()?);
+/// let options = ClientOptions::new("amqp://localhost".parse()?, cache);
+/// let client = Client::new(Fibonacci::default(), options);
+///
+/// match client.call_with(N(30), CallOptions::within(Duration::from_secs(2))).await {
+///     Ok(found) => println!("{} from {}", found.answer, found.source),
+///     Err(Error::NobodyServing { queue }) => println!("start a worker for {queue}"),
+///     Err(error) => println!("{}: {error}", error.code()),
+/// }
+/// client.close().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Client<P: Procedure> {
     inner: Arc<Inner<P>>,
 }
@@ -184,7 +236,7 @@ impl<A> Found<A> {
 impl Call {
     fn new(options: CallOptions) -> Self {
         let started = Instant::now();
-        let deadline = started + options.timeout.min(LONGEST_TIMEOUT);
+        let deadline = started + options.timeout.min(FOR_EVER);
         Self {
             options,
             started,
@@ -224,8 +276,11 @@ impl<P: Procedure> fmt::Debug for Client<P> {
 }
 
 impl<P: Procedure> Client<P> {
-    /// A client that connects to Redis in the background, and to RabbitMQ at the first miss. Must
-    /// be called within a Tokio runtime.
+    /// A client that connects to Redis in the background, and to RabbitMQ at the first miss.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime: it starts tasks there, which end with the last clone.
     pub fn new(procedure: P, options: ClientOptions) -> Self {
         Self::sharing(Arc::new(procedure), options)
     }
@@ -255,15 +310,25 @@ impl<P: Procedure> Client<P> {
         }
     }
 
-    /// Calls with the default options: see [`call_with`](Self::call_with).
+    /// Calls with the default options, so within 10 s: see [`call_with`](Self::call_with). Cancel safe.
     pub async fn call(&self, argument: P::Argument) -> Result<Answered<P::Answer>, Error> {
         self.call_with(argument, CallOptions::default()).await
     }
 
     /// The caller's whole path: an answer, or one typed error, by the time-out.
     ///
-    /// Cancel safe: a call that is dropped leaves nothing behind here; a worker that has begun
-    /// computes on, and the answer is in the cache for the next one.
+    /// An answer has passed [`Procedure::verify`] in this process, wherever it came from.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`], each saying who can help it. No fault of Redis is one: then the call goes to a
+    /// worker.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancel safe: a call that is dropped leaves nothing behind here, and others that wait for the same
+    /// argument get their answer. A worker that has begun computes on, and the answer is in the cache
+    /// for the next one.
     pub async fn call_with(
         &self,
         argument: P::Argument,
@@ -395,8 +460,11 @@ impl<P: Procedure> Client<P> {
         }
     }
 
-    /// Closes the connection to the broker politely, as far as it is open; calls that are under way
-    /// fail. Dropping the last clone closes it, too, without saying goodbye.
+    /// Closes the connection to the broker politely, as far as it is open, within some seconds; calls
+    /// that are under way, also by other clones, fail as [`Error::Unreachable`], and so do later ones
+    /// that miss.
+    ///
+    /// Dropping the last clone closes it, too, without saying goodbye, and so does dropping this future.
     pub async fn close(self) {
         self.inner.requester.close().await;
     }

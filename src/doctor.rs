@@ -39,8 +39,10 @@ const BACKLOG: u32 = 1000;
 /// Not part of any call, so Redis may take longer to answer than within a cache budget.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Where to look, as clients and workers would be told.
+/// Where to look, as clients and workers would be told: [`new`](Self::new) takes what has no default,
+/// the rest is set field by field.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct DoctorOptions {
     /// The broker; an address that cannot be read is a finding, too.
     pub amqp: Result<AmqpUrl, UrlError>,
@@ -75,6 +77,19 @@ impl DoctorOptions {
 }
 
 /// One look at everything, check by check.
+///
+/// ```no_run
+/// use rpcache::doctor::{Doctor, DoctorOptions};
+/// use rpcache::fibonacci::{Fibonacci, N};
+///
+/// # async fn example() {
+/// let options = DoctorOptions::new("amqp://localhost".parse(), "redis://localhost".parse());
+/// let mut doctor = Doctor::new(Fibonacci::default(), (0..100).map(N), options);
+/// while let Some(finding) = doctor.next().await {
+///     println!("{} {}: {}", finding.check, finding.severity, finding.found);
+/// }
+/// # }
+/// ```
 pub struct Doctor<P: Procedure> {
     procedure: Arc<P>,
     /// What to ask for: the first one past the caches, then the first that is not stored yet.
@@ -109,7 +124,7 @@ impl<P: Procedure> fmt::Debug for Doctor<P> {
 }
 
 impl<P: Procedure<Argument: Clone>> Doctor<P> {
-    /// Nothing is looked at yet. `probes` are arguments that any worker computes in no time; several,
+    /// Nothing is looked at yet, and dropping it at any time leaves nothing behind. `probes` are arguments that any worker computes in no time; several,
     /// since only an answer that is not in the cache yet shows whether workers store it.
     pub fn new(
         procedure: P,
@@ -134,9 +149,13 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         }
     }
 
-    /// What the next check finds; `None` after the last one. Must be called within a Tokio runtime.
+    /// What the next check finds, within some seconds; `None` after the last one.
     ///
     /// Not cancel safe: a check that is dropped is not repeated.
+    ///
+    /// # Panics
+    ///
+    /// When polled outside of a Tokio runtime.
     pub async fn next(&mut self) -> Option<Finding> {
         let Some(check) = self.left.next() else {
             self.leave().await;

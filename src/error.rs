@@ -6,7 +6,19 @@ use std::time::Duration;
 
 /// Everything that can go wrong, one variant per decision that a caller can take.
 ///
-/// Messages name the server without its password and quote what a peer sent escaped and shortened.
+/// | variant | who can help it | ask again |
+/// | --- | --- | --- |
+/// | [`Failed`](Self::Failed) | whoever asked, see [`ErrorCode`] | in vain, mostly |
+/// | [`WrongAnswer`](Self::WrongAnswer) | whoever runs the worker | in vain |
+/// | [`Deadline`](Self::Deadline) | nobody | yes, with more time |
+/// | [`NobodyServing`](Self::NobodyServing) | whoever starts workers | when there is one |
+/// | [`Overloaded`](Self::Overloaded) | whoever asks for so much | later |
+/// | [`Unreachable`](Self::Unreachable) | whoever runs the server | later |
+/// | [`Refused`](Self::Refused) | whoever wrote the configuration | in vain |
+///
+/// `examples/axum_handler.rs` makes HTTP status codes of them. Messages are fragments in lower case, fit
+/// to follow "failed to …: "; they name the server without its password and quote what a peer sent
+/// escaped and shortened. [`code`](Self::code) is for programs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -115,6 +127,13 @@ impl Error {
 }
 
 /// What kind of failure a worker reports, in the reply's header `x-rpcache-error`.
+///
+/// ```
+/// use rpcache::ErrorCode;
+///
+/// assert_eq!("too-large".parse(), Ok(ErrorCode::TooLarge));
+/// assert_eq!(ErrorCode::TooLarge.to_string(), "too-large");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorCode {
@@ -163,15 +182,21 @@ impl fmt::Display for ErrorCode {
 }
 
 impl FromStr for ErrorCode {
-    type Err = ();
+    type Err = ErrorCodeError;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
+    fn from_str(text: &str) -> Result<Self, ErrorCodeError> {
         Self::ALL
             .into_iter()
             .find(|code| code.as_str() == text)
-            .ok_or(())
+            .ok_or(ErrorCodeError)
     }
 }
+
+/// Why a text is no [`ErrorCode`]: a later version may know more of them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a failure's code that this version knows")]
+#[non_exhaustive]
+pub struct ErrorCodeError;
 
 /// Text from a peer as it may stand in a log line or message: control characters escaped, at most
 /// `LIMIT` characters of it.
@@ -216,7 +241,7 @@ mod tests {
         for code in ErrorCode::ALL {
             assert_eq!(code.as_str().parse(), Ok(code));
         }
-        assert_eq!("".parse::<ErrorCode>(), Err(()));
+        assert_eq!("".parse::<ErrorCode>(), Err(ErrorCodeError));
     }
 
     #[test]

@@ -35,6 +35,15 @@ use memo::Memo;
 /// The procedure `fib`. Costs next to nothing until it is used.
 ///
 /// Clients need only [`Fibonacci::default`]: the settings are about computing.
+///
+/// ```
+/// use rpcache::fibonacci::{Algorithm, Fibonacci, N};
+/// use rpcache::{Cancel, Procedure as _};
+///
+/// let fib = Fibonacci::new(Algorithm::Doubling).max_n(10_000_000);
+/// let answer = fib.compute(&N(30), &Cancel::new()).unwrap();
+/// assert_eq!(answer.as_str(), "832040");
+/// ```
 #[derive(Debug)]
 pub struct Fibonacci {
     algorithm: Algorithm,
@@ -46,6 +55,7 @@ pub struct Fibonacci {
 
 /// How a worker computes F(n). All are exact; they differ in time only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// Fast doubling, one step per bit of n. The fastest for a single n.
     #[default]

@@ -3,27 +3,101 @@
 //! A caller looks in Redis first; only a miss becomes an RPC; the worker that computes the answer
 //! stores it. Answers are plain strings under plain keys (`fib:30` holds `832040`), requests and
 //! replies are those of RabbitMQ's RPC tutorial, so that redis-cli and programs in any language work
-//! with both. What is served is anyone's pure function: a [`Procedure`].
+//! with both.
+//!
+//! # Quick start
+//!
+//! What is served is a pure function of yours: a [`Procedure`]. Here, whole square roots.
 //!
 //! ```no_run
-//! use rpcache::fibonacci::{Fibonacci, N};
-//! use rpcache::{CacheOptions, Client, ClientOptions, Worker, WorkerOptions};
+//! use rpcache::{AmqpUrl, CacheOptions, Cancel, Client, ClientOptions, ComputeError};
+//! use rpcache::{Procedure, Worker, WorkerOptions};
+//!
+//! struct SquareRoot;
+//!
+//! impl Procedure for SquareRoot {
+//!     type Argument = u64;
+//!     type Answer = u64;
+//!     const NAME: &'static str = "isqrt"; // the key isqrt:10, the queue rpc_queue.isqrt
+//!
+//!     fn compute(&self, n: &u64, _: &Cancel) -> Result<u64, ComputeError> {
+//!         Ok(n.isqrt())
+//!     }
+//!
+//!     // Every answer is checked before it is believed, whether Redis or a worker gave it.
+//!     fn verify(&self, &n: &u64, &root: &u64) -> bool {
+//!         let (n, root) = (u128::from(n), u128::from(root));
+//!         root * root <= n && n < (root + 1) * (root + 1)
+//!     }
+//! }
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let amqp: rpcache::AmqpUrl = "amqp://localhost".parse()?;
+//! let amqp: AmqpUrl = "amqp://localhost".parse()?;
 //! let cache = CacheOptions::new("redis://localhost".parse()?);
 //!
-//! // Somewhere, as often as wanted: a worker, until the future that it is given resolves.
-//! let worker = Worker::new(Fibonacci::default(), WorkerOptions::new(amqp.clone(), cache.clone()));
-//! tokio::spawn(worker.run(std::future::pending()));
+//! // In one process or in many, on one machine or on many: a worker, until Ctrl-C.
+//! let worker = Worker::new(SquareRoot, WorkerOptions::new(amqp.clone(), cache.clone()));
+//! tokio::spawn(worker.run(async { tokio::signal::ctrl_c().await.unwrap_or(()) }));
 //!
 //! // Elsewhere: one client for the whole process.
-//! let client = Client::new(Fibonacci::default(), ClientOptions::new(amqp, cache));
-//! let answered = client.call(N(30)).await?;
-//! assert_eq!(answered.answer.as_str(), "832040");
+//! let client = Client::new(SquareRoot, ClientOptions::new(amqp, cache));
+//! let found = client.call(10).await?;
+//! assert_eq!(found.answer, 3);
+//! println!("{} ({})", found.answer, found.source); // 3 (computed), and the next time 3 (cache)
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The folder `examples` has complete programs: a procedure in the fewest lines (`prime_factors`), an
+//! argument of several parts and its canonical text (`timetable`), a client in an axum handler
+//! (`axum_handler`), a worker that stops gracefully (`graceful_shutdown`), a worker in Python
+//! (`foreign_worker`, `python_worker.py`), metrics (`client_metrics`).
+//!
+//! # Which type for what
+//!
+//! | to | there is |
+//! | --- | --- |
+//! | say what is served: name, argument, answer, how to compute and to check it | [`Procedure`] |
+//! | call it | [`Client`] with [`ClientOptions`]; [`CallOptions`] for one call |
+//! | call it for many arguments, in order and with flat memory | [`Client::call_many`] |
+//! | know where an answer came from | [`Answered::source`], a [`Source`] |
+//! | decide what to do without an answer | [`Error`], [`ErrorCode`] |
+//! | serve it | [`Worker`] with [`WorkerOptions`] |
+//! | answer a health check | [`Worker::health`], [`Readiness`] |
+//! | tell where Redis is, and how it is used | [`CacheOptions`], [`RedisUrl`], [`Namespace`] |
+//! | tell where RabbitMQ is, and which queue | [`AmqpUrl`], [`QueueName`], [`Declare`] |
+//! | keep copies of answers in the process itself | [`LocalOptions`] |
+//! | look into the cache, verify it, remove from it | [`Cache`] |
+//! | see which workers there are | [`Cache::workers`], [`WorkerStatus`] |
+//! | find out what is wrong with a deployment | [`doctor::Doctor`] |
+//! | have something to call at once | [`fibonacci::Fibonacci`] |
+//! | be scraped by Prometheus | `Metrics` (feature `metrics`) |
+//!
+//! # What holds everywhere
+//!
+//! - **Options** are made by `new` with what has no default; the rest are fields to be set.
+//! - **Time-outs** are durations on a monotonic clock, sizes are bytes. Each is documented with its
+//!   default.
+//! - **Cancellation**: every future may be dropped at any time. What that leaves behind is said at each
+//!   of them; it is never a wrong answer, a leak or a lost request.
+//! - **Panics**: none by this crate, outside of a Tokio runtime excepted. A panic of a [`Procedure`] is
+//!   caught: in `compute` it is answered as [`ErrorCode::Failed`], in `verify` it refuses the answer.
+//! - **Threads**: all types are `Send` and `Sync`, and so are the futures of calls.
+//! - **Secrets**: no `Debug`, `Display`, error or log line shows a password.
+//! - **Runtime**: Tokio, with time and I/O enabled. Clients, workers and caches start tasks there, which
+//!   end with their owner.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | `cli` | yes | the command `rpcache`, and `metrics`; a library needs `default-features = false` |
+//! | `metrics` | with `cli` | `Client::metrics`, `Worker::metrics`, and with them prometheus-client |
+//!
+//! Types of other crates are part of this interface in three places only: `Stream` of futures-core 0.3
+//! in [`Client::call_many`]; serde 1's traits on what can be shown as JSON, as [`WorkerStatus`] is; and
+//! prometheus-client's `Collector` for `Metrics`. The least Rust version is 1.90; a later one comes with
+//! a new minor version only.
 //!
 //! # One call, step by step
 //!
@@ -45,9 +119,9 @@
 //!    [`fibonacci`]); without, another worker does, and it waits for that one's answer. Requests for
 //!    one key in one worker share a flight as callers do. What a procedure calls cheap is computed on
 //!    the spot, without a lease.
-//! 6. It fills the cache and releases the lease, publishes the reply, waits for the confirm, acks. In this order: whoever
-//!    has seen an answer finds it in the cache, a lost reply is still cached, and the delivery of a
-//!    killed worker goes to the next one.
+//! 6. It fills the cache and releases the lease, publishes the reply, waits for the confirm, acks. In
+//!    this order: whoever has seen an answer finds it in the cache, a lost reply is still cached, and
+//!    the delivery of a killed worker goes to the next one.
 //! 7. The requester matches the reply by its correlation id; the client verifies the answer and
 //!    wakes all who share the flight.
 //!
@@ -102,6 +176,9 @@ pub mod doctor;
 #[cfg(test)]
 mod interleavings;
 
+/// Longer times mean for ever, and would overflow the clock: a hundred years.
+const FOR_EVER: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 pub use broker::{Declare, QueueDepth, QueueDepths, QueueWatch};
 pub use cache::{
     Cache, CacheOptions, Count, Entry, Explained, Holder, KeyPattern, KeyPatternError, LeaseHeld,
@@ -109,7 +186,7 @@ pub use cache::{
     Verified, Wrong, WrongEntry,
 };
 pub use client::{Answered, CallOptions, Client, ClientOptions, LocalOptions};
-pub use error::{Error, ErrorCode};
+pub use error::{Error, ErrorCode, ErrorCodeError};
 pub use message::{CacheUse, ReplyPattern, ReplyPatternError, Source};
 #[cfg(feature = "metrics")]
 pub use metrics::{Metrics, MetricsFormat};

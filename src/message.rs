@@ -15,6 +15,7 @@
 //!
 //! What a peer sent is read here, once, into types that cannot be wrong; nothing here does I/O.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,15 +50,17 @@ const FAILURE_PREFIX: &str = "error: ";
 /// ones, and keeps what a worker's prefetched requests can occupy small.
 const LONGEST_ARGUMENT: usize = 64 * 1024;
 
-/// How a call uses the cache.
+/// How a call uses the cache. It travels with the request, so that workers do the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum CacheUse {
-    /// Look, and fill what is missing.
+    /// Look, and fill what is missing. The default.
     #[default]
     Normal,
-    /// Neither look nor fill: the answer is computed, and Redis stays as it is.
+    /// Neither look nor fill: the answer is computed for this call alone, and Redis stays as it is.
     Bypass,
-    /// Do not look, but fill: the answer is computed, and replaces what Redis has.
+    /// Do not look, but fill: the answer is computed afresh, and replaces what Redis has and what this
+    /// client has in its local tier.
     Refresh,
 }
 
@@ -91,6 +94,12 @@ impl Source {
             Self::Shared => "shared",
             Self::Computed => "computed",
         }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -182,7 +191,7 @@ impl Request {
     }
 
     /// The argument, or what to tell whoever sent something else.
-    pub(crate) fn argument<A: FromStr<Err: std::fmt::Display>>(&self) -> Result<A, Failure> {
+    pub(crate) fn argument<A: FromStr<Err: fmt::Display>>(&self) -> Result<A, Failure> {
         let refuse = |message| Failure {
             code: ErrorCode::BadArgument,
             message,
@@ -203,9 +212,24 @@ impl Request {
 /// A queue name, or the beginning of one followed by `*`, that a worker may reply to.
 ///
 /// Whoever may publish requests can name any queue in `reply_to`, and the worker would write there
-/// with its own rights: so only names of callback queues are allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// with its own rights: so only names of callback queues are allowed. 1 to 255 bytes, the `*` not
+/// counted.
+///
+/// ```
+/// use rpcache::ReplyPattern;
+///
+/// let mut allowed = ReplyPattern::defaults();
+/// allowed.push("replies.of.billing.*".parse().unwrap());
+/// assert!("replies.*.billing".parse::<ReplyPattern>().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ReplyPattern(String);
+
+impl fmt::Display for ReplyPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl FromStr for ReplyPattern {
     type Err = ReplyPatternError;
@@ -222,6 +246,7 @@ impl FromStr for ReplyPattern {
 /// Why a text is no [`ReplyPattern`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected a queue's name, or the beginning of one followed by '*'")]
+#[non_exhaustive]
 pub struct ReplyPatternError;
 
 impl ReplyPattern {

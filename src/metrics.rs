@@ -26,7 +26,7 @@ use crate::worker::{Activity, Vitals};
 /// What a client or a worker counts, as metrics: see [`Client::metrics`](crate::Client::metrics) and
 /// [`Worker::metrics`](crate::Worker::metrics).
 ///
-/// [`encode`](Self::encode) gives the text that an HTTP endpoint of yours answers a scrape with. Who
+/// Only with the feature `metrics`. [`encode`](Self::encode) gives the text that an HTTP endpoint of yours answers a scrape with. Who
 /// has a registry of prometheus-client registers this as a [`Collector`] there instead:
 ///
 /// ```no_run

@@ -5,13 +5,22 @@ use std::str::FromStr;
 
 use lapin::types::ShortString;
 
-use crate::procedure::Procedure;
+use crate::procedure::{Procedure, require_name};
 
 /// What is put behind a request queue's name to name its dead-letter queue.
 const DEAD: &str = ".dead";
 
-/// The name of a request queue: 1 to 250 bytes, so that its dead-letter queue can be named, too.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The name of a request queue: 1 to 250 bytes, so that its dead-letter queue (`NAME.dead`) can be named,
+/// too.
+///
+/// ```
+/// use rpcache::QueueName;
+/// use rpcache::fibonacci::Fibonacci;
+///
+/// assert_eq!(QueueName::of::<Fibonacci>().to_string(), "rpc_queue");
+/// assert!("".parse::<QueueName>().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct QueueName(String);
 
 impl QueueName {
@@ -19,6 +28,7 @@ impl QueueName {
     /// in RabbitMQ's tutorial, and `rpc_queue.NAME` for any other.
     #[must_use]
     pub fn of<P: Procedure>() -> Self {
+        require_name::<P>();
         match P::NAME {
             "fib" => Self("rpc_queue".to_owned()),
             name => Self(format!("rpc_queue.{name}")),
@@ -56,6 +66,7 @@ impl FromStr for QueueName {
 /// Why a text is no [`QueueName`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a queue's name has 1 to 250 bytes")]
+#[non_exhaustive]
 pub struct QueueNameError;
 
 impl fmt::Display for QueueName {

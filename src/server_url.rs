@@ -23,7 +23,13 @@ const HEARTBEAT_SECONDS: u16 = 5;
 /// commas: the nodes of one cluster, tried in a random order.
 ///
 /// The parts may be left out: user and password default to `guest`, the port to 5672 and the vhost,
-/// also for a lone trailing slash, to `/` (written `%2f`). The password is never printed.
+/// also for a lone trailing slash, to `/` (written `%2f`). `?heartbeat=SECONDS` is 5 by default;
+/// `frame_max` and `channel_max` are known as well. The password is never printed.
+///
+/// ```
+/// let url: rpcache::AmqpUrl = "amqp://anna:secret@rabbit/prod".parse().unwrap();
+/// assert_eq!(url.to_string(), "amqp://anna@rabbit:5672/prod");
+/// ```
 #[derive(Clone)]
 pub struct AmqpUrl {
     /// One at least.
@@ -35,6 +41,11 @@ pub struct AmqpUrl {
 ///
 /// The parts may be left out: the port defaults to 6379 and the database to 0. The password is
 /// never printed.
+///
+/// ```
+/// let url: rpcache::RedisUrl = "redis://:secret@cache/1".parse().unwrap();
+/// assert_eq!(url.to_string(), "redis://cache:6379/1");
+/// ```
 #[derive(Clone)]
 pub struct RedisUrl {
     info: redis::ConnectionInfo,

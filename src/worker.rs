@@ -56,7 +56,7 @@ use crate::seldom::Seldom;
 use crate::single_flight::SingleFlight;
 use crate::trace::{self, Stopwatch};
 
-/// How a worker ended.
+/// How a worker ended, see [`Worker::run`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
     /// Everything that it held was answered.
@@ -66,6 +66,28 @@ pub enum Stopped {
 }
 
 /// Serves a procedure from a queue.
+///
+/// As many as wanted, in as many processes: the broker deals requests out among them, and a lease in
+/// Redis keeps two from computing the same.
+///
+/// ```no_run
+/// use rpcache::fibonacci::Fibonacci;
+/// use rpcache::{CacheOptions, Stopped, Worker, WorkerOptions};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = CacheOptions::new("redis://localhost".parse()?);
+/// let options = WorkerOptions::new("amqp://localhost".parse()?, cache);
+/// let worker = Worker::new(Fibonacci::default(), options);
+///
+/// let stop = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
+/// if worker.run(stop).await? == Stopped::Abandoned {
+///     eprintln!("the grace was too short; what is left goes to other workers");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `examples/graceful_shutdown.rs` is a whole process around one, with signals and exit codes.
 #[derive(Debug)]
 pub struct Worker<P: Procedure> {
     procedure: P,
@@ -75,6 +97,7 @@ pub struct Worker<P: Procedure> {
 
 impl<P: Procedure> Worker<P> {
     /// A worker that does nothing until it is [run](Self::run).
+    #[must_use]
     pub fn new(procedure: P, options: WorkerOptions) -> Self {
         Self {
             procedure,
@@ -83,7 +106,7 @@ impl<P: Procedure> Worker<P> {
         }
     }
 
-    /// How it is, to be asked while it runs.
+    /// How it is, to be asked while it runs, from any thread and at any time.
     #[must_use]
     pub fn health(&self) -> WorkerHealth {
         WorkerHealth(self.vitals.clone())
@@ -97,13 +120,23 @@ impl<P: Procedure> Worker<P> {
         crate::Metrics::of_worker(P::NAME, slots, self.vitals.clone())
     }
 
-    /// Serves until `stop` resolves; then takes no more, finishes and answers what it holds, and
-    /// closes. A server that cannot be reached is tried again for ever, a lost one as well.
+    /// Serves until `stop` resolves; then takes no more, finishes and answers what it holds within
+    /// [`WorkerOptions::grace`], and closes. A server that cannot be reached is tried again for ever, a
+    /// lost one as well.
     ///
-    /// Fails only at the start: when the broker refuses the login or the vhost. Dropping the future
-    /// ends it at once: computations are cancelled, and the broker gives what they were for to
-    /// other workers. What Redis has to know of that is told in the background, for some seconds at
-    /// most.
+    /// # Errors
+    ///
+    /// Only at the start: [`Error::Refused`] when the broker refuses the login or the vhost.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future ends it at once: computations are [cancelled](crate::Cancel), and the broker
+    /// gives what they were for to other workers. What Redis has to know of that is told in the
+    /// background, for some seconds at most. To lose no time, have `stop` resolve instead.
+    ///
+    /// # Panics
+    ///
+    /// When polled outside of a Tokio runtime.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Stopped, Error> {
         let Self {
             procedure,

@@ -82,11 +82,9 @@ fn near_a_million(n: u64) -> N {
 }
 
 async fn miss<P: Procedure>(client: Client<P>, argument: P::Argument, cache: CacheUse) {
-    let options = CallOptions {
-        cache,
-        wait: true,
-        ..CallOptions::default()
-    };
+    let mut options = CallOptions::default();
+    options.cache = cache;
+    options.wait = true;
     let answered = client.call_with(argument, options).await;
     assert_eq!(answered.expect("an answer").source, Source::Computed);
 }

@@ -62,11 +62,9 @@ pub(crate) async fn run(table: &mut Table) {
 }
 
 async fn miss(client: Client<Echo>, n: u64, cache: CacheUse) {
-    let options = CallOptions {
-        cache,
-        wait: true,
-        ..CallOptions::default()
-    };
+    let mut options = CallOptions::default();
+    options.cache = cache;
+    options.wait = true;
     let answered = client.call_with(n, options).await.expect("an answer");
     assert_eq!(answered.source, Source::Computed);
 }

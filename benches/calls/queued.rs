@@ -11,7 +11,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rpcache::{CacheOptions, CacheUse, CallOptions, Client, ClientOptions, Source};
+use rpcache::{CacheOptions, CallOptions, Client, ClientOptions, Source};
 use tokio::runtime::Handle;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
@@ -40,11 +40,7 @@ const HIT: u64 = 0;
 const HIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A waiting call publishes once more after half of it: later than a slice ends.
-const PATIENT: CallOptions = CallOptions {
-    timeout: Duration::from_secs(600),
-    cache: CacheUse::Normal,
-    wait: true,
-};
+const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) async fn run(table: &mut Table) {
     let servers = Servers::start();
@@ -56,7 +52,10 @@ pub(crate) async fn run(table: &mut Table) {
     let amqp = servers.amqp_url().parse().expect("a URL");
     let client = Client::new(Slow::default(), ClientOptions::new(amqp, cache));
     // The worker serves, and the client is connected to it: quiet, not new.
-    let first = client.call_with(HIT, PATIENT).await.expect("an answer");
+    let first = client
+        .call_with(HIT, waiting(PATIENCE))
+        .await
+        .expect("an answer");
     assert_eq!(first.source, Source::Computed);
 
     let (mut quiet, mut loaded) = (Vec::new(), Vec::new());
@@ -119,13 +118,15 @@ async fn hits(client: &Client<Slow>) -> Slice {
     slice
 }
 
+fn waiting(timeout: Duration) -> CallOptions {
+    let mut options = CallOptions::within(timeout);
+    options.wait = true;
+    options
+}
+
 /// How long it took, and whether it came from the cache.
 async fn hit(client: Client<Slow>, since: Instant) -> (Duration, bool) {
-    let options = CallOptions {
-        timeout: HIT_TIMEOUT,
-        ..PATIENT
-    };
-    let answered = client.call_with(HIT, options).await;
+    let answered = client.call_with(HIT, waiting(HIT_TIMEOUT)).await;
     let was_hit = answered.is_ok_and(|answered| answered.source == Source::Cache);
     (since.elapsed(), was_hit)
 }
@@ -144,7 +145,7 @@ async fn misses(
         }
         let client = client.clone();
         calls.spawn(async move {
-            let answered = client.call_with(argument, PATIENT).await;
+            let answered = client.call_with(argument, waiting(PATIENCE)).await;
             answered.expect("an answer");
         });
     }

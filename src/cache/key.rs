@@ -19,7 +19,18 @@ const LONGEST_ARGUMENT: usize = 200;
 
 /// A prefix of all keys: a deployment's name or a function's version, `prod` in `prod:fib:30`.
 /// 1 to 100 of letters, digits, `.`, `_`, `-` and `:`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Clients and workers that share answers have the same. When the function changes, so that old answers
+/// are wrong, so does the namespace: the old keys expire by themselves.
+///
+/// ```
+/// use rpcache::{CacheOptions, Namespace};
+///
+/// let mut options = CacheOptions::new("redis://localhost".parse().unwrap());
+/// options.namespace = Some("prod:v2".parse().unwrap());
+/// assert!("no spaces".parse::<Namespace>().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Namespace(pub(super) String);
 
 impl FromStr for Namespace {
@@ -44,6 +55,7 @@ impl fmt::Display for Namespace {
 /// Why a text is no [`Namespace`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a namespace is 1 to 100 letters, digits, '.', '_', '-' or ':'")]
+#[non_exhaustive]
 pub struct NamespaceError;
 
 /// ASCII that is no trouble in redis-cli, in a pattern or in a hash tag.

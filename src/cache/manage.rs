@@ -33,7 +33,7 @@ use crate::procedure::{Procedure, check};
 /// For a person who looks into the cache: not part of any call, so patience costs nobody.
 const MANAGEMENT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What stands under a key, for a person who looks.
+/// What stands under a key, for a person who looks: see [`Cache::get`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stored<A> {
@@ -46,8 +46,11 @@ pub enum Stored<A> {
 }
 
 impl Cache {
-    /// What stands under the argument's key, as [`lookup`](Self::lookup) would see it, for a person
-    /// who looks.
+    /// What stands under the argument's key, as calls would see it. Reads all of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreachable`] or [`Error::Refused`], as of all methods here.
     pub async fn get<P: Procedure>(
         &self,
         procedure: &Arc<P>,
@@ -68,8 +71,8 @@ impl Cache {
         }
     }
 
-    /// Removes the argument's answer, as [`remove_keys`](Self::remove_keys) does; `false` where there
-    /// was none.
+    /// Removes the argument's answer, as [`remove_keys`](Self::remove_keys) does, and clients' copies of
+    /// it; `false` where there was none in Redis.
     pub async fn remove<P: Procedure>(&self, argument: &P::Argument) -> Result<bool, Error> {
         let removed = self.remove_keys(&[self.key_of::<P>(argument)]).await?;
         Ok(removed == 1)

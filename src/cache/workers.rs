@@ -79,7 +79,8 @@ impl Cache {
         format!("{prefix}rpcache:worker:{place}")
     }
 
-    /// The workers of this namespace that have told of themselves in the last ten seconds.
+    /// The workers of this namespace that have told of themselves in the last ten seconds, of all
+    /// procedures. Their texts are peers': escape them before a terminal shows them.
     pub async fn workers(&self) -> Result<Vec<WorkerStatus>, Error> {
         self.connection.settled().await;
         let mut workers = Vec::new();

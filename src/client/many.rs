@@ -46,12 +46,31 @@ impl<P: Procedure> Client<P> {
     /// order of the arguments, each as soon as it and those before it are there.
     ///
     /// An argument comes with a label, which comes back with its answer; in its place there may be an
-    /// error, which keeps that place. What is ready of `arguments` is looked up in Redis together
+    /// error, which keeps that place and ends nothing. What is ready of `arguments` is looked up in Redis together
     /// (`MGET`), and only misses become requests, 256 at once at most. Memory is bounded by some 256
     /// answers, however long `arguments` is. The time that a call waits for its turn to
     /// become a request is not counted.
     ///
-    /// Dropping the stream drops the calls that are under way.
+    /// The stream does nothing until it is polled. Dropping it drops the calls that are under way, as
+    /// [`call_with`](Self::call_with) says.
+    ///
+    /// ```no_run
+    /// use futures_util::{StreamExt as _, stream};
+    /// use rpcache::fibonacci::{Fibonacci, N};
+    /// use rpcache::{CallOptions, Client};
+    ///
+    /// # async fn example(client: Client<Fibonacci>) {
+    /// let asked = stream::iter((0..1_000_000).map(|n| (n, Ok(N(n)))));
+    /// let answers = client.call_many(asked, CallOptions::default());
+    /// let mut answers = std::pin::pin!(answers);
+    /// while let Some((n, ended)) = answers.next().await {
+    ///     match ended {
+    ///         Ok(found) => println!("{n}: {}", found.answer),
+    ///         Err(error) => eprintln!("{n}: {error}"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn call_many<T: Send + 'static>(
         &self,
         arguments: impl Stream<Item = (T, Result<P::Argument, Error>)>,

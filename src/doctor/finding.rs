@@ -47,6 +47,12 @@ impl Severity {
     }
 }
 
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// What was found. Peer text in it is escaped and shortened; there is no password in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,7 +1,6 @@
 //! From a request to its reply: by whom and when its answer is computed, if it has to be.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use lapin::types::ShortString;
 use tokio::time::Instant;
@@ -11,15 +10,13 @@ use tracing::Instrument as _;
 use super::flight::Wanted;
 use super::suspects::Arrival;
 use super::{Desk, panicked};
+use crate::FOR_EVER;
 use crate::cache::{Key, Lookup, Token, Vacancy};
 use crate::error::ErrorCode;
 use crate::message::{CacheUse, Failure, Reply, Request, Source};
 use crate::procedure::Procedure;
 use crate::single_flight::Landed;
 use crate::trace::{self, Operation, Stopwatch, Work};
-
-/// A request without expiration; longer than any process lives, and short enough for a clock.
-const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 impl<P: Procedure> Desk<P> {
     /// The reply; `None` when the session was lost before there was one, or all has to end.
@@ -52,7 +49,7 @@ impl<P: Procedure> Desk<P> {
             delivered_before: request.delivered_before,
             watch: watch.clone(),
         };
-        let expires = watch.taken + request.expiration.unwrap_or(NEVER).min(NEVER);
+        let expires = watch.taken + request.expiration.unwrap_or(FOR_EVER).min(FOR_EVER);
         // In a box: the tasks of cheap requests, which come by the thousand, stay small.
         Box::pin(self.answer_dear(lost, wanted, expires)).await
     }
@@ -162,7 +159,7 @@ impl<P: Procedure> Desk<P> {
         let procedure = self.computer.procedure();
         let vacancy = match cache {
             CacheUse::Normal => {
-                let never = Instant::now() + NEVER;
+                let never = Instant::now() + FOR_EVER;
                 let lookup = self.cache.lookup(key, procedure, argument, never);
                 match watch.step(Work::Lookup, lookup).await {
                     Lookup::Hit(answer) => {

@@ -3,7 +3,8 @@
 use super::activity::Vitals;
 use crate::counts::State;
 
-/// How a worker is, while it runs: see [`Worker::health`](super::Worker::health).
+/// How a worker is, before, while and after it runs: see [`Worker::health`](super::Worker::health).
+/// Clones are cheap and tell the same.
 #[derive(Debug, Clone)]
 pub struct WorkerHealth(pub(super) Vitals);
 

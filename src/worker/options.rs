@@ -13,8 +13,9 @@ use crate::server_url::AmqpUrl;
 /// Requests held beyond those that are being computed, so that the next one is at hand.
 const WAITING_ROOM: u16 = 64;
 
-/// How a worker serves.
+/// How a worker serves: [`new`](Self::new) takes what has no default, the rest is set field by field.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct WorkerOptions {
     /// The broker.
     pub amqp: AmqpUrl,
@@ -22,20 +23,22 @@ pub struct WorkerOptions {
     pub queue: Option<QueueName>,
     /// The cache that answers are filled into.
     pub cache: CacheOptions,
-    /// Computations at once, each on a thread of its own; by default as many as there are cores.
+    /// Computations at once, each on a thread of its own; by default as many as there are cores. 0
+    /// counts as 1.
     pub concurrency: u16,
     /// Requests held at once, those being computed included; by default 64 more than computations.
     /// The worker's memory is bounded by this many requests and answers; a request can be as large
     /// as the broker lets messages be (16 MiB for RabbitMQ 4, 128 MiB before).
     pub prefetch: Option<u16>,
-    /// How the queue is created where it is missing.
+    /// How the queue is created where it is missing. [`Declare::Quorum`] by default.
     pub declare: Declare,
     /// Queues that may be replied to; by default [`ReplyPattern::defaults`].
     pub reply_to: Vec<ReplyPattern>,
     /// A larger answer is not sent but refused as `too-large`, in bytes; 8 MiB by default. Brokers
     /// have a limit of their own (16 MiB for RabbitMQ 4) and close the channel above it.
     pub max_reply_size: usize,
-    /// How long a worker that was asked to stop goes on with what it holds; 10 s by default.
+    /// How long a worker that was asked to stop goes on with what it holds; 10 s by default. Whatever
+    /// watches over the process should wait for a little longer before it kills it.
     pub grace: Duration,
 }
 

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::session::{Ended, Session};
 use super::{Desk, Stopped, WorkerOptions};
+use crate::FOR_EVER;
 use crate::broker;
 use crate::counts::State;
 use crate::error::Error;
@@ -60,7 +61,7 @@ impl<P: Procedure> Desk<P> {
                     ever_served = true;
                     let opened = Instant::now();
                     match session
-                        .serve(self, &mut tasks, &mut stop, options.grace)
+                        .serve(self, &mut tasks, &mut stop, options.grace.min(FOR_EVER))
                         .await
                     {
                         Ended::Stopped(stopped) => return Ok(stopped),

@@ -118,11 +118,8 @@ fn pick<T>(rng: &mut Rng, choices: impl IntoIterator<Item = (u64, T)>, otherwise
 
 async fn call(desk: &Desk, asked: Asked, timeout_ms: u64, cache: CacheUse) {
     let patience = Duration::from_millis(timeout_ms);
-    let options = CallOptions {
-        timeout: patience,
-        cache,
-        ..CallOptions::default()
-    };
+    let mut options = CallOptions::within(patience);
+    options.cache = cache;
     desk.begun.fetch_add(1, Ordering::Relaxed);
     let start = Instant::now();
     let judge = |source: Source, answer: &str| desk.oracle.judge(asked, source.as_str(), answer);

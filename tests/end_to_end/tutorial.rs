@@ -12,7 +12,7 @@ fn python(script: &str, arguments: &[&str]) -> Program {
 }
 
 /// The first Python that knows pika; the one in front may be somebody's own, without it.
-fn interpreter() -> &'static str {
+pub(crate) fn interpreter() -> &'static str {
     let knows_pika = |python: &&str| {
         let import = Command::new(python)
             .args(["-c", "import pika"])

@@ -8,7 +8,7 @@ use redis::{Cmd, RedisError};
 use super::{Cache, StoredKey};
 use crate::error::Error;
 
-/// What a key has, without what it holds.
+/// What a key has, without what it holds: see [`Cache::entries`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
@@ -47,7 +47,10 @@ impl Cache {
 
     /// Removes these keys, whatever they hold; how many of them there were. Clients that keep copies
     /// of their own are told to drop them; see [`purge_copies`](Self::purge_copies) for what happens
-    /// where that fails.
+    /// where that fails. All keys go in one command, which holds up others: give it some thousand at a
+    /// time.
+    ///
+    /// Dropped between the two, copies live as long as they would have: remove the keys again.
     pub async fn remove_keys(&self, keys: &[StoredKey]) -> Result<u64, Error> {
         if keys.is_empty() {
             return Ok(0);

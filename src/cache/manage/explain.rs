@@ -54,7 +54,7 @@ pub enum Holder {
 }
 
 impl Cache {
-    /// Looks at everything that Redis knows about this argument. Computes nothing.
+    /// Looks at everything that Redis knows about this argument. Computes and changes nothing.
     pub async fn explain<P: Procedure>(
         &self,
         procedure: &Arc<P>,

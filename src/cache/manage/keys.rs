@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 use super::Cache;
 use crate::cache::key::{self, HASHED};
 use crate::error::Error;
-use crate::procedure::Procedure;
+use crate::procedure::{Procedure, require_name};
 
 /// How many entries of Redis' table a page goes through: well under a millisecond.
 pub(super) const PAGE: u64 = 250;
@@ -27,7 +27,7 @@ const SHOWN: usize = 1000;
 ///
 /// It is matched against the argument as it stands in the key, where `* ? [ ] \` are escaped as
 /// `%2A` and so on, so that nothing else than arguments of the one procedure can be reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyPattern(String);
 
 impl Default for KeyPattern {
@@ -49,13 +49,20 @@ impl FromStr for KeyPattern {
     }
 }
 
+impl fmt::Display for KeyPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Why a text is no [`KeyPattern`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a pattern is 1 to 100 bytes, such as 1* or 10?")]
+#[non_exhaustive]
 pub struct KeyPatternError;
 
 /// A key as Redis has it, or would have it. Displayed escaped, and cut where no key of ours ends.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoredKey(pub(super) Vec<u8>);
 
 impl StoredKey {
@@ -92,7 +99,8 @@ pub struct Scan<'a, P> {
 }
 
 impl<P: Procedure> Scan<'_, P> {
-    /// The next keys, maybe none of them yet; `None` at the end. Cancel safe.
+    /// The next keys, up to some 250, maybe none of them yet; `None` at the end. Cancel safe: what was
+    /// dropped comes the next time.
     pub async fn next_page(&mut self) -> Result<Option<Vec<StoredKey>>, Error> {
         let Some(cursor) = self.cursor else {
             return Ok(None);
@@ -144,6 +152,7 @@ impl Cache {
 
     /// What all of the procedure's keys start with here.
     pub(crate) fn prefix<P: Procedure>(&self) -> String {
+        require_name::<P>();
         key::prefix(self.options.namespace.as_ref(), P::NAME)
     }
 

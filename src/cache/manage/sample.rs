@@ -11,7 +11,8 @@ const SAMPLED_PAGES: u64 = 4000;
 
 impl Cache {
     /// Draws up to `n` keys of the procedure: any of them alike among up to a million keys, else any
-    /// among a million from a random place on. Fewer than `n` where that is all that was found.
+    /// among a million from a random place on. Fewer than `n` where that is all that was found. It may
+    /// take some seconds.
     pub async fn sample<P: Procedure>(&self, n: usize) -> Result<Vec<StoredKey>, Error> {
         let pattern = self.glob::<P>(&KeyPattern::default());
         let mut walk = Walk::new(self.size_of_database().await?, SAMPLED_PAGES);

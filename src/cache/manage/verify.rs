@@ -252,8 +252,8 @@ impl Cache {
         }
         let removed: Vec<u64> = self.ask_all(&commands).await?;
         // Also of what had changed meanwhile: dropping a copy costs a lookup.
-        self.purge_copies_of(found.iter().map(|found| found.key))
-            .await;
+        let keys: Vec<_> = found.iter().map(|found| found.key).collect();
+        self.purge_copies_of(keys).await;
         let pairs = removed.iter().zip(found);
         Ok(pairs
             .map(|(&removed, found)| removed == 1 || found.wrong == Wrong::NoArgument)

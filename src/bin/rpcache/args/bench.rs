@@ -118,11 +118,10 @@ pub(crate) enum Distribution {
 
 impl Bench {
     pub(crate) fn call_options(&self) -> CallOptions {
-        CallOptions {
-            timeout: self.timeout,
-            wait: self.wait,
-            cache: call::cache_use(self.no_cache, self.refresh),
-        }
+        let mut options = CallOptions::within(self.timeout);
+        options.wait = self.wait;
+        options.cache = call::cache_use(self.no_cache, self.refresh);
+        options
     }
 
     pub(crate) fn client_options(self) -> ClientOptions {

@@ -107,11 +107,10 @@ impl Call {
     }
 
     pub(crate) fn call_options(&self) -> CallOptions {
-        CallOptions {
-            timeout: self.timeout,
-            wait: self.wait,
-            cache: cache_use(self.no_cache, self.refresh),
-        }
+        let mut options = CallOptions::within(self.timeout);
+        options.wait = self.wait;
+        options.cache = cache_use(self.no_cache, self.refresh);
+        options
     }
 
     pub(crate) fn client_options(self, one_shot: bool) -> ClientOptions {
@@ -125,11 +124,9 @@ impl Call {
 
 impl Warm {
     pub(crate) fn call_options(&self) -> CallOptions {
-        CallOptions {
-            timeout: self.timeout,
-            wait: self.wait,
-            cache: CacheUse::Normal,
-        }
+        let mut options = CallOptions::within(self.timeout);
+        options.wait = self.wait;
+        options
     }
 
     pub(crate) fn client_options(self) -> ClientOptions {
