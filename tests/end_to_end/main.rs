@@ -37,6 +37,7 @@ mod stampede;
 mod support;
 
 mod suspects;
+mod tls;
 mod tutorial;
 mod wire_cache_header;
 mod wire_generated;

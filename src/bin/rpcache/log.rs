@@ -121,8 +121,14 @@ fn usual(command: &Command, verbose: u8) -> Targets {
         (1, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG),
         _ => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
+    // That others can read what is sent is told by whatever sends it; the doctor has words of its own.
+    let transport = match command {
+        Command::Doctor(_) => all,
+        _ => all.max(LevelFilter::WARN),
+    };
     Targets::new()
         .with_target("rpcache", all)
+        .with_target("rpcache::transport", transport)
         .with_target("rpcache::cache", cache)
         // Whoever removes answers is told if clients keep their copies.
         .with_target("rpcache::cache::removed", cache.max(LevelFilter::WARN))

@@ -1,4 +1,5 @@
-//! One RabbitMQ for the whole run, started by the first test that needs it; a vhost for each test.
+//! One RabbitMQ for the whole run, started by the first test that needs it; a vhost for each test. What
+//! else it speaks, the module above says.
 
 use super::{lifetime, ports};
 use serde_json::json;
@@ -21,6 +22,7 @@ const USERS: [(&str, [&str; 3]); 4] = [
 /// A vhost that belongs to one test.
 pub(crate) struct Vhost {
     port: u16,
+    tls_port: u16,
     name: String,
 }
 
@@ -30,10 +32,22 @@ impl Vhost {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         assert!(number < VHOSTS, "more tests than vhosts: raise VHOSTS");
+        let (port, tls_port) = broker_ports();
         Self {
-            port: broker_port(),
+            port,
+            tls_port,
             name: vhost(number),
         }
+    }
+
+    /// Where the broker speaks TLS, if it does.
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.tls_port
+    }
+
+    /// The vhost as it stands in a URL.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -67,11 +81,11 @@ fn vhost(number: usize) -> String {
     format!("t{number}")
 }
 
-fn broker_port() -> u16 {
+fn broker_ports() -> (u16, u16) {
     // A failure is kept too: it would only repeat itself, slowly, in every test.
     static BROKER: OnceLock<Result<Node, String>> = OnceLock::new();
     match BROKER.get_or_init(|| Node::start(VHOSTS)) {
-        Ok(node) => node.amqp,
+        Ok(node) => (node.amqp, node.also),
         Err(reason) => panic!("no RabbitMQ for the tests: {reason}"),
     }
 }
@@ -80,6 +94,8 @@ fn broker_port() -> u16 {
 pub(crate) struct Node {
     pub(crate) folder: PathBuf,
     pub(crate) amqp: u16,
+    /// For what else it speaks.
+    also: u16,
     distribution: u16,
     pub(crate) epmd: u16,
     /// The shell script that runs the Erlang machine and ends with it.
@@ -103,14 +119,15 @@ impl Node {
 
     fn try_to_start(vhosts: usize) -> Result<Self, String> {
         let folder = lifetime::folder("rabbitmq");
-        let [amqp, distribution, epmd] = ports::free();
-        write_configuration(&folder, amqp, vhosts);
+        let [amqp, other, distribution, epmd] = ports::free();
+        write_configuration(&folder, amqp, vhosts, &super::also_speaking(other));
         // Left to itself the node starts an epmd that outlives it and belongs to nobody.
         let epmd_process =
             lifetime::start_server(epmd_command(epmd), &lifetime::folder("epmd"), epmd)?;
         let mut node = Self {
             folder,
             amqp,
+            also: other,
             distribution,
             epmd,
             script: None,
@@ -153,7 +170,7 @@ pub(crate) fn node_name() -> String {
     format!("t{}@localhost", std::process::id())
 }
 
-fn write_configuration(folder: &Path, port: u16, vhosts: usize) {
+fn write_configuration(folder: &Path, port: u16, vhosts: usize, also: &str) {
     let vhosts = || (0..vhosts).map(vhost);
     let permissions = vhosts().flat_map(|vhost| {
         USERS.map(|(user, [configure, write, read])| {
@@ -175,7 +192,8 @@ fn write_configuration(folder: &Path, port: u16, vhosts: usize) {
         format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\n\
              load_definitions = {}\n\
-             disk_free_limit.absolute = 1MB\n",
+             disk_free_limit.absolute = 1MB\n\
+             {also}",
             folder.join("definitions.json").display()
         ),
     );
