@@ -5,6 +5,7 @@
 //! opens another one with fresh names (lapin's own recovery redeclares a server-named queue by name,
 //! which the broker refuses).
 
+mod dial;
 mod examine;
 mod watch;
 
@@ -15,10 +16,11 @@ use futures_util::{Stream, StreamExt};
 use lapin::options::QueueDeclareOptions;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event, Queue};
+use lapin::{Channel, Connection, ErrorKind, Event, Queue};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use self::dial::dial;
 pub use self::examine::Declared;
 pub(crate) use self::examine::{Look, Visit};
 pub use self::watch::{QueueDepth, QueueDepths, QueueWatch};
@@ -26,6 +28,7 @@ pub use self::watch::{QueueDepth, QueueDepths, QueueWatch};
 use crate::counts::BrokerCounts;
 use crate::error::{Error, quote};
 use crate::server_url::AmqpUrl;
+use crate::transport;
 
 /// To connect, log in and open a channel; and for each declaration.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -60,13 +63,12 @@ pub(crate) enum Audience {
 /// Connects and logs in, to whichever node lets us. `role` names the connection in the broker's
 /// lists.
 pub(crate) async fn connect(url: &AmqpUrl, role: &str) -> Result<Connection, Error> {
-    let name = format!("rpcache {role} (pid {})", std::process::id());
     let mut failed = unreachable(url, "it names no node");
     for node in url.nodes() {
-        let properties = ConnectionProperties::default().with_connection_name(name.clone().into());
-        match bounded(url, Connection::connect_uri(node, properties)).await {
+        // In a box: what waits for a connection stays small.
+        match Box::pin(dial(url, node, role)).await {
             Ok(connection) => return Ok(connection),
-            Err(error) => failed = error,
+            Err(failure) => failed = failure.into_error(url),
         }
     }
     Err(failed)
@@ -293,14 +295,7 @@ fn hard_error(error: &lapin::Error) -> Option<AMQPHardError> {
 /// What happened, for a log line or a message.
 pub(crate) fn describe(error: &lapin::Error) -> String {
     match error.kind() {
-        ErrorKind::IOError(error) => match error.kind() {
-            io::ErrorKind::ConnectionRefused => "nothing is listening there".to_owned(),
-            io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::BrokenPipe => "the connection was closed by the other side".to_owned(),
-            _ => quote(error.to_string().as_bytes()),
-        },
+        ErrorKind::IOError(error) => transport::describe(error),
         ErrorKind::ProtocolError(error) => quote(error.get_message().as_str().as_bytes()),
         ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
             "what answers there is not RabbitMQ".to_owned()

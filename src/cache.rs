@@ -8,6 +8,7 @@
 mod breaker;
 mod claim;
 mod connection;
+mod dial;
 mod key;
 mod lease;
 mod lookups;

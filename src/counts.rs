@@ -183,6 +183,7 @@ impl BrokerCounts {
 mod tests {
     use super::*;
     use crate::error::ErrorCode;
+    use crate::tls::TlsFault;
     use std::time::Duration;
 
     #[test]
@@ -208,6 +209,10 @@ mod tests {
                 server: text(),
                 reason: text(),
             },
+            Error::Tls {
+                server: text(),
+                fault: TlsFault::NotSpoken,
+            },
             Error::Refused {
                 server: text(),
                 reason: text(),
@@ -223,7 +228,7 @@ mod tests {
         for (n, error) in (1..).zip(&errors) {
             assert_eq!(counts.of(error.code()).map(Counter::get), Some(n));
         }
-        assert_eq!(counts.total(), (1..=11).sum::<u64>());
+        assert_eq!(counts.total(), (1..=12).sum::<u64>());
         assert_eq!(errors.len(), Error::CODES.len());
     }
 

@@ -132,7 +132,10 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         options: DoctorOptions,
     ) -> Self {
         let hosts = options.amqp.as_ref().map(AmqpUrl::hosts);
-        let redis_hosts = options.redis.as_ref().map(RedisUrl::hosts);
+        let redis_hosts = options.redis.as_ref().map(|url| {
+            let (host, port) = url.host();
+            vec![(host.to_owned(), port)]
+        });
         Self {
             procedure: Arc::new(procedure),
             probes: probes.into_iter().collect(),
@@ -187,7 +190,10 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
             Check::AmqpUrl => address(self.options.amqp.as_ref()),
             Check::AmqpName => nodes(self.amqp.resolve().await),
             Check::AmqpPort => nodes(self.amqp.connect().await),
-            Check::AmqpEncryption => encryption(&self.amqp),
+            Check::AmqpEncryption => {
+                let url = self.options.amqp.as_ref().ok();
+                encryption(&mut self.amqp, url.and_then(AmqpUrl::tls)).await
+            }
             Check::AmqpProtocol => nodes(self.amqp.speaks_amqp().await),
             Check::AmqpLogin => self.amqp_login().await,
             Check::AmqpVhost => self.amqp_vhost(),
@@ -198,7 +204,10 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
             Check::RedisUrl => address(self.options.redis.as_ref()),
             Check::RedisName => nodes(self.redis.resolve().await),
             Check::RedisPort => nodes(self.redis.connect().await),
-            Check::RedisEncryption => encryption(&self.redis),
+            Check::RedisEncryption => {
+                let url = self.options.redis.as_ref().ok();
+                encryption(&mut self.redis, url.and_then(RedisUrl::tls)).await
+            }
             Check::RedisProtocol => nodes(self.redis.speaks_redis().await),
             Check::RedisLogin => self.redis_login().await,
             Check::RedisVersion => self.redis_version().await,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::tls::TlsFault;
+
 /// Everything that can go wrong, one variant per decision that a caller can take.
 ///
 /// | variant | who can help it | ask again |
@@ -70,6 +72,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// There is no TLS with the server: correct its certificate, this side's, or the address.
+    #[error("no TLS with {server}: {fault}")]
+    Tls {
+        /// Its address, without the password.
+        server: String,
+        /// What is wrong.
+        fault: TlsFault,
+    },
+
     /// The server answers, and refuses this login, vhost or right: correct the configuration.
     #[error("{server} refuses: {reason}")]
     Refused {
@@ -82,7 +93,7 @@ pub enum Error {
 
 impl Error {
     /// All that [`code`](Self::code) can give.
-    pub(crate) const CODES: [&str; 11] = [
+    pub(crate) const CODES: [&str; 12] = [
         "bad-argument",
         "too-large",
         "failed",
@@ -93,11 +104,12 @@ impl Error {
         "deadline",
         "nobody-serving",
         "unreachable",
+        "tls",
         "refused",
     ];
 
     /// A short stable name for programs: an [`ErrorCode`]'s, or `wrong-answer`, `deadline`,
-    /// `nobody-serving`, `overloaded`, `unreachable`, `refused`.
+    /// `nobody-serving`, `overloaded`, `unreachable`, `tls`, `refused`.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -107,12 +119,18 @@ impl Error {
             Self::NobodyServing { .. } => "nobody-serving",
             Self::Overloaded { .. } => "overloaded",
             Self::Unreachable { .. } => "unreachable",
+            Self::Tls { .. } => "tls",
             Self::Refused { .. } => "refused",
         }
     }
 }
 
 impl Error {
+    /// It will not pass by itself: somebody has to correct something.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Tls { .. })
+    }
+
     /// Nothing is wrong but that somebody had too little time.
     pub(crate) fn is_out_of_time(&self) -> bool {
         matches!(

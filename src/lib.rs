@@ -113,7 +113,8 @@
 //! 3. On a miss, callers of one key in one process share one flight ([`single_flight`]).
 //! 4. The [`requester`] publishes to `rpc_queue`, mandatory and confirmed, with `reply_to`, a random
 //!    `correlation_id`, and what is left of the deadline as `expiration` ([`message`]), over a
-//!    connection that is replaced when it is lost ([`broker`]).
+//!    connection that is replaced when it is lost ([`broker`]), encrypted where the address says so
+//!    ([`transport`], [`tls`]).
 //! 5. A [`worker`] takes the delivery, checks it, and in one round trip tries for the key's lease and
 //!    looks in Redis once more. With the lease it computes, on a thread of its own ([`procedure`],
 //!    [`fibonacci`]); without, another worker does, and it waits for that one's answer. Requests for
@@ -156,6 +157,8 @@ mod message;
 mod broker;
 mod queue;
 mod server_url;
+mod tls;
+mod transport;
 
 mod worker;
 
@@ -193,6 +196,9 @@ pub use metrics::{Metrics, MetricsFormat};
 pub use procedure::{Cancel, ComputeError, Procedure};
 pub use queue::{QueueName, QueueNameError};
 pub use server_url::{AmqpUrl, RedisUrl, UrlError};
+pub use tls::TlsFault;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsIdentity, TlsOptions, TlsOptionsError};
 pub use worker::{
     Computing, Durations, FailedKey, HotKey, Readiness, SlowKey, Stopped, Worker, WorkerCounts,
     WorkerHealth, WorkerOptions, WorkerStatus,

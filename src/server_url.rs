@@ -2,7 +2,11 @@
 //!
 //! lapin's and redis' own parsers are lenient where a user wants to be told: `amqp://[::1]` silently
 //! becomes localhost, `amqp://host/` a vhost with an empty name, and lapin's type shows its password
-//! in `Debug`. So both kinds are read here, once, and `Display` and `Debug` never show a password.
+//! in `Debug`; redis' takes `#insecure` for a wish to have no certificate checked. So both kinds are read
+//! here, once, and `Display` and `Debug` never show a password.
+//!
+//! What it takes to connect goes along: how TLS is spoken, where the scheme asks for it, and whether it
+//! was said that nothing is encrypted.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +16,8 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use crate::error::quote;
+use crate::tls::Tls;
+use crate::transport::PlainTextWarning;
 
 /// In bytes. Larger bodies come in several frames.
 const SMALL_FRAME: u32 = 8192;
@@ -20,11 +26,11 @@ const SMALL_FRAME: u32 = 8192;
 const HEARTBEAT_SECONDS: u16 = 5;
 
 /// A RabbitMQ address: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or several of them, separated by
-/// commas: the nodes of one cluster, tried in a random order.
+/// commas: the nodes of one cluster, tried in a random order. `amqps://` speaks TLS, to all of them.
 ///
-/// The parts may be left out: user and password default to `guest`, the port to 5672 and the vhost,
-/// also for a lone trailing slash, to `/` (written `%2f`). `?heartbeat=SECONDS` is 5 by default;
-/// `frame_max` and `channel_max` are known as well. The password is never printed.
+/// The parts may be left out: user and password default to `guest`, the port to 5672, by TLS to 5671,
+/// and the vhost, also for a lone trailing slash, to `/` (written `%2f`). `?heartbeat=SECONDS` is 5 by
+/// default; `frame_max` and `channel_max` are known as well. The password is never printed.
 ///
 /// ```
 /// let url: rpcache::AmqpUrl = "amqp://anna:secret@rabbit/prod".parse().unwrap();
@@ -35,9 +41,13 @@ pub struct AmqpUrl {
     /// One at least.
     nodes: Vec<AMQPUri>,
     shown: String,
+    has_password: bool,
+    /// `None`: plain text.
+    tls: Option<Tls>,
+    warning: PlainTextWarning,
 }
 
-/// A Redis address: `redis://USER:PASSWORD@HOST:PORT/DATABASE`.
+/// A Redis address: `redis://USER:PASSWORD@HOST:PORT/DATABASE`; `rediss://` speaks TLS.
 ///
 /// The parts may be left out: the port defaults to 6379 and the database to 0. The password is
 /// never printed.
@@ -48,8 +58,22 @@ pub struct AmqpUrl {
 /// ```
 #[derive(Clone)]
 pub struct RedisUrl {
+    /// Without TLS, which is not redis-rs' concern.
     info: redis::ConnectionInfo,
+    host: String,
+    port: u16,
     shown: String,
+    has_password: bool,
+    /// `None`: plain text.
+    tls: Option<Tls>,
+    warning: PlainTextWarning,
+}
+
+/// One node of an [`AmqpUrl`], as it was read.
+struct Node {
+    uri: AMQPUri,
+    shown: String,
+    has_password: bool,
 }
 
 /// Why an address cannot be used. The address itself is not repeated: it may hold a password.
@@ -76,6 +100,37 @@ impl AmqpUrl {
         hosts.map(|node| (node.host.clone(), node.port)).collect()
     }
 
+    /// How to speak TLS; `None`: in plain text.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    pub(crate) fn warning(&self) -> &PlainTextWarning {
+        &self.warning
+    }
+
+    /// The same address with these certificates. Of no use for `amqp://`, which stays as it is.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = self.tls.map(|_| tls);
+        self
+    }
+
+    /// The same address with this password, for all nodes, where it does not stand in the address.
+    /// Fails where another one does.
+    pub fn with_password(mut self, password: &str) -> Result<Self, UrlError> {
+        let theirs = self.nodes.iter().map(|node| &node.authority.userinfo);
+        if self.has_password && theirs.into_iter().any(|user| user.password != password) {
+            return Err(two_passwords(Self::EXAMPLE));
+        }
+        for node in &mut self.nodes {
+            password.clone_into(&mut node.authority.userinfo.password);
+        }
+        self.has_password = true;
+        Ok(self)
+    }
+
     pub(crate) fn user(&self) -> String {
         let user = self.nodes.first().map(|node| &node.authority.userinfo);
         user.map_or(String::new(), |user| quote(user.username.as_bytes()))
@@ -92,10 +147,14 @@ impl AmqpUrl {
         small
     }
 
-    fn node(text: &str) -> Result<(AMQPUri, String), String> {
+    fn node(text: &str) -> Result<Node, String> {
         let url = parse(text, "amqp", "amqps")?;
+        let scheme = match url.scheme() {
+            "amqps" => AMQPScheme::AMQPS,
+            _ => AMQPScheme::AMQP,
+        };
         let host = host(&url)?;
-        let port = url.port().unwrap_or(5672);
+        let port = url.port().unwrap_or_else(|| scheme.default_port());
         let username = match url.username() {
             "" => "guest".to_owned(),
             name => decode(name)?,
@@ -113,7 +172,8 @@ impl AmqpUrl {
         };
         let query = amqp_query(&url)?;
         let shown = format!(
-            "amqp://{}@{}:{port}/{}",
+            "{}://{}@{}:{port}/{}",
+            url.scheme(),
             if url.username().is_empty() {
                 "guest"
             } else {
@@ -127,7 +187,7 @@ impl AmqpUrl {
             },
         );
         let uri = AMQPUri {
-            scheme: AMQPScheme::AMQP,
+            scheme,
             authority: AMQPAuthority {
                 userinfo: AMQPUserInfo { username, password },
                 host,
@@ -136,24 +196,73 @@ impl AmqpUrl {
             vhost,
             query,
         };
-        Ok((uri, shown))
+        Ok(Node {
+            uri,
+            shown,
+            has_password: url.password().is_some(),
+        })
+    }
+
+    fn of_nodes(nodes: Vec<Node>) -> Result<Self, String> {
+        let by_tls = |node: &Node| node.uri.scheme == AMQPScheme::AMQPS;
+        let tls = match nodes.iter().filter(|node| by_tls(node)).count() {
+            0 => None,
+            all if all == nodes.len() => Some(default_tls("amqps")?),
+            _ => return Err("either all nodes speak TLS (amqps://), or none".to_owned()),
+        };
+        let shown: Vec<_> = nodes.iter().map(|node| node.shown.as_str()).collect();
+        Ok(Self {
+            shown: shown.join(","),
+            has_password: nodes.iter().any(|node| node.has_password),
+            nodes: nodes.into_iter().map(|node| node.uri).collect(),
+            tls,
+            warning: PlainTextWarning::default(),
+        })
     }
 }
 
 impl RedisUrl {
     const EXAMPLE: &str = "redis://user:password@host:6379/0";
 
+    /// What redis-rs has to know. It is not to connect by it: it knows nothing of TLS.
     pub(crate) fn info(&self) -> redis::ConnectionInfo {
-        self.info.clone()
+        // The name of a library, in CLIENT LIST, is not worth a round trip of every command.
+        let login = self.info.redis_settings().clone().set_skip_set_lib_name();
+        self.info.clone().set_redis_settings(login)
     }
 
     /// The host and its port.
-    pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
-        match self.info.addr() {
-            redis::ConnectionAddr::Tcp(host, port) => vec![(host.clone(), *port)],
-            // No other kind of address is parsed.
-            _ => Vec::new(),
+    pub(crate) fn host(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
+
+    /// How to speak TLS; `None`: in plain text.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    pub(crate) fn warning(&self) -> &PlainTextWarning {
+        &self.warning
+    }
+
+    /// The same address with these certificates. Of no use for `redis://`, which stays as it is.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = self.tls.map(|_| tls);
+        self
+    }
+
+    /// The same address with this password, where it does not stand in the address. Fails where another
+    /// one does.
+    pub fn with_password(mut self, password: &str) -> Result<Self, UrlError> {
+        let login = self.info.redis_settings().clone();
+        if self.has_password && login.password() != Some(password) {
+            return Err(two_passwords(Self::EXAMPLE));
         }
+        self.info = self.info.set_redis_settings(login.set_password(password));
+        self.has_password = true;
+        Ok(self)
     }
 
     pub(crate) fn user(&self) -> &str {
@@ -166,16 +275,11 @@ impl FromStr for AmqpUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let parsed: Result<Vec<_>, _> = text.split(',').map(Self::node).collect();
-        let (nodes, shown): (_, Vec<_>) = parsed
-            .map_err(|reason| UrlError {
-                reason,
-                example: Self::EXAMPLE,
-            })?
-            .into_iter()
-            .unzip();
-        let shown = shown.join(",");
-        Ok(Self { nodes, shown })
+        let nodes: Result<Vec<_>, _> = text.split(',').map(Self::node).collect();
+        nodes.and_then(Self::of_nodes).map_err(|reason| UrlError {
+            reason,
+            example: Self::EXAMPLE,
+        })
     }
 }
 
@@ -187,27 +291,44 @@ impl FromStr for RedisUrl {
             reason,
             example: Self::EXAMPLE,
         };
-        let url = parse(text, "redis", "rediss").map_err(refuse)?;
-        host(&url).map_err(refuse)?;
+        let mut url = parse(text, "redis", "rediss").map_err(refuse)?;
+        let host = host(&url).map_err(refuse)?;
         let database = match url.path() {
             "" | "/" => 0,
             path => path[1..].parse::<u32>().map_err(|_| {
                 refuse("the part after the host is the database, a number".to_owned())
             })?,
         };
-        // redis-rs names the URL in none of its errors' details; the reason is enough.
-        let info = redis::IntoConnectionInfo::into_connection_info(url.as_str())
-            .map_err(|error| refuse(error.to_string()))?;
+        let port = url.port().unwrap_or(6379);
         let user = match url.username() {
             "" => String::new(),
             name => format!("{name}@"),
         };
         let shown = format!(
-            "redis://{user}{}:{}/{database}",
+            "{}://{user}{}:{port}/{database}",
+            url.scheme(),
             url.host_str().unwrap_or_default(),
-            url.port().unwrap_or(6379),
         );
-        Ok(Self { info, shown })
+        let tls = match url.scheme() {
+            "rediss" => Some(default_tls("rediss").map_err(refuse)?),
+            _ => None,
+        };
+        // The only change of scheme that cannot fail is one between two that mean nothing to the parser.
+        if url.set_scheme("redis").is_err() {
+            return Err(refuse("it does not start with redis://".to_owned()));
+        }
+        // redis-rs names the URL in none of its errors' details; the reason is enough.
+        let info = redis::IntoConnectionInfo::into_connection_info(url.as_str())
+            .map_err(|error| refuse(error.to_string()))?;
+        Ok(Self {
+            host,
+            port,
+            shown,
+            has_password: info.redis_settings().password().is_some(),
+            info,
+            tls,
+            warning: PlainTextWarning::default(),
+        })
     }
 }
 
@@ -216,13 +337,39 @@ fn parse(text: &str, scheme: &str, with_tls: &str) -> Result<Url, String> {
         url::ParseError::RelativeUrlWithoutBase => format!("it does not start with {scheme}://"),
         error => error.to_string(),
     })?;
-    if url.scheme() == with_tls {
-        return Err(format!("{with_tls}:// (TLS) is not supported yet"));
+    if ![scheme, with_tls].contains(&url.scheme()) || url.cannot_be_a_base() {
+        return Err(format!(
+            "it does not start with {scheme}:// or {with_tls}://"
+        ));
     }
-    if url.scheme() != scheme || url.cannot_be_a_base() {
-        return Err(format!("it does not start with {scheme}://"));
+    match url.fragment() {
+        None => Ok(url),
+        // To redis-rs it means that no certificate is checked.
+        Some("insecure") => {
+            Err("#insecure is not known here: certificates are always checked".to_owned())
+        }
+        Some(_) => Err("a # inside it is written %23".to_owned()),
     }
-    Ok(url)
+}
+
+#[cfg(feature = "tls")]
+#[expect(clippy::unnecessary_wraps, reason = "as without the feature")]
+fn default_tls(_: &str) -> Result<Tls, String> {
+    Ok(Tls::default())
+}
+
+#[cfg(not(feature = "tls"))]
+fn default_tls(scheme: &str) -> Result<Tls, String> {
+    Err(format!(
+        "{scheme}:// needs TLS, which this program was built without (feature `tls`)"
+    ))
+}
+
+fn two_passwords(example: &'static str) -> UrlError {
+    UrlError {
+        reason: "it has a password, and another one is given beside it: leave one away".to_owned(),
+        example,
+    }
 }
 
 /// The host as name resolution wants it: an IPv6 address without its brackets.
@@ -284,91 +431,4 @@ impl fmt::Debug for RedisUrl {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_amqp_url_shows_everything_but_its_password() {
-        for (text, shown, host, vhost) in [
-            ("amqp://h", "amqp://guest@h:5672/%2f", "h", "/"),
-            ("amqp://h/", "amqp://guest@h:5672/%2f", "h", "/"),
-            ("amqp://u:s3cret@h:1/%2f", "amqp://u@h:1/%2f", "h", "/"),
-            ("amqp://u:s3cret@h:1/v", "amqp://u@h:1/v", "h", "v"),
-            (
-                "amqp://u:s3cret@[::1]/v%2fw",
-                "amqp://u@[::1]:5672/v%2fw",
-                "::1",
-                "v/w",
-            ),
-        ] {
-            let url: AmqpUrl = text.parse().unwrap();
-            assert_eq!(
-                (url.to_string().as_str(), format!("{url:?}").as_str()),
-                (shown, shown)
-            );
-            assert_eq!(
-                (
-                    url.nodes[0].authority.host.as_str(),
-                    url.nodes[0].vhost.as_str()
-                ),
-                (host, vhost)
-            );
-        }
-    }
-
-    #[test]
-    fn several_nodes_are_separated_by_commas() {
-        let url: AmqpUrl = "amqp://u:s3cret@a,amqp://b:1/v".parse().unwrap();
-        assert_eq!(url.to_string(), "amqp://u@a:5672/%2f,amqp://guest@b:1/v");
-        assert_eq!(url.nodes().len(), 2);
-    }
-
-    #[test]
-    fn a_malformed_url_is_refused_without_being_repeated() {
-        for text in [
-            "",
-            "h",
-            "localhost:5672",
-            "http://u:s3cret@h",
-            "amqp://",
-            "amqp:u:s3cret@h",
-            "amqp://u:s3cret@h:99999",
-            "amqp://u:s3cret@h/?hartbeat=1",
-            "amqps://u:s3cret@h",
-            "amqp://u:s3cret@h/?heartbeat=x",
-            "amqp://u:s3cret@h/a/b",
-            "amqp://u:s3%ff@h",
-            "amqp://u:s3cret@h,",
-            "amqp://u:s3cret@h,b",
-        ] {
-            let error = text.parse::<AmqpUrl>().unwrap_err().to_string();
-            assert!(!error.contains("s3"), "{text}: {error}");
-        }
-        for text in [
-            "",
-            "h",
-            "redis://",
-            "redis://:s3cret@h/x",
-            "http://:s3cret@h",
-            "rediss://h",
-        ] {
-            let error = text.parse::<RedisUrl>().unwrap_err().to_string();
-            assert!(!error.contains("s3"), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_redis_url_shows_everything_but_its_password() {
-        for (text, shown) in [
-            ("redis://h", "redis://h:6379/0"),
-            ("redis://:s3cret@h:1/2", "redis://h:1/2"),
-            ("redis://u:s3cret@[::1]:1", "redis://u@[::1]:1/0"),
-        ] {
-            let url: RedisUrl = text.parse().unwrap();
-            assert_eq!(
-                (url.to_string().as_str(), format!("{url:?}").as_str()),
-                (shown, shown)
-            );
-        }
-    }
-}
+mod tests;

@@ -22,6 +22,9 @@ mod error;
 mod interleavings;
 #[path = "../../src/procedure.rs"]
 mod procedure;
+mod tls {
+    pub(crate) use rpcache::TlsFault;
+}
 
 #[path = "../../src/cache/key.rs"]
 mod key;

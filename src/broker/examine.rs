@@ -7,9 +7,10 @@ use std::fmt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use lapin::{BasicProperties, Connection, ConnectionProperties, Queue};
+use lapin::{BasicProperties, Connection, Queue};
 use uuid::Uuid;
 
+use super::dial::{Failure, dial};
 use super::{bounded_lapin, close, declare_passively, describe, hard_error, open_channel};
 use super::{soft_error, translate, unreachable};
 use crate::error::{Error, quote};
@@ -56,9 +57,7 @@ impl Visit {
     pub(crate) async fn enter(url: &AmqpUrl, role: &str) -> Result<Result<Self, Error>, Error> {
         let mut failed = unreachable(url, "it names no node");
         for node in url.nodes() {
-            let name = format!("rpcache {role} (pid {})", std::process::id());
-            let properties = ConnectionProperties::default().with_connection_name(name.into());
-            match bounded_lapin(Connection::connect_uri(node, properties)).await {
+            match Box::pin(dial(url, node, role)).await {
                 Ok(connection) => {
                     return Ok(Ok(Self {
                         url: url.clone(),
@@ -66,10 +65,12 @@ impl Visit {
                     }));
                 }
                 // By then the password was accepted.
-                Err(error) if hard_error(&error) == Some(AMQPHardError::NOTALLOWED) => {
+                Err(Failure::Amqp(error))
+                    if hard_error(&error) == Some(AMQPHardError::NOTALLOWED) =>
+                {
                     return Ok(Err(translate(url, &error)));
                 }
-                Err(error) => failed = translate(url, &error),
+                Err(failure) => failed = failure.into_error(url),
             }
         }
         Err(failed)

@@ -22,6 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::breaker::Breaker;
+use super::dial::{Failure, dial};
 use crate::counts::{CacheCounts, State};
 use crate::error::{Error, quote};
 use crate::server_url::RedisUrl;
@@ -258,7 +259,6 @@ async fn check_out(
 /// the deadlines are ours.
 struct Manager {
     url: RedisUrl,
-    client: redis::Client,
     config: AsyncConnectionConfig,
     inner: RedisConnectionManager,
     patience: Duration,
@@ -266,37 +266,29 @@ struct Manager {
 
 impl Manager {
     fn new(url: &RedisUrl, patience: Duration) -> Result<Self, RedisError> {
-        let info = url.info();
-        // The name of a library, in CLIENT LIST, is not worth a round trip of every command.
-        let settings = info.redis_settings().clone().set_skip_set_lib_name();
-        let info = info.set_redis_settings(settings);
         Ok(Self {
             url: url.clone(),
-            client: redis::Client::open(info.clone())?,
             // Deadlines are set around each command, once: the connection's own would cost a
             // second timer for each.
-            config: AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(CONNECT_DEADLINE))
-                .set_response_timeout(None),
-            inner: RedisConnectionManager::new(info)?,
+            config: AsyncConnectionConfig::new().set_response_timeout(None),
+            inner: RedisConnectionManager::new(url.info())?,
             patience,
         })
     }
 
     /// A connection on which Redis has answered in time. A server that accepts and is too slow to
     /// be of use, or that refuses everything, is found out here instead of by calls.
-    async fn log_in(&self) -> Result<MultiplexedConnection, RedisError> {
-        let mut connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&self.config)
-            .await?;
-        match timeout(self.patience, self.inner.is_valid(&mut connection)).await {
-            Ok(Ok(())) => Ok(connection),
-            // This login may not PING. It may be allowed what we need.
-            Ok(Err(error)) if error.code() == Some("NOPERM") => Ok(connection),
-            Ok(Err(error)) => Err(error),
-            Err(_elapsed) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-        }
+    async fn log_in(&self) -> Result<MultiplexedConnection, Failure> {
+        let answers = async |connection: &mut MultiplexedConnection| {
+            match timeout(self.patience, self.inner.is_valid(connection)).await {
+                Ok(Ok(())) => Ok(()),
+                // This login may not PING. It may be allowed what we need.
+                Ok(Err(error)) if error.code() == Some("NOPERM") => Ok(()),
+                Ok(Err(error)) => Err(error),
+                Err(_elapsed) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            }
+        };
+        dial(&self.url, self.config.clone(), CONNECT_DEADLINE, answers).await
     }
 
     fn translate(&self, error: &RedisError) -> Error {
@@ -320,22 +312,16 @@ impl ManageConnection for Manager {
     type Error = Error;
 
     async fn connect(&self) -> Result<Arc<Link>, Error> {
-        match timeout(CONNECT_DEADLINE, self.log_in()).await {
-            Ok(Ok(connection)) => Ok(Arc::new(Link {
+        match self.log_in().await {
+            Ok(connection) => Ok(Arc::new(Link {
                 connection,
                 breaker: Breaker::default(),
                 patience: self.patience,
                 down: CancellationToken::new(),
                 why: OnceLock::new(),
             })),
-            Ok(Err(error)) => Err(self.translate(&error)),
-            Err(_elapsed) => {
-                let limit = CONNECT_DEADLINE.as_millis();
-                Err(unreachable(
-                    &self.url,
-                    format!("no answer within {limit} ms"),
-                ))
-            }
+            Err(Failure::Unreached(error)) => Err(error),
+            Err(Failure::Redis(error)) => Err(self.translate(&error)),
         }
     }
 
@@ -383,7 +369,7 @@ pub(crate) fn describe(error: &RedisError) -> String {
     quote(text.as_bytes())
 }
 
-fn unreachable(url: &RedisUrl, reason: String) -> Error {
+pub(super) fn unreachable(url: &RedisUrl, reason: String) -> Error {
     Error::Unreachable {
         server: url.to_string(),
         reason,

@@ -153,7 +153,7 @@ impl fmt::Display for Found {
             }
             Self::ThisMachine => f.write_str("not needed: it is this machine"),
             Self::PlainText => {
-                f.write_str("none: it is another machine, and TLS is not supported yet")
+                f.write_str("none: it is another machine, and others on the way can read all")
             }
             Self::LoggedIn(user) => write!(f, "as {user}"),
             Self::Failed(error) => error.fmt(f),

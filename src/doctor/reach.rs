@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Found;
-use crate::error::quote;
+use crate::error::{Error, quote};
+use crate::tls::{Tls, TlsFault};
+use crate::transport::{Fault, Stream, describe, expects_tls};
 
 /// For each step, and each node in it.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -33,8 +35,16 @@ type Judged = Result<String, String>;
 #[derive(Debug, Default)]
 pub(super) struct Route {
     hosts: Vec<(String, u16)>,
-    resolved: Vec<(String, Vec<SocketAddr>)>,
-    reached: Vec<(String, TcpStream)>,
+    resolved: Vec<(Node, Vec<SocketAddr>)>,
+    reached: Vec<(Node, Stream)>,
+}
+
+#[derive(Debug)]
+struct Node {
+    host: String,
+    port: u16,
+    /// Both, as in an address.
+    at: String,
 }
 
 impl Route {
@@ -49,42 +59,41 @@ impl Route {
         let mut nodes = Vec::new();
         for (host, port) in std::mem::take(&mut self.hosts) {
             let found = timeout(DEADLINE, lookup_host((host.as_str(), port))).await;
-            nodes.push(
-                match found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                    Ok(addresses) => {
-                        let addresses: Vec<_> = addresses.collect();
-                        let mut texts: Vec<_> =
-                            addresses.iter().map(|one| one.ip().to_string()).collect();
-                        texts.dedup();
-                        let text = if host.parse::<IpAddr>().is_ok() {
-                            format!("{host} is an address")
-                        } else {
-                            format!("{host} is {}", texts.join(", "))
-                        };
-                        let at = if host.contains(':') {
-                            format!("[{host}]:{port}")
-                        } else {
-                            format!("{host}:{port}")
-                        };
-                        self.resolved.push((at, addresses));
-                        Ok(text)
-                    }
-                    Err(error) => Err(format!("{host}: {}", unresolved(&error))),
-                },
-            );
+            let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            nodes.push(match found.map(Iterator::collect::<Vec<_>>) {
+                Ok(addresses) => {
+                    let mut texts: Vec<_> =
+                        addresses.iter().map(|one| one.ip().to_string()).collect();
+                    texts.dedup();
+                    let text = if host.parse::<IpAddr>().is_ok() {
+                        format!("{host} is an address")
+                    } else {
+                        format!("{host} is {}", texts.join(", "))
+                    };
+                    let at = if host.contains(':') {
+                        format!("[{host}]:{port}")
+                    } else {
+                        format!("{host}:{port}")
+                    };
+                    self.resolved.push((Node { host, port, at }, addresses));
+                    Ok(text)
+                }
+                Err(error) => Err(format!("{host}: {}", unresolved(&error))),
+            });
         }
         found(nodes)
     }
 
     pub(super) async fn connect(&mut self) -> Found {
         let mut nodes = Vec::new();
-        for (at, addresses) in std::mem::take(&mut self.resolved) {
+        for (node, addresses) in std::mem::take(&mut self.resolved) {
+            let at = &node.at;
             let reached = timeout(DEADLINE, TcpStream::connect(&addresses[..])).await;
             nodes.push(
                 match reached.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                     Ok(stream) => {
                         let text = format!("{at} is open");
-                        self.reached.push((at, stream));
+                        self.reached.push((node, Stream::plain(stream)));
                         Ok(text)
                     }
                     Err(error) => Err(format!("{at}: {}", unreached(&error))),
@@ -96,12 +105,39 @@ impl Route {
 
     /// Whether all the nodes are this machine: then both ends of a connection have one address.
     pub(super) fn stays_here(&self) -> bool {
-        self.reached.iter().all(
-            |(_, stream)| match (stream.local_addr(), stream.peer_addr()) {
-                (Ok(here), Ok(there)) => there.ip().is_loopback() || here.ip() == there.ip(),
-                _ => false,
-            },
-        )
+        self.reached.iter().all(|(_, stream)| stream.stays_here())
+    }
+
+    /// Goes on by TLS.
+    pub(super) async fn encrypt(&mut self, tls: &Tls) -> Found {
+        let (mut nodes, mut first_fault) = (Vec::new(), None);
+        for (node, stream) in std::mem::take(&mut self.reached) {
+            let deadline = Instant::now() + DEADLINE;
+            let at = &node.at;
+            nodes.push(match stream.encrypted(&node.host, tls, deadline).await {
+                Ok(stream) => {
+                    let text = format!("{at} speaks {}", stream.protocol().unwrap_or_default());
+                    self.reached.push((node, stream));
+                    Ok(text)
+                }
+                Err(Fault::Tls(fault)) => {
+                    let error = no_tls(&node, fault);
+                    first_fault.get_or_insert(error.clone());
+                    Err(error.to_string())
+                }
+                Err(Fault::Handshake(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                    let seconds = DEADLINE.as_secs();
+                    Err(format!(
+                        "{at}: no answer to the TLS handshake within {seconds} s"
+                    ))
+                }
+                Err(Fault::Connecting(error) | Fault::Handshake(error)) => Err(format!(
+                    "{at}: during the TLS handshake, {}",
+                    describe(&error)
+                )),
+            });
+        }
+        found_or(nodes, first_fault)
     }
 
     pub(super) async fn speaks_amqp(&mut self) -> Found {
@@ -114,8 +150,8 @@ impl Route {
 
     /// Says hello, and ends the connections.
     async fn speaks(&mut self, server: &str, hello: &[u8], judge: fn(&[u8]) -> Judged) -> Found {
-        let mut nodes = Vec::new();
-        for (at, mut stream) in std::mem::take(&mut self.reached) {
+        let (mut nodes, mut first_fault) = (Vec::new(), None);
+        for (node, mut stream) in std::mem::take(&mut self.reached) {
             let said = timeout(DEADLINE, first_words(&mut stream, hello)).await;
             let judged = match said {
                 Ok(Ok(words)) => judge(&words),
@@ -124,19 +160,46 @@ impl Route {
                     "it takes connections, and does not answer as {server} does"
                 )),
             };
-            nodes.push(judged.map_err(|reason| format!("{at}: {reason}")));
+            let plain = stream.protocol().is_none();
+            let deadline = Instant::now() + NUDGE_AFTER;
+            nodes.push(match (judged, stream.heard().fault()) {
+                (Ok(text), _) => Ok(text),
+                (Err(_), None) if plain && expects_tls(&node.host, node.port, deadline).await => {
+                    let error = no_tls(&node, TlsFault::Expected);
+                    first_fault.get_or_insert(error.clone());
+                    Err(error.to_string())
+                }
+                (Err(_), Some(fault)) => {
+                    let error = no_tls(&node, fault);
+                    first_fault.get_or_insert(error.clone());
+                    Err(error.to_string())
+                }
+                (Err(reason), None) => Err(format!("{}: {reason}", node.at)),
+            });
         }
-        found(nodes)
+        found_or(nodes, first_fault)
     }
 }
 
-async fn first_words(stream: &mut TcpStream, hello: &[u8]) -> io::Result<Vec<u8>> {
-    stream.write_all(hello).await?;
-    if timeout(NUDGE_AFTER, stream.readable()).await.is_err() {
-        stream.write_all(NUDGE).await?;
+fn no_tls(node: &Node, fault: TlsFault) -> Error {
+    Error::Tls {
+        server: node.at.clone(),
+        fault,
     }
+}
+
+async fn first_words(stream: &mut Stream, hello: &[u8]) -> io::Result<Vec<u8>> {
+    stream.write_all(hello).await?;
+    stream.flush().await?;
     let mut words = vec![0; FIRST_WORDS];
-    let length = stream.read(&mut words).await?;
+    let length = match timeout(NUDGE_AFTER, stream.read(&mut words)).await {
+        Ok(read) => read?,
+        Err(_elapsed) => {
+            stream.write_all(NUDGE).await?;
+            stream.flush().await?;
+            stream.read(&mut words).await?
+        }
+    };
     words.truncate(length);
     Ok(words)
 }
@@ -170,12 +233,18 @@ fn redis_reply(words: &[u8]) -> Judged {
 fn stranger(words: &[u8], expected: &str) -> String {
     match words {
         [] => "the connection was closed by the other side".to_owned(),
-        // A record of TLS: an alert, since it was not spoken.
-        [0x15, 3, ..] => "it expects TLS, which is not supported yet".to_owned(),
         words => {
             let said = quote(&words[..words.len().min(40)]);
             format!("what answers there is not {expected}: \"{said}\"")
         }
+    }
+}
+
+/// Where no node is well, the fault of TLS, if there is one, says more.
+fn found_or(nodes: Vec<Judged>, fault: Option<Error>) -> Found {
+    match (found(nodes), fault) {
+        (Found::Nodes { well, .. }, Some(fault)) if well.is_empty() => Found::Failed(fault),
+        (found, _) => found,
     }
 }
 
@@ -235,7 +304,6 @@ mod tests {
         let expected = "what answers there is not RabbitMQ: \"-ERR unknown\\u{1b} command\\r\\n\"";
         assert_eq!(said, expected);
         assert!(amqp_start(b"").unwrap_err().contains("closed"));
-        assert!(amqp_start(&[0x15, 3, 3, 0, 2]).unwrap_err().contains("TLS"));
         assert!(redis_reply(AMQP_HELLO).unwrap_err().contains("not Redis"));
         assert!(redis_reply(b"-NOAUTH Authentication required.\r\n").is_ok());
     }

@@ -5,6 +5,7 @@ use super::{BACKLOG, Doctor, Found, Judged};
 use crate::broker::{Declared, Look, Visit};
 use crate::cache::Cache;
 use crate::procedure::Procedure;
+use crate::tls::Tls;
 
 /// The oldest supported version of Redis.
 const OLDEST_REDIS: u32 = 7;
@@ -196,15 +197,17 @@ pub(super) fn nodes(found: Found) -> Judged {
     match &found {
         Found::Nodes { ill, .. } if ill.is_empty() => Judged::ok(found),
         Found::Nodes { well, .. } if well.is_empty() => Judged::failure(found),
+        Found::Failed(_) => Judged::failure(found),
         _ => Judged::warning(found),
     }
 }
 
-pub(super) fn encryption(route: &Route) -> Judged {
-    if route.stays_here() {
-        Judged::ok(Found::ThisMachine)
-    } else {
-        Judged::warning(Found::PlainText)
+/// `tls`: as the address says, if it does.
+pub(super) async fn encryption(route: &mut Route, tls: Option<&Tls>) -> Judged {
+    match tls {
+        Some(tls) => nodes(route.encrypt(tls).await),
+        None if route.stays_here() => Judged::ok(Found::ThisMachine),
+        None => Judged::warning(Found::PlainText),
     }
 }
 

@@ -156,7 +156,7 @@ impl Supervisor {
                     held.publications.close();
                     self.state.send_replace(State::Connecting);
                     self.pending.complete_all(&match &lost {
-                        Some(error @ Error::Refused { .. }) => Outcome::Failed(error.clone()),
+                        Some(error) if error.is_lasting() => Outcome::Failed(error.clone()),
                         _ => Outcome::Lost,
                     });
                     held.close().await;
@@ -175,7 +175,7 @@ impl Supervisor {
                 Some(Err(error)) => {
                     self.counts.down(error.clone());
                     let outage = lost_at.is_some_and(|lost| lost.elapsed() < OUTAGE);
-                    if !outage || matches!(error, Error::Refused { .. }) {
+                    if !outage || error.is_lasting() {
                         self.state.send_replace(State::Down(error));
                     }
                     attempt += 1;

@@ -76,7 +76,7 @@ impl<P: Procedure> Desk<P> {
                         0
                     };
                 }
-                Err(error @ Error::Refused { .. }) if !ever_served => return Err(error),
+                Err(error) if error.is_lasting() && !ever_served => return Err(error),
                 Err(error) => {
                     let down = State::Down(error.clone());
                     if broker.down(error.clone()) != down {

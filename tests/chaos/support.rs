@@ -12,3 +12,8 @@ pub(crate) mod process;
 pub(crate) mod rabbitmq;
 #[path = "../end_to_end/support/wait.rs"]
 pub(crate) mod wait;
+
+/// The broker speaks in plain text only.
+pub(crate) fn also_speaking(_: u16) -> String {
+    String::new()
+}

@@ -41,6 +41,7 @@ mod stampede;
 mod support;
 
 mod suspects;
+mod tls;
 mod top;
 mod trace;
 mod tutorial;

@@ -16,3 +16,8 @@ pub(crate) mod rabbitmq;
 pub(crate) mod redis;
 #[path = "../end_to_end/support/wait.rs"]
 pub(crate) mod wait;
+
+/// The broker speaks nothing but AMQP here.
+pub(crate) fn also_speaking(_: u16) -> String {
+    String::new()
+}

@@ -1,5 +1,6 @@
 //! What can be typed. Parsing does nothing; what was typed becomes the library's options here.
 
+mod access;
 mod bench;
 mod cache;
 mod call;
@@ -129,40 +130,17 @@ pub(crate) enum Command {
     Man(Man),
 }
 
-#[derive(Debug, Group)]
+/// Its address, with password and certificates, and where requests go. See [`access`] for the options.
+#[derive(Debug)]
 pub(crate) struct Broker {
-    /// RabbitMQ's address, or several of a cluster with commas between; the vhost / is written %2f
-    /// [default: guest at localhost:5672, vhost /]
-    #[arg(
-        long,
-        env = "AMQP_URL",
-        value_name = "URL",
-        hide_env_values = true,
-        hide_default_value = true
-    )]
-    #[arg(default_value = "amqp://guest:guest@localhost:5672/%2f")]
     amqp_url: AmqpUrl,
-
-    /// The request queue
-    #[arg(
-        long,
-        env = "RPCACHE_QUEUE",
-        value_name = "NAME",
-        default_value = "rpc_queue"
-    )]
     queue: QueueName,
 }
 
-#[derive(Debug, Group)]
+/// Its address, with password and certificates, and the namespace. See [`access`] for the options.
+#[derive(Debug)]
 pub(crate) struct Redis {
-    /// Redis' address
-    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
-    #[arg(default_value = "redis://localhost:6379")]
     redis_url: RedisUrl,
-
-    /// Put in front of all keys: `prod` makes fib:30 into prod:fib:30. Workers and callers that
-    /// share answers have the same namespace and the same Redis
-    #[arg(long, env = "RPCACHE_NAMESPACE", value_name = "NAME")]
     namespace: Option<Namespace>,
 }
 

@@ -44,7 +44,7 @@ struct Counts {
 pub(crate) async fn run(args: args::Doctor) -> Result<(), Failure> {
     let mut remedies = Remedies::new(&args);
     let probes = (0..=LARGEST_PROBE).rev().map(N);
-    let mut doctor = Doctor::new(Fibonacci::default(), probes, args.options());
+    let mut doctor = Doctor::new(Fibonacci::default(), probes, args.options()?);
     let mut print = Print {
         json: args.json,
         coloured: is_coloured(),

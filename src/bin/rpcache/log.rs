@@ -130,10 +130,16 @@ fn usual(command: &Command, verbose: u8) -> Targets {
         (1, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG),
         _ => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
+    // That others can read what is sent is told by whatever sends it; the doctor has words of its own.
+    let transport = match command {
+        Command::Doctor(_) => all,
+        _ => all.max(LevelFilter::WARN),
+    };
     Targets::new()
         .with_target("rpcache", all)
         // Steps of calls are for whoever follows calls, and would stand in front of every line.
         .with_target(SPANS, LevelFilter::OFF)
+        .with_target("rpcache::transport", transport)
         .with_target("rpcache::cache", cache)
         // Whoever wants traces is told if there will be none.
         .with_target("rpcache::telemetry", all.max(LevelFilter::WARN))

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 use clap::error::{ContextKind, ErrorKind};
-use rpcache::{Error, ErrorCode};
+use rpcache::{Error, ErrorCode, TlsFault};
 
 use crate::args::Args;
 use crate::input::Label;
@@ -107,6 +107,7 @@ fn remedy(error: &Error) -> Option<String> {
         Error::Unreachable { server, .. } if is_local(server) => {
             "is it running? `scripts/services up` or `docker compose up -d` starts the servers"
         }
+        Error::Tls { server, fault } => return of_tls(fault, server.starts_with("redis")),
         Error::Unreachable { server, .. } | Error::Refused { server, .. } => {
             if server.starts_with("redis") {
                 "check --redis-url (REDIS_URL)"
@@ -140,6 +141,41 @@ pub(crate) fn is_coloured() -> bool {
 pub(crate) fn has_a_screen() -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     io::stdout().is_terminal() && !dumb
+}
+
+/// What to do for TLS to come about.
+pub(crate) fn of_tls(fault: &TlsFault, is_redis: bool) -> Option<String> {
+    let (url, scheme, port) = if is_redis {
+        ("--redis-url (REDIS_URL)", "rediss://", "its tls-port")
+    } else {
+        ("--amqp-url (AMQP_URL)", "amqps://", "5671 by default")
+    };
+    Some(match fault {
+        TlsFault::UnknownIssuer { .. } => {
+            "--tls-ca (RPCACHE_TLS_CA) names the CA that signs it".to_owned()
+        }
+        TlsFault::WrongName { .. } => {
+            format!(
+                "write a name that the certificate has in {url}, or have one made for this name"
+            )
+        }
+        TlsFault::Expired { .. } => "have it renewed on the server".to_owned(),
+        TlsFault::NotYetValid { .. } => {
+            "is the clock right, here and where it was made?".to_owned()
+        }
+        TlsFault::NotSpoken => {
+            format!("correct the port in {url}: where the server speaks TLS is {port}")
+        }
+        TlsFault::Expected => format!("write {scheme} in {url}"),
+        TlsFault::ClientCertificateMissing => {
+            "--tls-cert (RPCACHE_TLS_CERT) and --tls-key (RPCACHE_TLS_KEY) name one".to_owned()
+        }
+        TlsFault::ClientCertificateRefused(_) => {
+            "--tls-cert (RPCACHE_TLS_CERT) must be one that the server's CA has signed".to_owned()
+        }
+        TlsFault::NoTrust(_) => "--tls-ca (RPCACHE_TLS_CA) names one".to_owned(),
+        _ => return None,
+    })
 }
 
 pub(crate) fn is_local(server: &str) -> bool {

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use redis::aio::PubSubSink;
-use redis::{Client, Msg, RedisError, Value};
+use redis::{Msg, Value};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::Purge;
 use crate::cache::connection::describe;
+use crate::cache::dial::{Failure, dial_pubsub};
 use crate::server_url::RedisUrl;
 
-/// To connect, log in and be subscribed.
+/// To connect and log in, and then to be subscribed.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Between two attempts, and up to a half of it more at random.
@@ -41,25 +42,18 @@ pub(super) struct Listener<F> {
 impl<F: Fn(Purge<'_>) + Send + Sync + 'static> Listener<F> {
     /// Never ends by itself. No error of the call: without it, copies end by their life alone.
     pub(super) async fn listen(self) {
-        let client = match Client::open(self.url.info()) {
-            Ok(client) => client,
-            Err(error) => {
-                warn!("cannot hear of removals: {}", describe(&error));
-                return;
-            }
-        };
         let mut warned = false;
         loop {
             let started = Instant::now();
             let mut pause = REDIAL_PAUSE;
-            match self.subscribe(&client).await {
+            match self.subscribe().await {
                 Ok((sink, stream)) => {
                     // From here on nothing is missed. What came before may have been.
                     (self.purge)(Purge::Everything);
                     self.hear(sink, stream).await;
                     debug!("does not hear of removals: the connection was lost");
                 }
-                Err(error) if error.code() == Some("NOPERM") => {
+                Err(Failure::Redis(error)) if error.code() == Some("NOPERM") => {
                     if !warned {
                         let (channel, error) = (&self.channel, describe(&error));
                         warn!(
@@ -71,23 +65,20 @@ impl<F: Fn(Purge<'_>) + Send + Sync + 'static> Listener<F> {
                     pause = REFUSED_PAUSE;
                 }
                 // Why, the connection of the lookups tells.
-                Err(error) => debug!("does not hear of removals: {}", describe(&error)),
+                Err(Failure::Redis(error)) => {
+                    debug!("does not hear of removals: {}", describe(&error));
+                }
+                Err(Failure::Unreached(error)) => debug!("does not hear of removals: {error}"),
             }
             sleep_until(started + pause.mul_f32(1.0 + 0.5 * fastrand::f32())).await;
         }
     }
 
-    async fn subscribe(
-        &self,
-        client: &Client,
-    ) -> Result<(PubSubSink, impl Stream<Item = Msg> + use<F>), RedisError> {
-        let subscribed = async {
-            let (mut sink, stream) = client.get_async_pubsub().await?.split();
-            sink.subscribe(&self.channel).await?;
-            Ok((sink, stream))
-        };
-        let subscribed = timeout(CONNECT_DEADLINE, subscribed).await;
-        subscribed.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    async fn subscribe(&self) -> Result<(PubSubSink, impl Stream<Item = Msg> + use<F>), Failure> {
+        let (mut sink, stream) = dial_pubsub(&self.url, CONNECT_DEADLINE).await?.split();
+        let subscribed = timeout(CONNECT_DEADLINE, sink.subscribe(&self.channel)).await;
+        subscribed.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
+        Ok((sink, stream))
     }
 
     /// Until the connection is lost. What has come waits in a buffer without a bound: it is dealt with

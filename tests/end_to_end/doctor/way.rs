@@ -42,15 +42,14 @@ const AFTER_REDIS_PORT: [&str; 7] = [
 #[tokio::test]
 async fn addresses_that_cannot_be_read_are_told_and_the_rest_is_looked_at() {
     let (setup, _worker) = healthy().await;
-    let url = format!("amqps://user:{SECRET}@localhost");
+    let url = format!("amqps://user:{SECRET}@localhost/#insecure");
     let mut after_url = vec!["amqp-name", "amqp-port"];
     after_url.extend(AFTER_AMQP_PORT);
     let told = examine(&setup, |doctor| doctor.env("AMQP_URL", &url), 3).await;
     told.is(
-        "failure amqp-url: amqps:// (TLS) is not supported yet; expected something like \
-         amqp://user:password@host:5672/vhost\n\
-         -> use amqp:// in --amqp-url (AMQP_URL), within a private network or through a tunnel \
-         such as ssh -L\n",
+        "failure amqp-url: #insecure is not known here: certificates are always checked; expected \
+         something like amqp://user:password@host:5672/vhost\n\
+         -> correct --amqp-url (AMQP_URL)\n",
         &[("amqp-url", &after_url)],
     );
     let url = format!("redis://:{SECRET}@localhost/x");

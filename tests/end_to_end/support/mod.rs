@@ -1,6 +1,7 @@
 //! What the tests stand on: real servers, the programs as processes, and peers that speak raw AMQP.
 
 pub(crate) mod amqp;
+pub(crate) mod certificates;
 pub(crate) mod http;
 pub(crate) mod lifetime;
 pub(crate) mod ports;
@@ -115,6 +116,22 @@ impl Setup {
         self.broker.assert_empty(QUEUE).await;
         finished
     }
+}
+
+/// The broker speaks TLS, too, and wants to see a certificate there.
+pub(crate) fn also_speaking(port: u16) -> String {
+    let file = certificates::file;
+    format!(
+        "listeners.ssl.1 = 127.0.0.1:{port}\n\
+         ssl_options.cacertfile = {}\n\
+         ssl_options.certfile = {}\n\
+         ssl_options.keyfile = {}\n\
+         ssl_options.verify = verify_peer\n\
+         ssl_options.fail_if_no_peer_cert = true\n",
+        file("ca.pem"),
+        file("server.pem"),
+        file("server.key"),
+    )
 }
 
 /// The nth Fibonacci number by plain additions.

@@ -1,4 +1,5 @@
-//! One RabbitMQ for the whole run, started by the first test that needs it; a vhost for each test.
+//! One RabbitMQ for the whole run, started by the first test that needs it; a vhost for each test. What
+//! else it speaks, the module above says.
 
 use super::{lifetime, ports};
 use serde_json::json;
@@ -21,6 +22,7 @@ const USERS: [(&str, [&str; 3]); 4] = [
 /// A vhost that belongs to one test.
 pub(crate) struct Vhost {
     port: u16,
+    tls_port: u16,
     name: String,
 }
 
@@ -28,19 +30,30 @@ impl Vhost {
     /// The next unused vhost. Starts the broker when it is the first.
     pub(crate) fn unused() -> Self {
         static MADE_AND_USED: Mutex<(usize, usize)> = Mutex::new((BATCH, 0));
-        let port = broker_port();
+        let node = broker();
         // A test that fails in here has said why.
         let mut numbers = MADE_AND_USED.lock().unwrap_or_else(PoisonError::into_inner);
         let (made, used) = &mut *numbers;
         if used == made {
-            broker().make_vhosts(*made..*made + BATCH);
+            node.make_vhosts(*made..*made + BATCH);
             *made += BATCH;
         }
         *used += 1;
         Self {
-            port,
+            port: node.amqp,
+            tls_port: node.also,
             name: vhost(*used - 1),
         }
+    }
+
+    /// Where the broker speaks TLS, if it does.
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.tls_port
+    }
+
+    /// The vhost as it stands in a URL.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -60,7 +73,8 @@ impl Vhost {
     /// One that somebody else has made by now.
     pub(crate) fn made(name: &str) -> Self {
         Self {
-            port: broker_port(),
+            port: broker().amqp,
+            tls_port: broker().also,
             name: name.to_owned(),
         }
     }
@@ -82,10 +96,6 @@ fn vhost(number: usize) -> String {
     format!("t{number}")
 }
 
-fn broker_port() -> u16 {
-    broker().amqp
-}
-
 /// The broker that all tests share.
 pub(crate) fn broker() -> &'static Node {
     // A failure is kept too: it would only repeat itself, slowly, in every test.
@@ -100,6 +110,8 @@ pub(crate) fn broker() -> &'static Node {
 pub(crate) struct Node {
     pub(crate) folder: PathBuf,
     pub(crate) amqp: u16,
+    /// For what else it speaks.
+    also: u16,
     distribution: u16,
     pub(crate) epmd: u16,
     /// The shell script that runs the Erlang machine and ends with it.
@@ -123,14 +135,15 @@ impl Node {
 
     fn try_to_start(vhosts: usize) -> Result<Self, String> {
         let folder = lifetime::folder("rabbitmq");
-        let [amqp, distribution, epmd] = ports::free();
-        write_configuration(&folder, amqp, vhosts);
+        let [amqp, other, distribution, epmd] = ports::free();
+        write_configuration(&folder, amqp, vhosts, &super::also_speaking(other));
         // Left to itself the node starts an epmd that outlives it and belongs to nobody.
         let epmd_process =
             lifetime::start_server(epmd_command(epmd), &lifetime::folder("epmd"), epmd)?;
         let mut node = Self {
             folder,
             amqp,
+            also: other,
             distribution,
             epmd,
             script: None,
@@ -237,7 +250,7 @@ fn definitions(numbers: Range<usize>) -> serde_json::Value {
     })
 }
 
-fn write_configuration(folder: &Path, port: u16, vhosts: usize) {
+fn write_configuration(folder: &Path, port: u16, vhosts: usize, also: &str) {
     let write = |name: &str, content: String| {
         std::fs::write(folder.join(name), content).expect("the run's folder is ours");
     };
@@ -248,7 +261,8 @@ fn write_configuration(folder: &Path, port: u16, vhosts: usize) {
         format!(
             "listeners.tcp.1 = 127.0.0.1:{port}\n\
              load_definitions = {}\n\
-             disk_free_limit.absolute = 1MB\n",
+             disk_free_limit.absolute = 1MB\n\
+             {also}",
             folder.join("definitions.json").display()
         ),
     );

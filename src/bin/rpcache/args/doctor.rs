@@ -8,6 +8,8 @@ use clap::Args as Group;
 use rpcache::doctor::DoctorOptions;
 use rpcache::{AmqpUrl, Namespace, QueueName, RedisUrl, UrlError};
 
+use super::access::{AmqpLogin, RedisLogin, TlsFiles};
+use crate::output::Failure;
 use crate::values::{Ttl, duration};
 
 #[derive(Debug, Group)]
@@ -39,7 +41,7 @@ pub(crate) struct Doctor {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     timeout: Duration,
 
-    /// RabbitMQ's address, or several of a cluster with commas between
+    /// RabbitMQ's address, or several of a cluster with commas between; amqps:// is encrypted
     /// [default: guest at localhost:5672, vhost /]
     #[arg(
         long,
@@ -60,7 +62,7 @@ pub(crate) struct Doctor {
     )]
     pub(crate) queue: QueueName,
 
-    /// Redis' address
+    /// Redis' address; rediss:// is encrypted
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     #[arg(default_value = "redis://localhost:6379")]
     redis_url: Readable<RedisUrl>,
@@ -87,18 +89,40 @@ pub(crate) struct Doctor {
     )]
     #[arg(value_parser = duration)]
     cache_budget: Duration,
+
+    #[command(flatten)]
+    amqp_login: AmqpLogin,
+
+    #[command(flatten)]
+    redis_login: RedisLogin,
+
+    #[command(flatten)]
+    tls: TlsFiles,
 }
 
 impl Doctor {
-    pub(crate) fn options(&self) -> DoctorOptions {
-        let (amqp, redis) = (self.amqp_url.0.clone(), self.redis_url.0.clone());
+    pub(crate) fn options(&self) -> Result<DoctorOptions, Failure> {
+        let wrong =
+            |reason: String| Failure::new(2, format!("{reason}; see rpcache doctor --help"));
+        let tls = self.tls.read().map_err(wrong)?;
+        let amqp = match self.amqp_url.0.clone() {
+            Ok(url) => Ok(self.amqp_login.put_into(url, tls.as_ref()).map_err(wrong)?),
+            unreadable => unreadable,
+        };
+        let redis = match self.redis_url.0.clone() {
+            Ok(url) => Ok(self
+                .redis_login
+                .put_into(url, tls.as_ref())
+                .map_err(wrong)?),
+            unreadable => unreadable,
+        };
         let mut options = DoctorOptions::new(amqp, redis);
         options.queue = Some(self.queue.clone());
         options.namespace.clone_from(&self.namespace);
         options.ttl = self.ttl.0;
         options.budget = self.cache_budget;
         options.timeout = self.timeout;
-        options
+        Ok(options)
     }
 }
 

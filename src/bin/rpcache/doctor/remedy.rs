@@ -5,7 +5,7 @@ use rpcache::doctor::{Check, Finding, Found, Lacking, Severity};
 use rpcache::{Error, QueueName};
 
 use crate::args;
-use crate::output::is_local;
+use crate::output::{is_local, of_tls};
 
 const AMQP: &str = "--amqp-url (AMQP_URL)";
 const REDIS: &str = "--redis-url (REDIS_URL)";
@@ -116,13 +116,16 @@ fn of_server(finding: &Finding) -> String {
     let is_redis = finding.check.as_str().starts_with("redis");
     let url = if is_redis { REDIS } else { AMQP };
     match (finding.check, &finding.found) {
-        (_, Found::NoAddress(error)) if error.to_string().contains("(TLS)") => format!(
-            "use {} in {url}, within a private network or through a tunnel such as ssh -L",
-            if is_redis { "redis://" } else { "amqp://" },
-        ),
+        (_, Found::Failed(Error::Tls { fault, .. })) => {
+            of_tls(fault, is_redis).unwrap_or_else(|| LOGS.to_owned())
+        }
         (_, Found::NoAddress(_)) => format!("correct {url}"),
-        (_, Found::PlainText) => {
-            "only within a private network; else through a tunnel such as ssh -L".to_owned()
+        (_, Found::PlainText) => format!(
+            "write {} in {url}, for a server that is set up for TLS",
+            if is_redis { "rediss://" } else { "amqps://" },
+        ),
+        (Check::AmqpEncryption | Check::RedisEncryption, _) => {
+            format!("is TLS spoken there? Correct host and port in {url}; see the server's log")
         }
         (Check::AmqpName | Check::RedisName, _) => {
             format!("correct the host in {url}, or this machine's name resolution")

@@ -1,0 +1,170 @@
+//! From an address to a connection that is logged in: a stream of ours, and lapin on top of it.
+//!
+//! lapin would connect by itself, from a thread that a silent server keeps for ever, and, as it is built
+//! here, without TLS whatever the address says. So it is given the stream, through the only opening that
+//! it has for that: a runtime whose streams are ours.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_rs::traits::Reactor;
+use async_rs::util::RuntimeParts;
+use async_rs::{Runtime, Tokio};
+use futures_util::Stream as Sequence;
+use lapin::tcp::AsyncTcpStream;
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties, ErrorKind};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
+
+use super::{DEADLINE, translate, unreachable};
+use crate::error::Error;
+use crate::server_url::AmqpUrl;
+use crate::tls::TlsFault;
+use crate::transport::{self, Fault, Stream, describe, expects_tls};
+
+/// For a better word on why a connection was closed.
+const ASK_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Why there is no connection.
+pub(super) enum Failure {
+    /// It did not come to a login.
+    Unreached(Error),
+    /// What became of it.
+    Amqp(lapin::Error),
+}
+
+impl Failure {
+    pub(super) fn into_error(self, url: &AmqpUrl) -> Error {
+        match self {
+            Self::Unreached(error) => error,
+            Self::Amqp(error) => translate(url, &error),
+        }
+    }
+}
+
+/// Connects and logs in to one node. `role` names the connection in the broker's lists.
+pub(super) async fn dial(url: &AmqpUrl, node: AMQPUri, role: &str) -> Result<Connection, Failure> {
+    let deadline = Instant::now() + DEADLINE;
+    let (host, port) = (node.authority.host.clone(), node.authority.port);
+    let stream = transport::connect(&host, port, url.tls(), deadline).await;
+    let stream = stream.map_err(|fault| Failure::Unreached(unreached(url, &fault)))?;
+    url.warning().about(&stream, url, "amqps://");
+    // A frame that waits for the one after it is late.
+    let nodelay = stream.set_nodelay();
+    nodelay.map_err(|error| Failure::Amqp(error.into()))?;
+    let heard = stream.heard();
+    let name = format!("rpcache {role} (pid {})", std::process::id());
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let opened = timeout_at(deadline, log_in(node, stream, properties)).await;
+    let error = match opened {
+        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Err(error)) => error,
+        Err(_elapsed) => {
+            let reason = format!("no answer within {} s", DEADLINE.as_secs());
+            return Err(Failure::Unreached(unreachable(url, &reason)));
+        }
+    };
+    let fault = match heard.fault() {
+        None if url.tls().is_none() && is_speechless(&error) => {
+            let ask_until = Instant::now() + ASK_DEADLINE;
+            let expected = expects_tls(&host, port, ask_until).await;
+            expected.then_some(TlsFault::Expected)
+        }
+        heard => heard,
+    };
+    Err(match fault {
+        Some(fault) => Failure::Unreached(no_tls(url, fault)),
+        None => Failure::Amqp(error),
+    })
+}
+
+/// Whether it ended before a word of AMQP was spoken.
+fn is_speechless(error: &lapin::Error) -> bool {
+    match error.kind() {
+        ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => true,
+        ErrorKind::IOError(error) => matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::BrokenPipe
+        ),
+        _ => false,
+    }
+}
+
+fn unreached(url: &AmqpUrl, fault: &Fault) -> Error {
+    let within = || format!("within {} s", DEADLINE.as_secs());
+    match fault {
+        Fault::Tls(fault) => no_tls(url, fault.clone()),
+        Fault::Connecting(error) if error.kind() == io::ErrorKind::TimedOut => {
+            unreachable(url, &format!("no answer {}", within()))
+        }
+        Fault::Connecting(error) => unreachable(url, &describe(error)),
+        Fault::Handshake(error) if error.kind() == io::ErrorKind::TimedOut => {
+            unreachable(url, &format!("no answer to the TLS handshake {}", within()))
+        }
+        Fault::Handshake(error) => unreachable(
+            url,
+            &format!("during the TLS handshake, {}", describe(error)),
+        ),
+    }
+}
+
+fn no_tls(url: &AmqpUrl, fault: TlsFault) -> Error {
+    Error::Tls {
+        server: url.to_string(),
+        fault,
+    }
+}
+
+async fn log_in(
+    node: AMQPUri,
+    stream: Stream,
+    properties: ConnectionProperties,
+) -> lapin::Result<Connection> {
+    let kit = RuntimeParts::new(Tokio::current(), Connected(Tokio::current()));
+    let stream = Mutex::new(Some(stream.compat()));
+    let hand_over = async move |_, _| {
+        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // lapin tries again by itself only where it was told to.
+        let stream = stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
+        Ok(AsyncTcpStream::Plain(stream))
+    };
+    Connection::connector(node, Runtime::new(kit), hand_over, properties).await
+}
+
+/// Tokio's reactor, but that its streams come from elsewhere.
+#[derive(Debug, Clone)]
+struct Connected(Tokio);
+
+impl Reactor for Connected {
+    type TcpStream = Compat<Stream>;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    #[expect(refining_impl_trait, reason = "there is no such stream")]
+    fn register<H: Read + Write + Send + 'static>(&self, _: H) -> io::Result<Self::TcpStream> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sleep(&self, time: Duration) -> Self::Sleep {
+        self.0.sleep(time)
+    }
+
+    fn interval(
+        &self,
+        time: Duration,
+    ) -> impl Sequence<Item = std::time::Instant> + Send + 'static {
+        self.0.interval(time)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        _: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        std::future::ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}

@@ -1,0 +1,248 @@
+//! What is wrong with TLS, told in one line each, with a remedy; nothing is said in plain text instead.
+
+use super::{TlsRedis, amqps, encrypted, showing, trusting};
+use crate::support::Setup;
+use crate::support::certificates::{file, in_front_of};
+use crate::support::ports::SilentPeer;
+use crate::support::process::Program;
+use std::time::Duration;
+
+/// What the broker's address leads to, and what is made of it.
+struct Case {
+    url: String,
+    prepare: fn(Program) -> Program,
+    told: &'static str,
+    remedy: &'static str,
+}
+
+fn nothing(program: Program) -> Program {
+    program
+}
+
+/// The system trusts somebody else.
+fn unprepared(program: Program) -> Program {
+    program.env("SSL_CERT_FILE", &file("foreign-ca.pem"))
+}
+
+fn mistaken(program: Program) -> Program {
+    showing(
+        program.env("RPCACHE_TLS_CA", &file("other-ca.pem")),
+        "client",
+    )
+}
+
+fn well(program: Program) -> Program {
+    showing(trusting(program), "client")
+}
+
+fn strange(program: Program) -> Program {
+    showing(trusting(program), "stranger")
+}
+
+fn case(
+    url: &str,
+    prepare: fn(Program) -> Program,
+    told: &'static str,
+    remedy: &'static str,
+) -> Case {
+    Case {
+        url: url.to_owned(),
+        prepare,
+        told,
+        remedy,
+    }
+}
+
+/// The cases that both servers share. `tls` wants to see a certificate.
+fn common(tls: &str, expired: &str, early: &str) -> Vec<Case> {
+    let by_address = tls.replace("localhost", "127.0.0.1");
+    let (scheme, plain_scheme) = match tls.split_once("://") {
+        Some(("amqps", _)) => ("amqps", "amqp"),
+        _ => ("rediss", "redis"),
+    };
+    let unencrypted = tls.replacen(scheme, plain_scheme, 1);
+    vec![
+        case(
+            tls,
+            unprepared,
+            "signed by no CA that this machine trusts",
+            "--tls-ca (RPCACHE_TLS_CA) names",
+        ),
+        case(tls, mistaken, "signed by none of the given CAs", "--tls-ca"),
+        case(
+            &by_address,
+            well,
+            "its certificate is for localhost, not for 127.0.0.1",
+            "a name that the certificate has",
+        ),
+        case(expired, well, "its certificate expired ", "renewed"),
+        case(early, well, "its certificate is not valid yet", "clock"),
+        case(
+            &unencrypted,
+            nothing,
+            "the server expects it, and the address does not say so",
+            if scheme == "amqps" {
+                "write amqps://"
+            } else {
+                "write rediss://"
+            },
+        ),
+        case(
+            tls,
+            trusting,
+            "it wants a certificate of this client",
+            "--tls-cert (RPCACHE_TLS_CERT)",
+        ),
+        case(
+            tls,
+            strange,
+            "it refuses this client's certificate: ",
+            "--tls-cert (RPCACHE_TLS_CERT)",
+        ),
+    ]
+}
+
+async fn broker_cases(setup: &Setup) -> Vec<Case> {
+    let front = async |name| {
+        let port = in_front_of(setup.vhost.port(), name).await;
+        format!(
+            "amqps://guest:guest@localhost:{port}/{}",
+            setup.vhost.name()
+        )
+    };
+    let (expired, early) = (front("expired").await, front("early").await);
+    let plain = setup.vhost.url();
+    let mut cases = common(&amqps(setup), &expired, &early);
+    cases.push(case(
+        &plain.replacen("amqp:", "amqps:", 1),
+        well,
+        "what answers there does not speak it",
+        "5671",
+    ));
+    cases
+}
+
+#[tokio::test]
+async fn call_tells_what_is_wrong_with_the_broker() {
+    let setup = Setup::new().await;
+    for Case {
+        url,
+        prepare,
+        told,
+        remedy,
+    } in broker_cases(&setup).await
+    {
+        let program = prepare(setup.rpcache(&["call", "30"])).env("AMQP_URL", &url);
+        let finished = program.run().await;
+        finished.refuses(3, told);
+        finished.has_one_clear_line("no TLS with amqp");
+        finished.has_one_clear_line(remedy);
+        assert!(finished.took < Duration::from_secs(5), "{finished:#?}");
+        assert!(!finished.stderr.contains("guest:guest"), "{finished:#?}");
+    }
+}
+
+/// Nobody has to look for it in a log: it ends at once, as after a refused login.
+#[tokio::test]
+async fn worker_does_not_start_without_trust() {
+    let setup = Setup::new().await;
+    let worker = mistaken(setup.rpcache(&["worker"])).env("AMQP_URL", &amqps(&setup));
+    worker
+        .run()
+        .await
+        .refuses(3, "signed by none of the given CAs");
+}
+
+#[tokio::test]
+async fn cache_tells_what_is_wrong_with_redis() {
+    let redis = TlsRedis::start("server", "yes");
+    let expired = TlsRedis::start("expired", "no");
+    let early = TlsRedis::start("early", "no");
+    for Case {
+        url,
+        prepare,
+        told,
+        remedy,
+    } in common(&redis.url(), &expired.url(), &early.url())
+    {
+        let program = prepare(Program::rpcache(&["cache", "get", "30"]));
+        let finished = program.env("REDIS_URL", &url).run().await;
+        finished.refuses(3, told);
+        finished.has_one_clear_line("no TLS with redis");
+        finished.has_one_clear_line(remedy);
+    }
+}
+
+/// A plain Redis waits for the end of a line, a silent peer for nothing: both are given up in time.
+#[tokio::test]
+async fn who_never_speaks_tls_is_given_up_in_time() {
+    let setup = Setup::new().await;
+    let silent = SilentPeer::start();
+    let url = format!("amqps://localhost:{}", silent.port());
+    let call = well(setup.rpcache(&["call", "30"])).env("AMQP_URL", &url);
+    let call = call.run().await;
+    call.refuses(3, "no answer to the TLS handshake within 5 s");
+    assert!(call.took < Duration::from_secs(8), "{call:#?}");
+    let url = setup.redis.url().replacen("redis:", "rediss:", 1);
+    let get = well(setup.rpcache(&["cache", "get", "30"])).env("REDIS_URL", &url);
+    let get = get.run().await;
+    get.refuses(3, "perhaps it does not speak TLS");
+    assert!(get.took < Duration::from_secs(3), "{get:#?}");
+}
+
+/// Redis is not believed, and calls go on without it, with one word about why.
+#[tokio::test]
+async fn call_goes_on_without_a_redis_that_it_does_not_trust() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    let redis = TlsRedis::start("expired", "no");
+    let call = trusting(setup.rpcache(&["call", "30"])).env("REDIS_URL", &redis.url());
+    let call = call.run().await;
+    call.answers("832040\n");
+    call.has_one_clear_line("its certificate expired");
+    assert!(call.stderr.contains("calls go on without the cache"));
+    assert_eq!(redis.redis.keys().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn doctor_tells_what_is_wrong() {
+    let setup = Setup::new().await;
+    let redis = TlsRedis::start("expired", "no");
+    let doctor = encrypted(&setup, &redis, &["doctor"])
+        .env("RPCACHE_TLS_CA", &file("other-ca.pem"))
+        .run()
+        .await;
+    assert_eq!(doctor.code, Some(3), "{doctor:#?}");
+    let text = doctor
+        .stdout
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    let port = setup.vhost.tls_port();
+    for line in [
+        format!(
+            "FAILURE amqp-encryption no TLS with localhost:{port}: its certificate is signed by \
+             none of the given CAs -> --tls-ca (RPCACHE_TLS_CA) names the CA that signs it"
+        ),
+        "skipped amqp-protocol because of amqp-encryption".to_owned(),
+        "skipped redis-login because of redis-encryption".to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    let plain = amqps(&setup).replacen("amqps", "amqp", 1);
+    let doctor = setup
+        .rpcache(&["doctor"])
+        .env("AMQP_URL", &plain)
+        .run()
+        .await;
+    let text = doctor
+        .stdout
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    let line = format!(
+        "FAILURE amqp-protocol no TLS with localhost:{port}: the server expects it, and the \
+         address does not say so -> write amqps:// in --amqp-url (AMQP_URL)"
+    );
+    assert!(text.contains(&line), "{text}");
+}
