@@ -37,15 +37,17 @@ async fn busy_worker_is_seen_with_what_it_does() {
     }
     caller.ask("1000000000000").await.fails_as("too-large");
     caller.ask("no number").await.fails_as("bad-argument");
-    let slow = SLOW.to_string();
-    let _call = setup.start_call(&[&slow]);
+    // One after another, for longer than it takes to tell of it.
+    let _call = setup.start_call(&[&format!("{SLOW}..{}", SLOW + 20)]);
+    let slow = &SLOW.to_string()[..4];
     let mut seen = Value::Null;
     wait::wait_until("the worker has told that it computes", async || {
         seen = snapshot(setup.rpcache(&ONCE)).await;
         seen["computing"] != json!([])
     })
     .await;
-    assert_eq!(seen["computing"][0]["key"], format!("fib:{slow}"));
+    let starts = |value: &Value, text: &str| value.as_str().unwrap().starts_with(text);
+    assert!(starts(&seen["computing"][0]["key"], &format!("fib:{slow}")));
     let requests = &seen["broker"]["requests"];
     assert_eq!(
         (&requests["state"], &requests["ready"]),
@@ -55,17 +57,16 @@ async fn busy_worker_is_seen_with_what_it_does() {
     assert_eq!(seen["broker"]["dead_letters"]["state"], "missing");
     let fleet = &seen["fleet"];
     assert_eq!((&fleet["workers"], &fleet["slots"]), (&json!(1), &json!(1)));
-    assert_eq!(
-        (&fleet["under_way"], &fleet["held"]),
-        (&json!(1), &json!(1))
-    );
+    assert_eq!(fleet["under_way"], 1);
+    assert!(fleet["held"].as_u64() >= Some(1), "{fleet}");
     assert!(fleet["per_second"]["answered"].is_f64(), "{fleet}");
     assert_eq!(seen["hottest"][0]["key"], "fib:30");
     let [at_least, at_most] =
         ["per_second", "at_most"].map(|name| seen["hottest"][0][name].as_f64());
     assert!(at_least > Some(0.0) && at_least <= at_most, "{seen}");
-    assert_eq!(seen["slowest"][0]["key"], "fib:100001");
-    assert!(seen["slowest"][0]["ms"].as_f64() > Some(0.0));
+    let slowest = seen["slowest"].as_array().unwrap();
+    let known = slowest.iter().find(|slow| slow["key"] == "fib:100001");
+    assert!(known.unwrap()["ms"].as_f64() > Some(0.0));
     let failed = |code: &str| {
         let all = seen["failed"].as_array().unwrap();
         all.iter().find(|failed| failed["code"] == code).cloned()
