@@ -1,7 +1,9 @@
 //! The caller's half: look in Redis, share a flight, ask a worker. Read [`Client::call_with`] first.
 
+mod flight;
 mod local;
 mod many;
+mod options;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -10,113 +12,23 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{Instrument as _, warn};
-use uuid::Uuid;
+use tracing::Instrument as _;
 
 pub use self::local::LocalOptions;
+pub use self::options::{CallOptions, ClientOptions};
 
 use self::local::Local;
 use crate::FOR_EVER;
-use crate::cache::{Cache, CacheOptions, Key, Lookup, Vacancy};
+use crate::cache::{Cache, Key, Lookup, Vacancy};
 use crate::counts::Calls;
-use crate::error::{Error, ErrorCode, quote};
-use crate::message::{CacheUse, Reply, Source};
-use crate::procedure::{Procedure, check};
+use crate::error::{Error, ErrorCode};
+use crate::message::{CacheUse, Source};
+use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::requester::{Requester, RequesterOptions};
 use crate::seldom::Seldom;
-use crate::server_url::AmqpUrl;
 use crate::single_flight::{Callers, Deadline, Landed, SingleFlight};
 use crate::trace;
-
-/// A request whose reply was refused is published once more.
-const ATTEMPTS: u32 = 2;
-
-/// Where a client finds cache and workers: [`new`](Self::new) takes what has no default, the rest is
-/// set field by field.
-///
-/// ```
-/// use rpcache::{CacheOptions, ClientOptions, LocalOptions};
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let cache = CacheOptions::new("redis://localhost".parse()?);
-/// let mut options = ClientOptions::new("amqp://localhost".parse()?, cache);
-/// options.queue = Some("rpc_queue.of.mine".parse()?);
-/// options.local = Some(LocalOptions::new(64_000_000));
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ClientOptions {
-    /// The broker; connected to at the first miss.
-    pub amqp: AmqpUrl,
-    /// The request queue; by default the procedure's, see [`QueueName::of`].
-    pub queue: Option<QueueName>,
-    /// The cache in front of the workers: the same Redis and namespace as theirs.
-    pub cache: CacheOptions,
-    /// Copies of answers in this process's memory, in front of Redis: a hit there takes no round trip,
-    /// and goes on while Redis is away. None by default.
-    pub local: Option<LocalOptions>,
-    /// For a process that makes one call and ends: one connection to the broker instead of two, and
-    /// direct reply-to instead of a callback queue. Off by default.
-    pub one_shot: bool,
-}
-
-impl ClientOptions {
-    /// The defaults, with this broker and this cache.
-    #[must_use]
-    pub fn new(amqp: AmqpUrl, cache: CacheOptions) -> Self {
-        Self {
-            amqp,
-            queue: None,
-            cache,
-            local: None,
-            one_shot: false,
-        }
-    }
-}
-
-/// How one call is made: [`within`](Self::within) a time-out, or by [`default`](Self::default).
-///
-/// ```
-/// # use std::time::Duration;
-/// use rpcache::{CacheUse, CallOptions};
-///
-/// let mut options = CallOptions::within(Duration::from_secs(2));
-/// options.cache = CacheUse::Refresh;
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CallOptions {
-    /// From the start of the call to its end, whatever happens; then it is [`Error::Deadline`], or
-    /// [`Error::Unreachable`] while there is no broker. 10 s by default. More than a hundred years mean
-    /// for ever.
-    pub timeout: Duration,
-    /// Whether to look in the cache and fill it. [`CacheUse::Normal`] by default.
-    pub cache: CacheUse,
-    /// Whether to wait for a worker to come, instead of failing at once with
-    /// [`Error::NobodyServing`]. Off by default.
-    pub wait: bool,
-}
-
-impl CallOptions {
-    /// The defaults, with this time-out.
-    #[must_use]
-    pub const fn within(timeout: Duration) -> Self {
-        Self {
-            timeout,
-            cache: CacheUse::Normal,
-            wait: false,
-        }
-    }
-}
-
-impl Default for CallOptions {
-    fn default() -> Self {
-        Self::within(Duration::from_secs(10))
-    }
-}
 
 /// An answer, and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -479,111 +391,6 @@ impl<P: Procedure> Inner<P> {
                 local.look(argument, key, call.started)
             }
             _ => Err(key()),
-        }
-    }
-
-    /// One flight, and the copy that is kept of what it brings home.
-    async fn fly(
-        &self,
-        argument: &Arc<P::Argument>,
-        vacancy: Option<Vacancy>,
-        options: CallOptions,
-        deadline: &Deadline,
-    ) -> Flown<P::Answer> {
-        let local = self.local.as_ref().zip(vacancy.as_ref());
-        let local = local.map(|(local, vacancy)| (local, local.keeping(vacancy.key())));
-        let flown = self.request(argument, vacancy, options, deadline).await;
-        if let (Ok(found), Some((local, keeping))) = (&flown, local) {
-            match options.cache {
-                CacheUse::Normal => local.keep(keeping, found, Instant::now()),
-                CacheUse::Refresh => local.replace(keeping, found, Instant::now()),
-                CacheUse::Bypass => {}
-            }
-        }
-        flown
-    }
-
-    /// Asks once.
-    async fn reply(
-        &self,
-        id: Uuid,
-        text: &str,
-        options: CallOptions,
-        deadline: &Deadline,
-    ) -> Result<Reply, Error> {
-        let asking = async {
-            let CallOptions { cache, wait, .. } = options;
-            let asked = self.requester.request(id, text, cache, wait, deadline);
-            let replied = asked.await;
-            match &replied {
-                Ok(reply) => trace::replied(reply.steps.as_deref()),
-                Err(error) => trace::failed(error.code()),
-            }
-            replied
-        };
-        trace::within(|| trace::request(&id.to_string()), asking).await
-    }
-
-    /// Asks, checks what is answered, fills what the worker did not.
-    async fn request(
-        &self,
-        argument: &Arc<P::Argument>,
-        vacancy: Option<Vacancy>,
-        options: CallOptions,
-        deadline: &Deadline,
-    ) -> Result<Found<P::Answer>, Error> {
-        let _in_flight = self.calls.in_flight.enter();
-        let id = Uuid::new_v4();
-        let text = argument.to_string();
-        let mut attempt = 1;
-        loop {
-            let reply = self.reply(id, &text, options, deadline).await?;
-            let body = reply.outcome.map_err(|failure| match failure.code {
-                ErrorCode::Overloaded => Error::Overloaded {
-                    reason: failure.message,
-                },
-                code => Error::Failed {
-                    code,
-                    message: failure.message,
-                },
-            })?;
-            match check(&self.procedure, argument, Arc::unwrap_or_clone(body)).await {
-                Ok(answer) => {
-                    // Workers of ours have filled, or know why not; others know nothing of it. One
-                    // that found what was not there for us has another Redis or namespace, or was
-                    // faster: then our own callers shall find it, too.
-                    let filled_for_us =
-                        reply.filled.is_some() && reply.source != Some(Source::Cache);
-                    let stored = match vacancy {
-                        Some(vacancy) if !filled_for_us => {
-                            self.cache.fill(vacancy, &answer.to_string()).await
-                        }
-                        _ => reply.filled == Some(true),
-                    };
-                    return Ok(Found {
-                        answer,
-                        source: reply.source.unwrap_or(Source::Computed),
-                        stored,
-                    });
-                }
-                Err(refused) => {
-                    let quoted = quote(&refused);
-                    self.calls.wrong_answers.count();
-                    if let Some(left_out) = self.wrong_answers.happened() {
-                        let argument = quote(text.as_bytes());
-                        warn!(
-                            argument,
-                            answer = quoted,
-                            left_out,
-                            "refused a worker's answer"
-                        );
-                    }
-                    if attempt == ATTEMPTS {
-                        return Err(Error::WrongAnswer { quoted });
-                    }
-                    attempt += 1;
-                }
-            }
         }
     }
 }

@@ -190,7 +190,7 @@ pub use cache::{
 };
 pub use client::{Answered, CallOptions, Client, ClientOptions, LocalOptions};
 pub use error::{Error, ErrorCode, ErrorCodeError};
-pub use message::{CacheUse, ReplyPattern, ReplyPatternError, Source};
+pub use message::{CacheUse, Source};
 #[cfg(feature = "metrics")]
 pub use metrics::{Metrics, MetricsFormat};
 pub use procedure::{Cancel, ComputeError, Procedure};
@@ -200,6 +200,6 @@ pub use tls::TlsFault;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsIdentity, TlsOptions, TlsOptionsError};
 pub use worker::{
-    Computing, Durations, FailedKey, HotKey, Readiness, SlowKey, Stopped, Worker, WorkerCounts,
-    WorkerHealth, WorkerOptions, WorkerStatus,
+    Computing, Durations, FailedKey, HotKey, Readiness, ReplyPattern, ReplyPatternError, SlowKey,
+    Stopped, Worker, WorkerCounts, WorkerHealth, WorkerOptions, WorkerStatus,
 };

@@ -209,63 +209,6 @@ impl Request {
     }
 }
 
-/// A queue name, or the beginning of one followed by `*`, that a worker may reply to.
-///
-/// Whoever may publish requests can name any queue in `reply_to`, and the worker would write there
-/// with its own rights: so only names of callback queues are allowed. 1 to 255 bytes, the `*` not
-/// counted.
-///
-/// ```
-/// use rpcache::ReplyPattern;
-///
-/// let mut allowed = ReplyPattern::defaults();
-/// allowed.push("replies.of.billing.*".parse().unwrap());
-/// assert!("replies.*.billing".parse::<ReplyPattern>().is_err());
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ReplyPattern(String);
-
-impl fmt::Display for ReplyPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for ReplyPattern {
-    type Err = ReplyPatternError;
-
-    fn from_str(text: &str) -> Result<Self, ReplyPatternError> {
-        let name = text.strip_suffix('*').unwrap_or(text);
-        if name.is_empty() || name.contains('*') || name.len() > 255 {
-            return Err(ReplyPatternError);
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-/// Why a text is no [`ReplyPattern`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected a queue's name, or the beginning of one followed by '*'")]
-#[non_exhaustive]
-pub struct ReplyPatternError;
-
-impl ReplyPattern {
-    /// What the broker names callback queues, direct reply-to, and the C++ tutorial's prefix.
-    #[must_use]
-    pub fn defaults() -> Vec<Self> {
-        ["amq.gen-*", "amq.rabbitmq.reply-to.*", "rpc.reply.*"]
-            .map(|text| Self(text.to_owned()))
-            .to_vec()
-    }
-
-    pub(crate) fn matches(&self, name: &str) -> bool {
-        match self.0.strip_suffix('*') {
-            Some(beginning) => name.starts_with(beginning),
-            None => name == self.0,
-        }
-    }
-}
-
 /// Whether the broker routes to this name without a queue behind it; it cannot be mandatory then:
 /// RabbitMQ 3.10 returns such replies even when it delivers them.
 pub(crate) fn is_direct_reply_to(name: &ShortString) -> bool {

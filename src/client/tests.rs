@@ -1,4 +1,5 @@
 use super::*;
+use crate::CacheOptions;
 use crate::fibonacci::{Fibonacci, N};
 
 #[tokio::test]

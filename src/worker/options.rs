@@ -6,9 +6,10 @@ use tracing::warn;
 
 use crate::broker::Declare;
 use crate::cache::CacheOptions;
-use crate::message::ReplyPattern;
 use crate::queue::QueueName;
 use crate::server_url::AmqpUrl;
+
+use super::ReplyPattern;
 
 /// Requests held beyond those that are being computed, so that the next one is at hand.
 const WAITING_ROOM: u16 = 64;

@@ -1,0 +1,125 @@
+//! One flight of a client: ask a worker, check what it says, fill what it did not.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{CallOptions, Flown, Found, Inner};
+use crate::cache::Vacancy;
+use crate::error::{Error, ErrorCode, quote};
+use crate::message::{CacheUse, Reply, Source};
+use crate::procedure::{Procedure, check};
+use crate::single_flight::Deadline;
+use crate::trace;
+
+/// A request whose reply was refused is published once more.
+const ATTEMPTS: u32 = 2;
+
+impl<P: Procedure> Inner<P> {
+    /// One flight, and the copy that is kept of what it brings home.
+    pub(super) async fn fly(
+        &self,
+        argument: &Arc<P::Argument>,
+        vacancy: Option<Vacancy>,
+        options: CallOptions,
+        deadline: &Deadline,
+    ) -> Flown<P::Answer> {
+        let local = self.local.as_ref().zip(vacancy.as_ref());
+        let local = local.map(|(local, vacancy)| (local, local.keeping(vacancy.key())));
+        let flown = self.request(argument, vacancy, options, deadline).await;
+        if let (Ok(found), Some((local, keeping))) = (&flown, local) {
+            match options.cache {
+                CacheUse::Normal => local.keep(keeping, found, Instant::now()),
+                CacheUse::Refresh => local.replace(keeping, found, Instant::now()),
+                CacheUse::Bypass => {}
+            }
+        }
+        flown
+    }
+
+    /// Asks once.
+    async fn reply(
+        &self,
+        id: Uuid,
+        text: &str,
+        options: CallOptions,
+        deadline: &Deadline,
+    ) -> Result<Reply, Error> {
+        let asking = async {
+            let CallOptions { cache, wait, .. } = options;
+            let asked = self.requester.request(id, text, cache, wait, deadline);
+            let replied = asked.await;
+            match &replied {
+                Ok(reply) => trace::replied(reply.steps.as_deref()),
+                Err(error) => trace::failed(error.code()),
+            }
+            replied
+        };
+        trace::within(|| trace::request(&id.to_string()), asking).await
+    }
+
+    /// Asks, checks what is answered, fills what the worker did not.
+    async fn request(
+        &self,
+        argument: &Arc<P::Argument>,
+        vacancy: Option<Vacancy>,
+        options: CallOptions,
+        deadline: &Deadline,
+    ) -> Result<Found<P::Answer>, Error> {
+        let _in_flight = self.calls.in_flight.enter();
+        let id = Uuid::new_v4();
+        let text = argument.to_string();
+        let mut attempt = 1;
+        loop {
+            let reply = self.reply(id, &text, options, deadline).await?;
+            let body = reply.outcome.map_err(|failure| match failure.code {
+                ErrorCode::Overloaded => Error::Overloaded {
+                    reason: failure.message,
+                },
+                code => Error::Failed {
+                    code,
+                    message: failure.message,
+                },
+            })?;
+            match check(&self.procedure, argument, Arc::unwrap_or_clone(body)).await {
+                Ok(answer) => {
+                    // Workers of ours have filled, or know why not; others know nothing of it. One
+                    // that found what was not there for us has another Redis or namespace, or was
+                    // faster: then our own callers shall find it, too.
+                    let filled_for_us =
+                        reply.filled.is_some() && reply.source != Some(Source::Cache);
+                    let stored = match vacancy {
+                        Some(vacancy) if !filled_for_us => {
+                            self.cache.fill(vacancy, &answer.to_string()).await
+                        }
+                        _ => reply.filled == Some(true),
+                    };
+                    return Ok(Found {
+                        answer,
+                        source: reply.source.unwrap_or(Source::Computed),
+                        stored,
+                    });
+                }
+                Err(refused) => {
+                    let quoted = quote(&refused);
+                    self.calls.wrong_answers.count();
+                    if let Some(left_out) = self.wrong_answers.happened() {
+                        let argument = quote(text.as_bytes());
+                        warn!(
+                            argument,
+                            answer = quoted,
+                            left_out,
+                            "refused a worker's answer"
+                        );
+                    }
+                    if attempt == ATTEMPTS {
+                        return Err(Error::WrongAnswer { quoted });
+                    }
+                    attempt += 1;
+                }
+            }
+        }
+    }
+}
