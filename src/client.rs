@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::coop::consume_budget;
 use tracing::Instrument as _;
 
 pub use self::local::LocalOptions;
@@ -101,7 +102,6 @@ struct Found<A> {
 struct Call {
     options: CallOptions,
     started: Instant,
-    deadline: tokio::time::Instant,
 }
 
 /// What the look into the cache found, if there was one.
@@ -147,20 +147,21 @@ impl<A> Found<A> {
 
 impl Call {
     fn new(options: CallOptions) -> Self {
-        let started = Instant::now();
-        let deadline = started + options.timeout.min(FOR_EVER);
         Self {
             options,
-            started,
-            deadline: tokio::time::Instant::from_std(deadline),
+            started: Instant::now(),
         }
+    }
+
+    fn deadline(&self) -> tokio::time::Instant {
+        let deadline = self.started + self.options.timeout.min(FOR_EVER);
+        tokio::time::Instant::from_std(deadline)
     }
 
     /// The same after a wait that is not its own.
     fn later_by(self, waited: Duration) -> Self {
         Self {
             started: self.started + waited,
-            deadline: self.deadline + waited,
             ..self
         }
     }
@@ -263,10 +264,12 @@ impl<P: Procedure> Client<P> {
         // Look here, where there is a local tier.
         let key = match self.inner.look_here(&argument, call) {
             Ok(found) => {
+                if Local::<P::Answer>::is_others_turn() {
+                    consume_budget().await;
+                }
                 let told = told::key(|| self.inner.cache.key::<P>(&argument));
                 let ended = Ok(found.answered(call.started));
                 self.inner.ended(told, call.started, &ended);
-                Local::<P::Answer>::let_others_run().await;
                 return ended;
             }
             Err(key) => key,
@@ -295,7 +298,7 @@ impl<P: Procedure> Client<P> {
             CacheUse::Refresh => Looked::Miss(Some(cache.vacancy(key))),
             CacheUse::Normal => {
                 let local = local.as_ref().map(|local| (local, local.keeping(&key)));
-                let lookup = cache.lookup(key, procedure, argument, call.deadline);
+                let lookup = cache.lookup(key, procedure, argument, call.deadline());
                 let looked = Looked::from(lookup.await);
                 if let (Looked::Hit(found), Some((local, keeping))) = (&looked, local) {
                     local.keep(keeping, found, call.started);
@@ -314,7 +317,7 @@ impl<P: Procedure> Client<P> {
         call: Call,
     ) -> Result<Answered<P::Answer>, Error> {
         let found = self.fly_or_join(argument, vacancy, call);
-        let found = tokio::time::timeout_at(call.deadline, found).await;
+        let found = tokio::time::timeout_at(call.deadline(), found).await;
         let found = found.unwrap_or_else(|_elapsed| Err(self.inner.requester.timed_out()));
         found
             .map(|found| found.answered(call.started))
@@ -333,9 +336,7 @@ impl<P: Procedure> Client<P> {
         vacancy: Option<Vacancy>,
         call: Call,
     ) -> Flown<P::Answer> {
-        let Call {
-            options, deadline, ..
-        } = call;
+        let (options, deadline) = (call.options, call.deadline());
         let shared = match (options.cache, &vacancy) {
             (CacheUse::Normal, Some(vacancy)) => Some((vacancy.key().clone(), options.wait)),
             _ => None,

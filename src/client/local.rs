@@ -12,7 +12,6 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::coop::consume_budget;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use self::tier::Keeping;
@@ -82,16 +81,15 @@ impl<A: Clone + Display + Send + Sync + 'static> Local<A> {
         self.get(key.as_str(), now).ok_or(key)
     }
 
-    /// After a hit. A call that never waits for anything would keep others, the listener among them,
-    /// from having their turn, were it not for this. A turn costs as much as some 50 hits: Tokio's
-    /// budget of 128 is drawn on by every 16th, which is a turn for others in half a millisecond.
-    pub(super) async fn let_others_run() {
+    /// Whether a hit is to draw on Tokio's budget. A call that never waits for anything would keep
+    /// others, the listener among them, from having their turn, were it not for this. A turn costs as
+    /// much as some 50 hits: the budget of 128 is drawn on by every 16th, which is a turn for others in
+    /// half a millisecond.
+    pub(super) fn is_others_turn() -> bool {
         thread_local!(static HITS: Cell<u8> = const { Cell::new(0) });
         let hits = HITS.get();
         HITS.set(hits.wrapping_add(1));
-        if hits.is_multiple_of(16) {
-            consume_budget().await;
-        }
+        hits.is_multiple_of(16)
     }
 
     /// The copy of this key's answer.

@@ -170,7 +170,7 @@ impl<P: Procedure> Client<P> {
         let keeping: Vec<_> = wanted.iter().map(keeping).collect();
         let lookups = inner
             .cache
-            .lookup_many(wanted, &inner.procedure, first.deadline);
+            .lookup_many(wanted, &inner.procedure, first.deadline());
         let (found, gave) = lookups.await;
         size.adapt(keys, gave);
         let mut looked = Vec::with_capacity(keys);

@@ -22,8 +22,10 @@ async fn spans_that_nobody_records_hardly_make_the_future_of_a_hit_larger() {
     let within = cache.lookup_within(&mut budget, key(), procedure, &argument);
     let without = size_of_val(&within);
     drop(within);
-    let lookup = cache.lookup(key(), procedure, &argument, Call::new(options).deadline);
+    let lookup = cache.lookup(key(), procedure, &argument, Call::new(options).deadline());
     let with = size_of_val(&lookup);
-    let own = size_of::<(&Cache, Key, [usize; 2], Call, Duration)>();
+    // Its arguments, what is left of the budget, and where it is.
+    let deadline = size_of::<tokio::time::Instant>();
+    let own = size_of::<(&Cache, Key, [usize; 2], Duration, [usize; 4])>() + deadline;
     assert!(with <= without + own, "{with} bytes, {without} without");
 }

@@ -47,8 +47,13 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     pub(crate) fn observe(&self, took: Duration) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS.partition_point(|bound| *bound < nanos);
+        let nanos = nanos(took);
+        // A hit in memory has no time for a search.
+        let bucket = if nanos <= BOUNDS[0] {
+            0
+        } else {
+            BOUNDS.partition_point(|bound| *bound < nanos)
+        };
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
     }
@@ -68,6 +73,13 @@ impl Histogram {
     pub(crate) fn sum(&self) -> Duration {
         Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
+}
+
+/// Without the 128 bits that std takes for it.
+fn nanos(took: Duration) -> u64 {
+    took.as_secs()
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::from(took.subsec_nanos()))
 }
 
 #[cfg(test)]
