@@ -1,5 +1,6 @@
 //! What is typed wrong: exit code 2 and one clear line, before any server is looked for.
 
+use crate::support::ports::ClosedPort;
 use crate::support::process::Program;
 use std::time::Duration;
 
@@ -83,6 +84,23 @@ async fn option_that_is_none_is_refused() {
     is_refused(&["worker", "--algorithm", "guess"], "guess").await;
     is_refused(&["worker", "--declare", "stream"], "stream").await;
     is_refused(&["worker", "--queue", &"q".repeat(256)], "--queue").await;
+}
+
+/// As scripts like to: `RPCACHE_TTL= rpcache ...`.
+#[tokio::test]
+async fn variable_that_is_set_to_nothing_is_one_that_is_not_set() {
+    let closed = ClosedPort::reserve();
+    let [amqp, redis] = ["amqp", "redis"].map(|s| format!("{s}://127.0.0.1:{}", closed.port()));
+    let call = ["call", "30", "--amqp-url", &amqp, "--redis-url", &redis];
+    let get = ["cache", "get", "30", "--redis-url", &redis];
+    for arguments in [&call[..], &get[..]] {
+        let variables = ["RPCACHE_TTL", "RPCACHE_NAMESPACE", "RPCACHE_TLS_CA"];
+        let set = |program: Program, name: &str| program.env(name, "");
+        let finished = variables.into_iter().fold(Program::rpcache(arguments), set);
+        let finished = finished.run().await;
+        // It was understood: what is missing are the servers.
+        assert_eq!(finished.code, Some(3), "{finished:#?}");
+    }
 }
 
 #[tokio::test]

@@ -88,7 +88,12 @@ impl Args {
     }
 
     pub(crate) fn parse_typed() -> clap::error::Result<Self> {
-        let command = without_empty_variables(Self::command());
+        let mut command = Self::command();
+        if std::env::vars_os().any(|(_, value)| value.is_empty()) {
+            // What is put off until it is typed could not be looked through.
+            command.build();
+            command = without_empty_variables(command);
+        }
         Self::from_arg_matches(&command.try_get_matches()?)
     }
 }
@@ -106,7 +111,9 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_subcommands(without_empty_variables)
 }
 
+/// Each is defined in full only when it is typed: a call has no time for the options of all others.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Serve: take requests from the queue, compute, store the answers in Redis, reply
     Worker(Worker),

@@ -16,6 +16,7 @@ pub(crate) struct Cache {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum CacheAction {
     /// Print stored answers; exit code 1 if one is not there
     Get(CacheGet),

@@ -1,0 +1,225 @@
+//! RabbitMQ's address: one node, or those of a cluster.
+
+use std::fmt;
+use std::str::FromStr;
+
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use url::Url;
+
+use super::{UrlError, decode, default_tls, host, parse, two_passwords};
+use crate::error::quote;
+use crate::tls::Tls;
+use crate::transport::PlainTextWarning;
+
+/// In bytes. Larger bodies come in several frames.
+const SMALL_FRAME: u32 = 8192;
+
+/// A dead broker is noticed after two heartbeats.
+const HEARTBEAT_SECONDS: u16 = 5;
+
+/// A RabbitMQ address: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or several of them, separated by
+/// commas: the nodes of one cluster, tried in a random order. `amqps://` speaks TLS, to all of them.
+///
+/// The parts may be left out: user and password default to `guest`, the port to 5672, by TLS to 5671,
+/// and the vhost, also for a lone trailing slash, to `/` (written `%2f`). `?heartbeat=SECONDS` is 5 by
+/// default; `frame_max` and `channel_max` are known as well. The password is never printed.
+///
+/// ```
+/// let url: rpcache::AmqpUrl = "amqp://anna:secret@rabbit/prod".parse().unwrap();
+/// assert_eq!(url.to_string(), "amqp://anna@rabbit:5672/prod");
+/// ```
+#[derive(Clone)]
+pub struct AmqpUrl {
+    /// One at least.
+    nodes: Vec<AMQPUri>,
+    shown: String,
+    has_password: bool,
+    /// `None`: plain text.
+    tls: Option<Tls>,
+    warning: PlainTextWarning,
+}
+
+/// One node of an [`AmqpUrl`], as it was read.
+struct Node {
+    uri: AMQPUri,
+    shown: String,
+    has_password: bool,
+}
+
+impl AmqpUrl {
+    const EXAMPLE: &str = "amqp://user:password@host:5672/vhost";
+
+    /// The nodes, in the order in which to try them this time.
+    pub(crate) fn nodes(&self) -> Vec<AMQPUri> {
+        let mut nodes = self.nodes.clone();
+        fastrand::shuffle(&mut nodes);
+        nodes
+    }
+
+    /// The hosts and ports of the nodes, in the order of the address.
+    pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
+        let hosts = self.nodes.iter().map(|node| &node.authority);
+        hosts.map(|node| (node.host.clone(), node.port)).collect()
+    }
+
+    /// How to speak TLS; `None`: in plain text.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    pub(crate) fn warning(&self) -> &PlainTextWarning {
+        &self.warning
+    }
+
+    /// The same address with these certificates. Of no use for `amqp://`, which stays as it is.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = self.tls.map(|_| tls);
+        self
+    }
+
+    /// The same address with this password, for all nodes, where it does not stand in the address.
+    /// Fails where another one does.
+    pub fn with_password(mut self, password: &str) -> Result<Self, UrlError> {
+        let theirs = self.nodes.iter().map(|node| &node.authority.userinfo);
+        if self.has_password && theirs.into_iter().any(|user| user.password != password) {
+            return Err(two_passwords(Self::EXAMPLE));
+        }
+        for node in &mut self.nodes {
+            password.clone_into(&mut node.authority.userinfo.password);
+        }
+        self.has_password = true;
+        Ok(self)
+    }
+
+    pub(crate) fn user(&self) -> String {
+        let user = self.nodes.first().map(|node| &node.authority.userinfo);
+        user.map_or(String::new(), |user| quote(user.username.as_bytes()))
+    }
+
+    /// The same with frames of 8 kB, where the URL does not say otherwise: for a connection that
+    /// carries one call. What a connection sets aside in memory grows with its frames, and filling
+    /// that takes longer than all the rest of one call.
+    pub(crate) fn with_small_frames(&self) -> Self {
+        let mut small = self.clone();
+        for node in &mut small.nodes {
+            node.query.frame_max.get_or_insert(SMALL_FRAME);
+        }
+        small
+    }
+
+    fn node(text: &str) -> Result<Node, String> {
+        let url = parse(text, "amqp", "amqps")?;
+        let scheme = match url.scheme() {
+            "amqps" => AMQPScheme::AMQPS,
+            _ => AMQPScheme::AMQP,
+        };
+        let host = host(&url)?;
+        let port = url.port().unwrap_or_else(|| scheme.default_port());
+        let username = match url.username() {
+            "" => "guest".to_owned(),
+            name => decode(name)?,
+        };
+        let password = match url.password() {
+            None => "guest".to_owned(),
+            Some(password) => decode(password)?,
+        };
+        let vhost = match url.path() {
+            "" | "/" => "/".to_owned(),
+            path if path[1..].contains('/') => {
+                return Err("a slash inside the vhost's name is written %2f".to_owned());
+            }
+            path => decode(&path[1..])?,
+        };
+        let query = amqp_query(&url)?;
+        let shown = format!(
+            "{}://{}@{}:{port}/{}",
+            url.scheme(),
+            if url.username().is_empty() {
+                "guest"
+            } else {
+                url.username()
+            },
+            url.host_str().unwrap_or_default(),
+            if vhost == "/" {
+                "%2f"
+            } else {
+                &url.path()[1..]
+            },
+        );
+        let uri = AMQPUri {
+            scheme,
+            authority: AMQPAuthority {
+                userinfo: AMQPUserInfo { username, password },
+                host,
+                port,
+            },
+            vhost,
+            query,
+        };
+        Ok(Node {
+            uri,
+            shown,
+            has_password: url.password().is_some(),
+        })
+    }
+
+    fn of_nodes(nodes: Vec<Node>) -> Result<Self, String> {
+        let by_tls = |node: &Node| node.uri.scheme == AMQPScheme::AMQPS;
+        let tls = match nodes.iter().filter(|node| by_tls(node)).count() {
+            0 => None,
+            all if all == nodes.len() => Some(default_tls("amqps")?),
+            _ => return Err("either all nodes speak TLS (amqps://), or none".to_owned()),
+        };
+        let shown: Vec<_> = nodes.iter().map(|node| node.shown.as_str()).collect();
+        Ok(Self {
+            shown: shown.join(","),
+            has_password: nodes.iter().any(|node| node.has_password),
+            nodes: nodes.into_iter().map(|node| node.uri).collect(),
+            tls,
+            warning: PlainTextWarning::default(),
+        })
+    }
+}
+
+impl FromStr for AmqpUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let nodes: Result<Vec<_>, _> = text.split(',').map(Self::node).collect();
+        nodes.and_then(Self::of_nodes).map_err(|reason| UrlError {
+            reason,
+            example: Self::EXAMPLE,
+        })
+    }
+}
+
+fn amqp_query(url: &Url) -> Result<AMQPQueryString, String> {
+    let mut query = AMQPQueryString {
+        heartbeat: Some(HEARTBEAT_SECONDS),
+        ..AMQPQueryString::default()
+    };
+    for (name, value) in url.query_pairs() {
+        let wrong = || format!("the value of ?{name}= is not a number in range");
+        match name.as_ref() {
+            "heartbeat" => query.heartbeat = Some(value.parse().map_err(|_| wrong())?),
+            "frame_max" => query.frame_max = Some(value.parse().map_err(|_| wrong())?),
+            "channel_max" => query.channel_max = Some(value.parse().map_err(|_| wrong())?),
+            _ => return Err(format!("?{}= is not known here", name.escape_debug())),
+        }
+    }
+    Ok(query)
+}
+
+impl fmt::Display for AmqpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for AmqpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
