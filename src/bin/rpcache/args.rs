@@ -236,7 +236,33 @@ mod tests {
 
     #[test]
     fn the_definition_is_consistent() {
-        use clap::CommandFactory as _;
         Args::command().debug_assert();
+    }
+
+    /// Shared options bring a description along if they have one, which takes the place of the command's.
+    #[test]
+    fn commands_say_of_themselves_what_is_said_of_them() {
+        fn compare(listed: &clap::Command, defined: &clap::Command) {
+            for command in listed.get_subcommands() {
+                let name = command.get_name();
+                let same = defined.find_subcommand(name).expect("it is defined");
+                let about = command.get_about().map(ToString::to_string);
+                assert!(about.is_some(), "{name}");
+                assert_eq!(about, same.get_about().map(ToString::to_string), "{name}");
+                assert_eq!(
+                    same.get_long_about().map(ToString::to_string),
+                    None,
+                    "{name}"
+                );
+            }
+        }
+        let mut defined = Args::command();
+        defined.build();
+        compare(&Args::command(), &defined);
+        let cache = CacheAction::augment_subcommands(clap::Command::new("cache"));
+        compare(
+            &cache,
+            defined.find_subcommand("cache").expect("it is defined"),
+        );
     }
 }

@@ -25,8 +25,8 @@ const LARGEST_PEM: u64 = 1_000_000;
 /// A password that is longer is another file.
 const LARGEST_PASSWORD: u64 = 4096;
 
-/// For both servers: two CAs stand in one file one after the other, and who this is does not depend on
-/// whom it is shown to.
+// For both servers: two CAs stand in one file one after the other, and who this is does not depend on
+// whom it is shown to. (Documentation of what is flattened would describe the whole command.)
 #[derive(Debug, Args)]
 #[expect(clippy::struct_field_names, reason = "named as they are typed")]
 pub(super) struct TlsFiles {
@@ -146,7 +146,7 @@ impl RedisLogin {
     }
 }
 
-/// [`Broker`], as typed.
+// `Broker`, as typed.
 #[derive(Debug, Args)]
 struct TypedBroker {
     /// RabbitMQ's address, or several of a cluster with commas between; amqps:// is encrypted; the vhost
@@ -174,7 +174,7 @@ struct TypedBroker {
     login: AmqpLogin,
 }
 
-/// [`Redis`], as typed.
+// `Redis`, as typed.
 #[derive(Debug, Args)]
 struct TypedRedis {
     /// Redis' address; rediss:// is encrypted
