@@ -9,7 +9,10 @@ mod tests;
 mod told;
 
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::task::coop::consume_budget;
@@ -274,6 +277,17 @@ impl<P: Procedure> Client<P> {
             }
             Err(key) => key,
         };
+        let mut elsewhere = pin!(self.answer_from_elsewhere(key, argument, call));
+        poll_fn(|cx| poll_apart(elsewhere.as_mut(), cx)).await
+    }
+
+    /// The same where this process has no copy.
+    async fn answer_from_elsewhere(
+        &self,
+        key: Key,
+        argument: P::Argument,
+        call: Call,
+    ) -> Result<Answered<P::Answer>, Error> {
         let argument = Arc::new(argument);
         let told = told::key(|| key.clone());
         // Look in Redis. A hit is all that most calls are: it has no timer but the cache's own.
@@ -381,6 +395,12 @@ impl<P: Procedure> Client<P> {
     pub async fn close(self) {
         self.inner.requester.close().await;
     }
+}
+
+/// Not inlined: a local hit would make room on its stack, page by page, for steps that it never takes.
+#[inline(never)]
+fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    future.poll(cx)
 }
 
 impl<P: Procedure> Inner<P> {

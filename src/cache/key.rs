@@ -6,6 +6,7 @@
 
 use std::borrow::Borrow;
 use std::fmt::{self, Write};
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
@@ -65,7 +66,7 @@ const fn is_plain(byte: u8) -> bool {
 }
 
 /// The key of one answer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Key(String);
 
 impl Key {
@@ -117,9 +118,13 @@ impl Key {
         &self.0
     }
 
-    /// What [`ShortKey::write`] has written.
-    pub(crate) fn of_short(text: &str) -> Self {
-        Self(text.to_owned())
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// What [`ShortKey::write`] has written: text.
+    pub(crate) fn of_short(text: &[u8]) -> Self {
+        Self(String::from_utf8_lossy(text).into_owned())
     }
 }
 
@@ -140,17 +145,15 @@ impl ShortKey {
     }
 
     /// The text of the argument's key; `None` where it is too long for that, or must be escaped: then
-    /// [`Key::new`] makes it.
-    pub(crate) fn write(&mut self, prefix: &str, argument: impl fmt::Display) -> Option<&str> {
+    /// [`Key::new`] makes it. As bytes: whoever finds the key has no need to know that they are text.
+    pub(crate) fn write(&mut self, prefix: &str, argument: impl fmt::Display) -> Option<&[u8]> {
         self.len = 0;
         self.write_str(prefix).ok()?;
         let start = self.len;
         write!(self, "{argument}").ok()?;
         let text = self.bytes.get(..self.len)?;
         let plain = text.get(start..)?.iter().all(|&byte| is_plain(byte));
-        plain
-            .then_some(text)
-            .and_then(|text| std::str::from_utf8(text).ok())
+        plain.then_some(text)
     }
 }
 
@@ -164,10 +167,16 @@ impl Write for ShortKey {
     }
 }
 
-/// For maps that are looked into without a key of one's own: it hashes as its text does.
-impl Borrow<str> for Key {
-    fn borrow(&self) -> &str {
-        &self.0
+/// For maps that are looked into without a key of one's own: it hashes as its bytes do.
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
@@ -255,7 +264,7 @@ mod tests {
         fn a_short_key_is_the_key_or_none(argument in ".{0,80}|[a-z0-9:]{0,80}") {
             let mut short = ShortKey::new();
             if let Some(text) = short.write("p:", &argument) {
-                prop_assert_eq!(text, key(&argument));
+                prop_assert_eq!(Key::of_short(text).0, key(&argument));
             } else {
                 let plain = argument.bytes().all(is_plain);
                 prop_assert!(!plain || argument.len() > ShortKey::ROOM - 2);

@@ -78,7 +78,7 @@ impl<A: Clone + Display + Send + Sync + 'static> Local<A> {
             return self.get(text, now).ok_or_else(|| Key::of_short(text));
         }
         let key = key();
-        self.get(key.as_str(), now).ok_or(key)
+        self.get(key.as_bytes(), now).ok_or(key)
     }
 
     /// Whether a hit is to draw on Tokio's budget. A call that never waits for anything would keep
@@ -93,7 +93,7 @@ impl<A: Clone + Display + Send + Sync + 'static> Local<A> {
     }
 
     /// The copy of this key's answer.
-    pub(super) fn get(&self, key: &str, now: Instant) -> Option<Found<A>> {
+    pub(super) fn get(&self, key: &[u8], now: Instant) -> Option<Found<A>> {
         self.tier.get(key, now)
     }
 

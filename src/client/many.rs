@@ -152,7 +152,7 @@ impl<P: Procedure> Client<P> {
             CacheUse::Refresh => Some(Looked::Miss(Some(cache.vacancy(key.clone())))),
             CacheUse::Normal => {
                 let local = local.as_ref()?;
-                local.get(key.as_str(), one.call.started).map(Looked::Hit)
+                local.get(key.as_bytes(), one.call.started).map(Looked::Hit)
             }
         }
     }

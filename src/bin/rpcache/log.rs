@@ -12,7 +12,7 @@ use tracing_subscriber::filter::{FilterExt as _, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{Layer, Registry};
 
 use crate::args::{Args, Command, LogFormat};
 use crate::output::Failure;
@@ -103,8 +103,8 @@ fn has_the_screen(command: &Command) -> bool {
 }
 
 /// What `RUST_LOG` asks for, or what is wrong with it.
-fn asked_for(directives: &str) -> (Option<EnvFilter>, Option<String>) {
-    match EnvFilter::builder().parse(format!("{ALWAYS},{directives}")) {
+fn asked_for(directives: &str) -> (Option<Targets>, Option<String>) {
+    match format!("{ALWAYS},{directives}").parse::<Targets>() {
         Ok(filter) => (Some(filter), None),
         Err(wrong) => (None, Some(wrong.to_string())),
     }

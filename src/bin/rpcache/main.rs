@@ -44,30 +44,31 @@ fn main() -> ExitCode {
     telemetry.say_what_is_wrong();
     let ended = match args.command {
         Command::Worker(worker) => {
-            on_threads(&mut Builder::new_current_thread(), worker::run(worker))
+            on_threads(&mut Builder::new_current_thread(), || worker::run(worker))
         }
         // Whoever reads stdout may pause: that must not stop what keeps the connections alive.
-        Command::Call(call) if call.is_many() => on_threads(
-            Builder::new_multi_thread().worker_threads(2),
-            call::run(call, None),
-        ),
-        Command::Warm(warm) => on_threads(
-            Builder::new_multi_thread().worker_threads(2),
-            warm::run(warm),
-        ),
-        // It mostly waits, and one thread starts faster.
-        Command::Call(call) => on_threads(
-            &mut Builder::new_current_thread(),
-            call::run(call, telemetry.timeline.clone()),
-        ),
-        Command::Bench(bench) => on_threads(&mut Builder::new_multi_thread(), bench::run(bench)),
-        Command::Cache(cache) => on_threads(&mut Builder::new_current_thread(), cache::run(cache)),
-        Command::Doctor(doctor) => {
-            on_threads(&mut Builder::new_current_thread(), doctor::run(doctor))
+        Command::Call(call) if call.is_many() => {
+            on_threads(Builder::new_multi_thread().worker_threads(2), || {
+                call::run(call, None)
+            })
         }
-        Command::Top(top) => on_threads(&mut Builder::new_current_thread(), top::run(top)),
+        Command::Warm(warm) => on_threads(Builder::new_multi_thread().worker_threads(2), || {
+            warm::run(warm)
+        }),
+        // It mostly waits, and one thread starts faster.
+        Command::Call(call) => on_threads(&mut Builder::new_current_thread(), || {
+            call::run(call, telemetry.timeline.clone())
+        }),
+        Command::Bench(bench) => on_threads(&mut Builder::new_multi_thread(), || bench::run(bench)),
+        Command::Cache(cache) => {
+            on_threads(&mut Builder::new_current_thread(), || cache::run(cache))
+        }
+        Command::Doctor(doctor) => {
+            on_threads(&mut Builder::new_current_thread(), || doctor::run(doctor))
+        }
+        Command::Top(top) => on_threads(&mut Builder::new_current_thread(), || top::run(top)),
         Command::Health(health) => {
-            on_threads(&mut Builder::new_current_thread(), health::run(health))
+            on_threads(&mut Builder::new_current_thread(), || health::run(health))
         }
         Command::Completions(completions) => completions::run(&completions),
         Command::Man(man) => man::run(&man),
@@ -79,15 +80,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn on_threads(
-    threads: &mut Builder,
-    run: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Failure> {
+/// Not inlined, and it is what makes the future: the frame of `main` would have room for those of all
+/// commands, which a call would touch page by page.
+#[inline(never)]
+fn on_threads<F>(threads: &mut Builder, run: impl FnOnce() -> F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
     // All that connect to anything come by here.
     names::warn_of_modules();
     let runtime = threads.enable_all().build();
     let runtime = runtime.map_err(|error| Failure::no_runtime(&error))?;
-    let ended = runtime.block_on(run);
+    let ended = runtime.block_on(run());
     // It ends with the process. A computation that was cancelled a moment ago may still look away
     // from its flag, and a connection that lapin was making would panic over the end of its task.
     std::mem::forget(runtime);

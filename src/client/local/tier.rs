@@ -2,10 +2,10 @@
 //! purge. No clock, no I/O, no task.
 
 use std::fmt::{self, Display, Write};
-use std::hash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use foldhash::quality::RandomState;
 use quick_cache::sync::{Cache as Entries, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
@@ -76,14 +76,14 @@ impl<A: Clone + Display> Tier<A> {
             Ok(options) => Entries::with_options(
                 options,
                 Weight,
-                RandomState::new(),
+                RandomState::default(),
                 DefaultLifecycle::default(),
             ),
             Err(_) => Entries::with(
                 0,
                 size as u64,
                 Weight,
-                RandomState::new(),
+                RandomState::default(),
                 DefaultLifecycle::default(),
             ),
         };
@@ -95,7 +95,7 @@ impl<A: Clone + Display> Tier<A> {
         }
     }
 
-    pub(super) fn get(&self, key: &str, now: Instant) -> Option<Found<A>> {
+    pub(super) fn get(&self, key: &[u8], now: Instant) -> Option<Found<A>> {
         let entry = self.entries.get(key)?;
         // One whose time is up is replaced when the answer comes.
         (now < entry.end).then_some(Found {
@@ -128,14 +128,14 @@ impl<A: Clone + Display> Tier<A> {
         // A purge in between has found nothing to remove yet. It counts first and removes then, so that
         // one that this does not see removes what was inserted here.
         if !self.is(generation) {
-            self.entries.remove(key.as_str());
+            self.entries.remove(key.as_bytes());
         }
     }
 
     pub(super) fn replace(&self, keeping: Keeping, found: &Found<A>, now: Instant) {
         // Others may have found the older one at this moment, and must not keep it.
         let before = self.generation.fetch_add(1, Ordering::SeqCst);
-        self.entries.remove(keeping.key.as_str());
+        self.entries.remove(keeping.key.as_bytes());
         if before == keeping.generation {
             let generation = before.wrapping_add(1);
             self.keep(
@@ -160,7 +160,7 @@ impl<A: Clone + Display> Tier<A> {
             Purge::Keys(keys) => {
                 self.generation.fetch_add(1, Ordering::SeqCst);
                 for &key in keys {
-                    self.entries.remove(key);
+                    self.entries.remove(key.as_bytes());
                 }
             }
             Purge::Everything => {

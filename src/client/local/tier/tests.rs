@@ -18,7 +18,7 @@ fn found(answer: &str) -> Found<String> {
 }
 
 fn answer(tier: &Tier<String>, argument: &str, now: Instant) -> Option<String> {
-    let found = tier.get(key(argument).as_str(), now)?;
+    let found = tier.get(key(argument).as_bytes(), now)?;
     assert_eq!(found.source, Source::Local);
     Some(found.answer)
 }
