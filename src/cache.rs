@@ -158,7 +158,8 @@ impl Cache {
     pub(crate) fn open_counting(mut options: CacheOptions, counts: Arc<CacheCounts>) -> Self {
         options.budget = options.budget.min(FOR_EVER);
         options.ttl = options.ttl.map(|ttl| ttl.min(FOR_EVER));
-        let connection = Connection::open(options.url.clone(), options.budget, counts);
+        let (url, ahead) = (options.url.clone(), options.connect_first);
+        let connection = Connection::open(url, options.budget, ahead, counts);
         Self::over(options, connection)
     }
 
@@ -228,7 +229,7 @@ impl Cache {
             let connects = self.connection.state() == State::Connecting;
             let _span = connects.then(|| trace::begin(trace::connect_to_redis));
             // Elapsed or not, what is left tells.
-            let _ = tokio::time::timeout_at(deadline, self.connection.settled()).await;
+            let _ = tokio::time::timeout_at(deadline, self.connection.ready()).await;
         }
         let left = deadline.saturating_duration_since(Instant::now());
         Budget(self.options.budget.min(left))

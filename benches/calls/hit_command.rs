@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::options::Options;
-use crate::processes::{command, milliseconds, prints, rpcache};
+use crate::processes::{Copies, command, milliseconds, prints};
 use crate::support::redis::Redis;
 use crate::table::{Goal, Table};
 
@@ -18,10 +18,13 @@ pub(crate) async fn run(options: &Options, table: &mut Table) {
         .rsplit(':')
         .next()
         .expect("a port");
-    let mut ours = rpcache(&["call", "30", "--redis-url", &url]);
-    let mut raw = command(&options.raw_get, &[&url, "fib:30"]);
+    let copies = Copies::new();
+    let program = copies.copy(env!("CARGO_BIN_EXE_rpcache"));
+    let minimal = copies.copy(&options.raw_get);
+    let mut ours = command(&program, &["call", "30", "--redis-url", &url]);
+    let mut raw = command(&minimal, &[&url, "fib:30"]);
     let mut redis_cli = command("redis-cli", &["-p", port, "GET", "fib:30"]);
-    let mut help = rpcache(&["--help"]);
+    let mut help = command(&program, &["--help"]);
     for command in [&mut ours, &mut raw, &mut redis_cli] {
         prints(command, "832040");
     }
@@ -50,9 +53,7 @@ pub(crate) async fn run(options: &Options, table: &mut Table) {
         Goal::AtMost(0.5),
     );
     table.at_most("rpcache --help", "ms", &help, 3.0);
-    let size = fs::metadata(env!("CARGO_BIN_EXE_rpcache"))
-        .expect("the command")
-        .len();
+    let size = fs::metadata(&program).expect("the command").len();
     let megabytes = f64::from(u32::try_from(size / 1024).expect("less than 4 TB")) / 1024.0;
     table.at_most("size of the command", "MB", &[megabytes], 8.0);
 }

@@ -1,7 +1,7 @@
 //! Commands, timed from fork to wait; and what the kernel tells of running ones.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -21,6 +21,23 @@ pub(crate) fn command(program: impl AsRef<Path>, arguments: &[&str]) -> Command 
 
 pub(crate) fn rpcache(arguments: &[&str]) -> Command {
     command(env!("CARGO_BIN_EXE_rpcache"), arguments)
+}
+
+/// Programs to be timed, copied side by side: how a file came into the page cache, from a linker or by a
+/// copy, makes a difference of a sixth.
+pub(crate) struct Copies(tempfile::TempDir);
+
+impl Copies {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    pub(crate) fn copy(&self, program: impl AsRef<Path>) -> PathBuf {
+        let program = program.as_ref();
+        let copy = self.0.path().join(program.file_name().expect("a file"));
+        std::fs::copy(program, &copy).expect("it can be copied");
+        copy
+    }
 }
 
 /// Milliseconds from its start to its end, which must be a success.

@@ -37,9 +37,20 @@ const REDIAL_PAUSE: Duration = Duration::from_secs(1);
 /// The process's connection to one Redis. Dropping it ends the keeper and the connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    slot: Arc<ArcSwapOption<Link>>,
+    slot: Arc<Slot>,
     counts: Arc<CacheCounts>,
     _keeper: AbortOnDropHandle<()>,
+}
+
+/// Where calls find the connection.
+#[derive(Debug, Default)]
+struct Slot {
+    link: ArcSwapOption<Link>,
+    /// Cancelled when the first attempt to connect has ended, or calls may go ahead of its end.
+    tried: CancellationToken,
+    /// Whether calls of a process that waits for its first connection go ahead of the end of its check,
+    /// right behind it: that saves them a round trip.
+    ahead: bool,
 }
 
 /// One established connection.
@@ -75,9 +86,17 @@ pub(crate) enum Unanswered {
 impl Connection {
     /// Connects in the background. `patience` bounds the wait for a command's answer, for the
     /// check of a fresh connection as for the calls themselves. What becomes of it is told to
-    /// `counts`; lookups look at the slot instead.
-    pub(crate) fn open(url: RedisUrl, patience: Duration, counts: Arc<CacheCounts>) -> Self {
-        let slot = Arc::new(ArcSwapOption::empty());
+    /// `counts`; lookups look at the slot instead. `ahead`: see [`ready`](Self::ready).
+    pub(crate) fn open(
+        url: RedisUrl,
+        patience: Duration,
+        ahead: bool,
+        counts: Arc<CacheCounts>,
+    ) -> Self {
+        let slot = Arc::new(Slot {
+            ahead,
+            ..Slot::default()
+        });
         let keeper = keep(url, patience, Arc::clone(&slot), Arc::clone(&counts));
         let keeper = tokio::spawn(keeper);
         Self {
@@ -95,6 +114,12 @@ impl Connection {
         let _ = state.wait_for(|state| *state != State::Connecting).await;
     }
 
+    /// The same, or until a command can be sent behind the check of the first connection, where that is
+    /// opened for commands that go ahead.
+    pub(crate) async fn ready(&self) {
+        self.slot.tried.cancelled().await;
+    }
+
     /// Waits for a connection, for ever if need be.
     pub(crate) async fn up(&self) {
         let mut state = self.counts.redis.subscribe();
@@ -104,7 +129,7 @@ impl Connection {
 
     /// Whether commands would be sent at this moment.
     pub(crate) fn is_up(&self) -> bool {
-        self.slot.load().is_some()
+        self.slot.link.load().is_some()
     }
 
     pub(crate) fn counts(&self) -> &Arc<CacheCounts> {
@@ -141,11 +166,16 @@ impl Connection {
         limit: Duration,
         send: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Unanswered> {
-        let Some(link) = self.slot.load_full() else {
+        let Some(link) = self.slot.link.load_full() else {
             return Err(Unanswered::Unavailable);
         };
         let started = Instant::now();
-        match timeout_at(started + limit, send(link.connection.clone())).await {
+        let answer = timeout_at(started + limit, send(link.connection.clone())).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            // Whoever went ahead: what the check finds is told before the call goes on without Redis.
+            self.settled().await;
+        }
+        match answer {
             Ok(Ok(value)) => {
                 link.breaker.answered();
                 Ok(value)
@@ -170,6 +200,16 @@ impl Connection {
 }
 
 impl Link {
+    fn new(connection: MultiplexedConnection, patience: Duration) -> Self {
+        Self {
+            connection,
+            breaker: Breaker::default(),
+            patience,
+            down: CancellationToken::new(),
+            why: OnceLock::new(),
+        }
+    }
+
     fn give_up(&self, why: impl FnOnce() -> Why) {
         self.why.get_or_init(why);
         self.down.cancel();
@@ -193,15 +233,10 @@ impl Link {
 }
 
 /// The keeper: fills the slot while Redis is there, empties it while not. One log line a change.
-async fn keep(
-    url: RedisUrl,
-    patience: Duration,
-    slot: Arc<ArcSwapOption<Link>>,
-    counts: Arc<CacheCounts>,
-) {
+async fn keep(url: RedisUrl, patience: Duration, slot: Arc<Slot>, counts: Arc<CacheCounts>) {
     let redis = &counts.redis;
     let (failed, mut failures) = mpsc::unbounded_channel();
-    let pool = match Manager::new(&url, patience) {
+    let pool = match Manager::new(&url, patience, Arc::clone(&slot)) {
         Ok(manager) => Pool::builder()
             .max_size(1)
             .connection_timeout(CONNECT_DEADLINE * 2)
@@ -213,6 +248,7 @@ async fn keep(
             .build_unchecked(manager),
         Err(error) => {
             redis.down(unreachable(&url, describe(&error)));
+            slot.tried.cancel();
             return;
         }
     };
@@ -220,20 +256,22 @@ async fn keep(
         let next = Instant::now() + REDIAL_PAUSE.mul_f32(1.0 + 0.5 * fastrand::f32());
         let error = match check_out(&url, &pool, &mut failures).await {
             Ok(link) => {
-                slot.store(Some(Arc::clone(&*link)));
+                slot.link.store(Some(Arc::clone(&*link)));
                 if matches!(redis.up(), State::Down(_)) {
                     info!("Redis at {url} is back");
                 }
+                slot.tried.cancel();
                 link.down.cancelled().await;
-                slot.store(None);
                 unreachable(&url, link.ended(&counts))
             }
             Err(error) => error,
         };
+        slot.link.store(None);
         let told = error.to_string();
         if !matches!(redis.down(error), State::Down(_)) {
             warn!("{told}; calls go on without the cache");
         }
+        slot.tried.cancel();
         sleep_until(next).await;
     }
 }
@@ -262,10 +300,11 @@ struct Manager {
     config: AsyncConnectionConfig,
     inner: RedisConnectionManager,
     patience: Duration,
+    slot: Arc<Slot>,
 }
 
 impl Manager {
-    fn new(url: &RedisUrl, patience: Duration) -> Result<Self, RedisError> {
+    fn new(url: &RedisUrl, patience: Duration, slot: Arc<Slot>) -> Result<Self, RedisError> {
         Ok(Self {
             url: url.clone(),
             // Deadlines are set around each command, once: the connection's own would cost a
@@ -273,22 +312,28 @@ impl Manager {
             config: AsyncConnectionConfig::new().set_response_timeout(None),
             inner: RedisConnectionManager::new(url.info())?,
             patience,
+            slot,
         })
     }
 
     /// A connection on which Redis has answered in time. A server that accepts and is too slow to
     /// be of use, or that refuses everything, is found out here instead of by calls.
-    async fn log_in(&self) -> Result<MultiplexedConnection, Failure> {
-        let answers = async |connection: &mut MultiplexedConnection| {
-            match timeout(self.patience, self.inner.is_valid(connection)).await {
-                Ok(Ok(())) => Ok(()),
+    async fn log_in(&self) -> Result<Arc<Link>, Failure> {
+        let check = async |mut connection: MultiplexedConnection| {
+            let link = Arc::new(Link::new(connection.clone(), self.patience));
+            if self.slot.ahead && !self.slot.tried.is_cancelled() {
+                self.slot.link.store(Some(Arc::clone(&link)));
+                self.slot.tried.cancel();
+            }
+            match timeout(self.patience, self.inner.is_valid(&mut connection)).await {
+                Ok(Ok(())) => Ok(link),
                 // This login may not PING. It may be allowed what we need.
-                Ok(Err(error)) if error.code() == Some("NOPERM") => Ok(()),
+                Ok(Err(error)) if error.code() == Some("NOPERM") => Ok(link),
                 Ok(Err(error)) => Err(error),
                 Err(_elapsed) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
             }
         };
-        dial(&self.url, self.config.clone(), CONNECT_DEADLINE, answers).await
+        dial(&self.url, self.config.clone(), CONNECT_DEADLINE, check).await
     }
 
     fn translate(&self, error: &RedisError) -> Error {
@@ -313,13 +358,7 @@ impl ManageConnection for Manager {
 
     async fn connect(&self) -> Result<Arc<Link>, Error> {
         match self.log_in().await {
-            Ok(connection) => Ok(Arc::new(Link {
-                connection,
-                breaker: Breaker::default(),
-                patience: self.patience,
-                down: CancellationToken::new(),
-                why: OnceLock::new(),
-            })),
+            Ok(link) => Ok(link),
             Err(Failure::Unreached(error)) => Err(error),
             Err(Failure::Redis(error)) => Err(self.translate(&error)),
         }

@@ -27,20 +27,20 @@ impl From<RedisError> for Failure {
     }
 }
 
-/// For commands: logged in, and asked `first` on it; all of that within `limit`. Cancel safe.
-pub(super) async fn dial(
+/// For commands: what `first` makes of a connection that is logged in; all of that within `limit`.
+/// Cancel safe.
+pub(super) async fn dial<T>(
     url: &RedisUrl,
     config: AsyncConnectionConfig,
     limit: Duration,
-    first: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<(), RedisError>,
-) -> Result<MultiplexedConnection, Failure> {
+    first: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+) -> Result<T, Failure> {
     let opening = async |login: &RedisConnectionInfo, stream| {
         let opened = MultiplexedConnection::new_with_config(login, stream, config).await;
-        let (mut connection, driver) = opened?;
+        let (connection, driver) = opened?;
         // It ends when the last clone of the connection is dropped.
         tokio::spawn(driver);
-        first(&mut connection).await?;
-        Ok(connection)
+        first(connection).await
     };
     open(url, limit, opening).await
 }

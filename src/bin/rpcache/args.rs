@@ -94,11 +94,7 @@ impl Args {
             command.build();
             command = without_empty_variables(command);
         }
-        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
-        let args = Self::from_arg_matches(&matches);
-        // They end with the process: to take them apart would take a call as long as some of its steps.
-        std::mem::forget((command, matches));
-        args
+        Self::from_arg_matches(&command.try_get_matches()?)
     }
 }
 

@@ -3,7 +3,8 @@
 use super::*;
 use crate::interleavings::{of_each_seed, shuffled};
 use redis::{RedisConnectionInfo, ServerErrorKind};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -12,7 +13,7 @@ impl Connection {
     /// One that is never there, without a keeper.
     pub(in crate::cache) fn to_nobody() -> Self {
         Self {
-            slot: Arc::new(ArcSwapOption::empty()),
+            slot: Arc::default(),
             counts: Arc::default(),
             _keeper: AbortOnDropHandle::new(tokio::spawn(async {})),
         }
@@ -24,17 +25,14 @@ impl Connection {
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let connection = MultiplexedConnection::new_with_config(&info, stream, config).await;
         let (connection, driver) = connection.unwrap();
-        let link = Link {
-            connection,
-            breaker: Breaker::default(),
-            patience,
-            down: CancellationToken::new(),
-            why: OnceLock::new(),
-        };
+        let link = ArcSwapOption::from_pointee(Link::new(connection, patience));
         let counts = Arc::<CacheCounts>::default();
         counts.redis.up();
         Self {
-            slot: Arc::new(ArcSwapOption::from_pointee(link)),
+            slot: Arc::new(Slot {
+                link,
+                ..Slot::default()
+            }),
             counts,
             _keeper: AbortOnDropHandle::new(tokio::spawn(driver)),
         }
@@ -45,7 +43,7 @@ impl Connection {
 async fn connection() -> (Connection, Arc<Link>) {
     let (ours, _) = tokio::io::duplex(1);
     let connection = Connection::over(ours, PATIENCE).await;
-    let link = connection.slot.load_full().unwrap();
+    let link = connection.slot.link.load_full().unwrap();
     (connection, link)
 }
 
@@ -128,4 +126,54 @@ fn refused_commands_end_no_connection_however_many_at_once() {
         futures_util::future::join_all(commands).await;
         assert!(!link.down.is_cancelled());
     });
+}
+
+/// A server that reads until it has this much, and says all of its answers then.
+async fn answering_together(commands: usize, answers: &'static [u8]) -> RedisUrl {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut heard = Vec::new();
+        while heard.split(|&byte| byte == b'*').count() <= commands {
+            assert_ne!(peer.read_buf(&mut heard).await.unwrap(), 0, "{heard:?}");
+        }
+        peer.write_all(answers).await.unwrap();
+        // Until the other side has gone.
+        let _ = peer.read_buf(&mut heard).await;
+    });
+    url.parse().unwrap()
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn who_goes_ahead_asks_before_the_check_is_answered() {
+    let url = answering_together(2, b"+PONG\r\n$1\r\n5\r\n").await;
+    let connection = Connection::open(url, LONG, true, Arc::default());
+    connection.ready().await;
+    assert_eq!(connection.state(), State::Connecting);
+    let answer: Result<String, _> = connection.run(&Cmd::get("fib:5"), LONG).await;
+    assert_eq!(answer.unwrap(), "5");
+    connection.settled().await;
+    assert_eq!(connection.state(), State::Up);
+}
+
+#[tokio::test]
+async fn who_went_ahead_and_has_no_answer_knows_what_the_check_has_found() {
+    let url = answering_together(2, b"-LOADING not yet\r\n-LOADING not yet\r\n").await;
+    let connection = Connection::open(url, LONG, true, Arc::default());
+    connection.ready().await;
+    let answer: Result<String, _> = connection.run(&Cmd::get("fib:5"), LONG).await;
+    assert!(answer.is_err());
+    assert!(matches!(connection.state(), State::Down(_)));
+    assert!(!connection.is_up());
+}
+
+#[tokio::test]
+async fn nobody_else_goes_ahead_of_the_check() {
+    let url = answering_together(1, b"-LOADING not yet\r\n").await;
+    let connection = Connection::open(url, LONG, false, Arc::default());
+    connection.ready().await;
+    assert!(matches!(connection.state(), State::Down(_)));
 }
