@@ -23,7 +23,9 @@ pub struct CacheOptions {
     /// A larger answer is not stored, in bytes; `None`, the default: none is too large.
     pub max_answer_size: Option<usize>,
     /// Whether lookups wait for the first attempt to connect, up to 500 ms, for a process that makes
-    /// a call and ends. `false` by default: a long-lived process misses until it is connected.
+    /// a call and ends: it asks right behind the check of that connection, which takes no round trip more.
+    /// `false` by default: a long-lived process misses until it is connected, and asks on connections that
+    /// have been checked.
     pub connect_first: bool,
 }
 
