@@ -110,7 +110,7 @@ fn remedy(error: &Error) -> Option<String> {
         Error::Tls { server, fault } => return of_tls(fault, server.starts_with("redis")),
         Error::Unreachable { server, .. } | Error::Refused { server, .. } => {
             if server.starts_with("redis") {
-                "check --redis-url (REDIS_URL)"
+                "check --redis-url (REDIS_URL): host, user, password, and the user's rights there"
             } else {
                 "check --amqp-url (AMQP_URL): host, user, password, vhost, and the user's rights there"
             }
