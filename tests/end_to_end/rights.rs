@@ -176,7 +176,7 @@ async fn an_operator_s_rights_are_enough_for_all_that_looks_into_the_cache() {
         "stats",
         "verify --repair",
         "rm 30",
-        "rm --all",
+        "rm --all --yes",
     ] {
         let arguments: Vec<&str> = ["cache"].into_iter().chain(command.split(' ')).collect();
         let program = setup.rpcache(&arguments).env("REDIS_URL", &url);
