@@ -17,6 +17,7 @@ use crate::tls::TlsFault;
 /// | [`Overloaded`](Self::Overloaded) | whoever asks for so much | later |
 /// | [`Unreachable`](Self::Unreachable) | whoever runs the server | later |
 /// | [`Refused`](Self::Refused) | whoever wrote the configuration | in vain |
+/// | [`Tls`](Self::Tls) | whoever made the certificates, or the address | in vain |
 ///
 /// `examples/axum_handler.rs` makes HTTP status codes of them. Messages are fragments in lower case, fit
 /// to follow "failed to …: "; they name the server without its password and quote what a peer sent

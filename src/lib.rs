@@ -91,8 +91,11 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `cli` | yes | the command `rpcache`, and `metrics`; a library needs `default-features = false` |
+//! | `cli` | yes | the command `rpcache`, with `metrics` and `tls`; a library needs `default-features = false` |
+//! | `tls` | with `cli` | `amqps://` and `rediss://`, and with them rustls; without it they are refused |
 //! | `metrics` | with `cli` | `Client::metrics`, `Worker::metrics`, and with them prometheus-client |
+//! | `trace-context` | no | traces that go on in workers, through tracing-opentelemetry |
+//! | `otel` | no | the command sends its traces to a collector |
 //!
 //! Types of other crates are part of this interface in three places only: `Stream` of futures-core 0.3
 //! in [`Client::call_many`]; serde 1's traits on what can be shown as JSON, as [`WorkerStatus`] is; and
@@ -133,7 +136,8 @@
 //! # Watching it
 //!
 //! What happens is told by `tracing`: a line for each loss, recovery and refusal, at debug one for each
-//! call. [`Worker::health`] says whether a worker takes requests. With the feature `metrics`,
+//! call. Set `lapin=off` in your filter: lapin itself logs whole messages of peers, and at trace its login
+//! with the password. [`Worker::health`] says whether a worker takes requests. With the feature `metrics`,
 //! `Client::metrics` and `Worker::metrics` give what is counted to Prometheus and its kin.
 //!
 //! Each step of a call is a `tracing` span with the target `rpcache::trace` and the level TRACE, named

@@ -48,8 +48,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// ```
 ///
 /// *Pure* is what makes caching right and repeating safe: the same argument has the same answer,
-/// always and everywhere, and computing it twice does no harm. If the function changes, change the
-/// namespace (see [`crate::CacheOptions::namespace`]) with it.
+/// always and everywhere, and computing it twice does no harm. If the function changes, change
+/// [`NAME`](Self::NAME) with it, or both the namespace (see [`crate::CacheOptions::namespace`]) and the
+/// queue: old workers would answer new clients otherwise.
 ///
 /// `examples/prime_factors.rs` is a program around one, and `examples/timetable.rs` has an argument of
 /// several parts. Of a procedure that only programs in other languages serve, `verify` is all that

@@ -271,7 +271,8 @@ impl<P: Procedure> Desk<P> {
         let failure = dead_letters::failure(&properties);
         let request = Request::read(body, &properties);
         if let Some(failure) = &failure {
-            self.note(&request, failure);
+            self.vitals.activity.given_up(failure);
+            self.tell_given_up(&request, failure);
         }
         if let (Some(failure), Some(reply_to)) = (failure, request.reply_to)
             && self.may_reply_to(&reply_to)

@@ -22,7 +22,8 @@ const LONGEST_ARGUMENT: usize = 200;
 /// 1 to 100 of letters, digits, `.`, `_`, `-` and `:`.
 ///
 /// Clients and workers that share answers have the same. When the function changes, so that old answers
-/// are wrong, so does the namespace: the old keys expire by themselves.
+/// are wrong, so does the namespace, and with it the queue, which old workers may still serve: the old keys
+/// expire by themselves.
 ///
 /// ```
 /// use rpcache::{CacheOptions, Namespace};

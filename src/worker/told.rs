@@ -2,11 +2,11 @@
 //! span, a line at debug, and its key if it failed.
 
 use tokio::time::Instant;
-use tracing::{Level, debug, enabled};
+use tracing::{Level, debug, enabled, warn};
 
 use super::Desk;
 use crate::cache::Key;
-use crate::error::millis;
+use crate::error::{ErrorCode, millis};
 use crate::message::{Failure, Reply, Request, Source};
 use crate::procedure::Procedure;
 use crate::trace;
@@ -45,10 +45,23 @@ impl<P: Procedure> Desk<P> {
     }
 
     /// A note of a request that failed, for announcements.
-    pub(super) fn note(&self, request: &Request, failure: &Failure) {
+    fn note(&self, request: &Request, failure: &Failure) {
         let key = self.key_of(request);
         let lately = &self.vitals.activity.lately;
         lately.failed(key.as_ref().map(Key::as_str), failure.code);
+    }
+
+    /// The same of a request that the broker gave up.
+    pub(super) fn tell_given_up(&self, request: &Request, failure: &Failure) {
+        self.note(request, failure);
+        if failure.code == ErrorCode::Poison {
+            let key = self.key_of(request);
+            let key = key.map_or_else(|| "none".to_owned(), |key| key.to_string());
+            warn!(
+                key,
+                "answered poison: the broker has delivered it too often"
+            );
+        }
     }
 
     fn key_of(&self, request: &Request) -> Option<Key> {

@@ -2,6 +2,7 @@
 //! and the neighbours are served.
 
 use crate::support::amqp::{Caller, QUEUE, headers};
+use crate::support::http::{get, scraped, series};
 use crate::support::ports::ClosedPort;
 use crate::support::process::Process;
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
@@ -216,7 +217,7 @@ async fn caller_of_an_expired_request_is_told() {
     let setup = Setup::new().await;
     queue_with_dead_letters(&setup, &[]).await;
     let options = [&ONE_AT_A_TIME[..], &["--prefetch", "1"]].concat();
-    let worker = setup.worker(&options).await;
+    let (worker, address) = scraped(&setup, &options).await;
     let slow = setup.caller().await;
     send(&slow, SLOW).await;
     setup.all_taken().await;
@@ -224,6 +225,9 @@ async fn caller_of_an_expired_request_is_told() {
     let properties = caller.properties().with_expiration("50".into());
     let reply = caller.ask_with(b"30", properties).await;
     reply.fails_as("expired");
+    let expired = series("rpcache_errors_total", r#"code="expired""#);
+    let counted = get(address, "/metrics").await.number(&expired);
+    assert!((counted - 1.0).abs() < 0.5, "{counted}");
     setup.assert_settled(worker).await;
 }
 
