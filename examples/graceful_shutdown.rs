@@ -10,7 +10,6 @@
 //! that number: a procedure that calls another. So it needs a worker for `fib`, as `rpcache worker` is
 //! one, and the servers that `AMQP_URL` and `REDIS_URL` name.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use rpcache::fibonacci::{Fibonacci, N};
@@ -55,7 +54,7 @@ impl Procedure for DigitSum {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = |name, local: &str| std::env::var(name).unwrap_or(local.into());
     let amqp: rpcache::AmqpUrl = url("AMQP_URL", "amqp://localhost").parse()?;
     let cache = CacheOptions::new(url("REDIS_URL", "redis://localhost").parse()?);
@@ -96,9 +95,10 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     };
     // Last: what was being finished needed it.
     fib.close().await;
-    Ok(match stopped {
-        Stopped::Clean => ExitCode::SUCCESS,
-        Stopped::Abandoned => ExitCode::FAILURE,
+    // Not by returning: a computation that does not look at `cancel` would keep the runtime alive.
+    std::process::exit(match stopped {
+        Stopped::Clean => 0,
+        Stopped::Abandoned => 1,
     })
 }
 

@@ -156,6 +156,7 @@ impl<P: Procedure> Worker<P> {
             reply_to: options.reply_to.clone(),
             max_reply_size: options.max_reply_size,
             refused_reply_to: Seldom::default(),
+            poison: Seldom::default(),
             suspects: Suspects::new(),
         });
         let _cancels = desk.computer.cancel_on_drop();
@@ -205,6 +206,8 @@ struct Desk<P: Procedure> {
     reply_to: Vec<ReplyPattern>,
     max_reply_size: usize,
     refused_reply_to: Seldom,
+    /// Of those that the broker has found out.
+    poison: Seldom,
     suspects: Suspects,
 }
 
@@ -271,7 +274,7 @@ impl<P: Procedure> Desk<P> {
         let failure = dead_letters::failure(&properties);
         let request = Request::read(body, &properties);
         if let Some(failure) = &failure {
-            self.vitals.activity.given_up(failure);
+            self.vitals.activity.failed.count(failure.code.as_str());
             self.tell_given_up(&request, failure);
         }
         if let (Some(failure), Some(reply_to)) = (failure, request.reply_to)

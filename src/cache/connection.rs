@@ -6,30 +6,26 @@
 //! drops it) and asks for another at most once a second. While the slot is empty, a lookup costs
 //! nothing: it misses at once. Nothing here knows about keys or answers.
 
-use std::io;
+mod manager;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bb8::{ErrorSink, ManageConnection, Pool, PooledConnection};
-use bb8_redis::RedisConnectionManager;
+use bb8::{Pool, PooledConnection};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use self::manager::{CONNECT_DEADLINE, Failures, Manager};
 use super::breaker::Breaker;
-use super::dial::{Failure, dial};
 use crate::counts::{CacheCounts, State};
 use crate::error::{Error, quote};
 use crate::server_url::RedisUrl;
-
-/// To connect, log in and be answered once. Longer than a cache budget, since it happens in the
-/// background.
-const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Between two attempts to connect, and up to a half of it more at random.
 const REDIAL_PAUSE: Duration = Duration::from_secs(1);
@@ -51,6 +47,16 @@ struct Slot {
     /// Whether calls of a process that waits for its first connection go ahead of the end of its check,
     /// right behind it: that saves them a round trip.
     ahead: bool,
+}
+
+impl Slot {
+    /// The check of the first connection begins: calls that go ahead may use it from now on.
+    fn may_be_used_unchecked(&self, link: &Arc<Link>) {
+        if self.ahead && !self.tried.is_cancelled() {
+            self.link.store(Some(Arc::clone(link)));
+            self.tried.cancel();
+        }
+    }
 }
 
 /// One established connection.
@@ -290,102 +296,6 @@ async fn check_out(
         // Without this, an attempt that failed at once would be noticed only when the pool's own
         // patience ends.
         Some(error) = failures.recv() => Err(error),
-    }
-}
-
-/// bb8's view: bb8-redis's manager, except that a connection can be known to be broken, and that
-/// the deadlines are ours.
-struct Manager {
-    url: RedisUrl,
-    config: AsyncConnectionConfig,
-    inner: RedisConnectionManager,
-    patience: Duration,
-    slot: Arc<Slot>,
-}
-
-impl Manager {
-    fn new(url: &RedisUrl, patience: Duration, slot: Arc<Slot>) -> Result<Self, RedisError> {
-        Ok(Self {
-            url: url.clone(),
-            // Deadlines are set around each command, once: the connection's own would cost a
-            // second timer for each.
-            config: AsyncConnectionConfig::new().set_response_timeout(None),
-            inner: RedisConnectionManager::new(url.info())?,
-            patience,
-            slot,
-        })
-    }
-
-    /// A connection on which Redis has answered in time. A server that accepts and is too slow to
-    /// be of use, or that refuses everything, is found out here instead of by calls.
-    async fn log_in(&self) -> Result<Arc<Link>, Failure> {
-        let check = async |mut connection: MultiplexedConnection| {
-            let link = Arc::new(Link::new(connection.clone(), self.patience));
-            if self.slot.ahead && !self.slot.tried.is_cancelled() {
-                self.slot.link.store(Some(Arc::clone(&link)));
-                self.slot.tried.cancel();
-            }
-            match timeout(self.patience, self.inner.is_valid(&mut connection)).await {
-                Ok(Ok(())) => Ok(link),
-                // This login may not PING. It may be allowed what we need.
-                Ok(Err(error)) if error.code() == Some("NOPERM") => Ok(link),
-                Ok(Err(error)) => Err(error),
-                Err(_elapsed) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-            }
-        };
-        dial(&self.url, self.config.clone(), CONNECT_DEADLINE, check).await
-    }
-
-    fn translate(&self, error: &RedisError) -> Error {
-        // What passes by itself is as good as not being there.
-        let passes = ["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"];
-        let refused = error.kind() == ErrorKind::AuthenticationFailed
-            || error.code().is_some_and(|code| !passes.contains(&code));
-        if refused {
-            Error::Refused {
-                server: self.url.to_string(),
-                reason: describe(error),
-            }
-        } else {
-            unreachable(&self.url, describe(error))
-        }
-    }
-}
-
-impl ManageConnection for Manager {
-    type Connection = Arc<Link>;
-    type Error = Error;
-
-    async fn connect(&self) -> Result<Arc<Link>, Error> {
-        match self.log_in().await {
-            Ok(link) => Ok(link),
-            Err(Failure::Unreached(error)) => Err(error),
-            Err(Failure::Redis(error)) => Err(self.translate(&error)),
-        }
-    }
-
-    /// Never called: the pool hands out fresh connections only.
-    async fn is_valid(&self, _: &mut Arc<Link>) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn has_broken(&self, link: &mut Arc<Link>) -> bool {
-        link.down.is_cancelled()
-    }
-}
-
-/// Where bb8 tells why it could not connect.
-#[derive(Debug, Clone)]
-struct Failures(mpsc::UnboundedSender<Error>);
-
-impl ErrorSink<Error> for Failures {
-    fn sink(&self, error: Error) {
-        // The keeper is gone: nobody wants to know.
-        let _ = self.0.send(error);
-    }
-
-    fn boxed_clone(&self) -> Box<dyn ErrorSink<Error>> {
-        Box::new(self.clone())
     }
 }
 

@@ -68,9 +68,9 @@ impl ClientOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallOptions {
-    /// From the start of the call to its end, whatever happens; then it is [`Error::Deadline`]. A call ends
-    /// as [`Error::Unreachable`] at once while the broker was never reached, or is away for some 15 s; before
-    /// that it waits for it. 10 s by default. More than a hundred years mean for ever.
+    /// From the start of the call to its end, whatever happens; then it is [`Error::Deadline`], or
+    /// [`Error::Unreachable`] if the broker is known to be away: it was never reached, or not for 15 s. A call
+    /// that begins then does not wait. 10 s by default. More than a hundred years mean for ever.
     pub timeout: Duration,
     /// Whether to look in the cache and fill it. [`CacheUse::Normal`] by default.
     pub cache: CacheUse,

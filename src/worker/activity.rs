@@ -13,7 +13,7 @@ use super::lately::Lately;
 use crate::cache::Key;
 use crate::counts::{BrokerCounts, ByCode, BySource, CacheCounts, Counter, Gauge, Histogram};
 use crate::error::ErrorCode;
-use crate::message::{Failure, Reply, Source};
+use crate::message::{Reply, Source};
 
 /// Computations that are named; the longest under way.
 const NAMED: usize = 8;
@@ -119,11 +119,6 @@ impl Activity {
             // Replies of ours say where they come from.
             (Ok(_), None) => {}
         }
-    }
-
-    /// A request that the broker gave up is answered for.
-    pub(super) fn given_up(&self, failure: &Failure) {
-        self.failed.count(failure.code.as_str());
     }
 
     /// It takes no more requests from now on.

@@ -55,6 +55,7 @@ fn desk(cache: Cache) -> (Arc<Desk<WhenLet>>, Lets) {
         reply_to: ReplyPattern::defaults(),
         max_reply_size: 100,
         refused_reply_to: Seldom::default(),
+        poison: Seldom::default(),
         suspects: Suspects::new(),
     };
     (Arc::new(desk), lets)

@@ -2,7 +2,7 @@
 //! span, a line at debug, and its key if it failed.
 
 use tokio::time::Instant;
-use tracing::{Level, debug, enabled, warn};
+use tracing::{Level, debug, enabled, error};
 
 use super::Desk;
 use crate::cache::Key;
@@ -26,8 +26,7 @@ impl<P: Procedure> Desk<P> {
         if !enabled!(Level::DEBUG) {
             return;
         }
-        let key = self.key_of(request);
-        let key = key.map_or_else(|| "none".to_owned(), |key| key.to_string());
+        let key = self.named(request);
         let elapsed_ms = millis(taken.elapsed());
         // To find the line by a trace, whoever collects that one.
         let trace_id = request.trace.as_ref();
@@ -54,14 +53,22 @@ impl<P: Procedure> Desk<P> {
     /// The same of a request that the broker gave up.
     pub(super) fn tell_given_up(&self, request: &Request, failure: &Failure) {
         self.note(request, failure);
-        if failure.code == ErrorCode::Poison {
-            let key = self.key_of(request);
-            let key = key.map_or_else(|| "none".to_owned(), |key| key.to_string());
-            warn!(
+        // Whoever may publish to the queue of dead letters can say so of anything.
+        if failure.code == ErrorCode::Poison
+            && let Some(left_out) = self.poison.happened()
+        {
+            let key = self.named(request);
+            error!(
                 key,
-                "answered poison: the broker has delivered it too often"
+                left_out, "the broker has delivered a request too often and gave it up"
             );
         }
+    }
+
+    /// Its key, for a line.
+    fn named(&self, request: &Request) -> String {
+        let key = self.key_of(request);
+        key.map_or_else(|| "none".to_owned(), |key| key.to_string())
     }
 
     fn key_of(&self, request: &Request) -> Option<Key> {

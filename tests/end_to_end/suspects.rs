@@ -270,3 +270,26 @@ async fn what_is_no_dead_letter_is_not_answered() {
     setup.assert_settled(worker).await;
     setup.broker.assert_empty("rpc_queue.dead").await;
 }
+
+/// As the broker marks it, and as whoever may publish there can, too, as often as they like.
+#[tokio::test]
+async fn poison_that_the_broker_gave_up_is_named_once_in_a_while() {
+    let setup = Setup::new().await;
+    queue_with_dead_letters(&setup, &[]).await;
+    let worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    let death = AMQPValue::FieldTable(headers(&[("reason", "delivery_limit")]));
+    let mut marked = FieldTable::default();
+    marked.insert("x-death".into(), AMQPValue::FieldArray(vec![death].into()));
+    for argument in ["30", "31", "32"] {
+        let properties = caller.properties().with_headers(marked.clone());
+        let broker = &caller.broker;
+        broker
+            .publish("rpc_queue.dead", argument.as_bytes(), properties)
+            .await;
+        caller.next_reply().await.fails_as("poison");
+    }
+    worker.says("fib:30").await;
+    assert_eq!(worker.stderr().matches("too often").count(), 1);
+    setup.assert_settled(worker).await;
+}

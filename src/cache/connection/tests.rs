@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::interleavings::{of_each_seed, shuffled};
-use redis::{RedisConnectionInfo, ServerErrorKind};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, ServerErrorKind};
+use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
