@@ -60,18 +60,12 @@ pub(crate) enum Audience {
     Unknown,
 }
 
-/// Connects and logs in, to whichever node lets us. `role` names the connection in the broker's
+/// Connects and logs in, to whichever node lets us first. `role` names the connection in the broker's
 /// lists.
 pub(crate) async fn connect(url: &AmqpUrl, role: &str) -> Result<Connection, Error> {
-    let mut failed = unreachable(url, "it names no node");
-    for node in url.nodes() {
-        // In a box: what waits for a connection stays small.
-        match Box::pin(dial(url, node, role)).await {
-            Ok(connection) => return Ok(connection),
-            Err(failure) => failed = failure.into_error(url),
-        }
-    }
-    Err(failed)
+    // In a box: what waits for a connection stays small.
+    let dialled = Box::pin(dial(url, role)).await;
+    dialled.map_err(|failure| failure.into_error(url))
 }
 
 /// Waits for a call to the broker, but not for ever.

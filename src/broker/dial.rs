@@ -23,10 +23,13 @@ use super::{DEADLINE, translate, unreachable};
 use crate::error::Error;
 use crate::server_url::AmqpUrl;
 use crate::tls::TlsFault;
-use crate::transport::{self, Fault, Stream, describe, expects_tls};
+use crate::transport::{self, Fault, HeadStart, Stream, describe, expects_tls, race};
 
 /// For a better word on why a connection was closed.
 const ASK_DEADLINE: Duration = Duration::from_millis(500);
+
+/// A node that is connected and silent for so long may be frozen: the next one is tried beside it.
+const LOGIN_HEAD_START: Duration = Duration::from_secs(1);
 
 /// Why there is no connection.
 pub(super) enum Failure {
@@ -43,24 +46,58 @@ impl Failure {
             Self::Amqp(error) => translate(url, &error),
         }
     }
+
+    /// Whether the node has said no, rather than nothing.
+    fn is_refusal(&self, url: &AmqpUrl) -> bool {
+        match self {
+            Self::Unreached(error) => matches!(error, Error::Tls { .. }),
+            Self::Amqp(error) => matches!(translate(url, error), Error::Refused { .. }),
+        }
+    }
 }
 
-/// Connects and logs in to one node. `role` names the connection in the broker's lists.
-pub(super) async fn dial(url: &AmqpUrl, node: AMQPUri, role: &str) -> Result<Connection, Failure> {
+/// Connects and logs in to whichever node lets us first; the attempts at the others are given up.
+/// `role` names the connection in the broker's lists. Cancel safe.
+pub(super) async fn dial(url: &AmqpUrl, role: &str) -> Result<Connection, Failure> {
+    let head_start = HeadStart::to_log_in(transport::CONNECTING, LOGIN_HEAD_START);
+    let attempts = url.nodes().into_iter();
+    let attempts = attempts.map(|node| dial_node(url, node, role, &head_start));
+    let raced = race(attempts.collect(), &head_start).await;
+    raced.map_err(|mut failures| {
+        let refusal = failures.iter().position(|failure| failure.is_refusal(url));
+        match refusal.or(failures.len().checked_sub(1)) {
+            Some(most_telling) => failures.swap_remove(most_telling),
+            None => Failure::Unreached(unreachable(url, "it names no node")),
+        }
+    })
+}
+
+async fn dial_node(
+    url: &AmqpUrl,
+    node: AMQPUri,
+    role: &str,
+    head_start: &HeadStart,
+) -> Result<Connection, Failure> {
     let deadline = Instant::now() + DEADLINE;
     let (host, port) = (node.authority.host.clone(), node.authority.port);
     let stream = transport::connect(&host, port, url.tls(), deadline).await;
     let stream = stream.map_err(|fault| Failure::Unreached(unreached(url, &fault)))?;
+    head_start.connected();
     url.warning().about(&stream, url, "amqps://");
     // A frame that waits for the one after it is late.
     let nodelay = stream.set_nodelay();
     nodelay.map_err(|error| Failure::Amqp(error.into()))?;
+    let abandoned = stream.shutdown_on_drop();
+    let abandoned = abandoned.map_err(|error| Failure::Amqp(error.into()))?;
     let heard = stream.heard();
     let name = format!("rpcache {role} (pid {})", std::process::id());
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let opened = timeout_at(deadline, log_in(node, stream, properties)).await;
     let error = match opened {
-        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Ok(connection)) => {
+            abandoned.release();
+            return Ok(connection);
+        }
         Ok(Err(error)) => error,
         Err(_elapsed) => {
             let reason = format!("no answer within {} s", DEADLINE.as_secs());
@@ -166,5 +203,27 @@ impl Reactor for Connected {
         _: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         std::future::ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn a_login_that_is_given_up_leaves_no_connection_behind() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("amqp://{}", silent.local_addr().unwrap());
+        let url: AmqpUrl = url.parse().unwrap();
+        let giving_up = timeout(Duration::from_millis(100), dial(&url, "test"));
+        let (given_up, accepted) = tokio::join!(giving_up, silent.accept());
+        assert!(given_up.is_err());
+        let (mut peer, _) = accepted.unwrap();
+        let mut said = Vec::new();
+        let ended = timeout(Duration::from_secs(5), peer.read_to_end(&mut said)).await;
+        assert!(ended.is_ok(), "it is still connected, and said {said:?}");
     }
 }

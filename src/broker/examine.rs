@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::dial::{Failure, dial};
 use super::{bounded_lapin, close, declare_passively, describe, hard_error, open_channel};
-use super::{soft_error, translate, unreachable};
+use super::{soft_error, translate};
 use crate::error::{Error, quote};
 use crate::server_url::AmqpUrl;
 use lapin::protocol::AMQPHardError;
@@ -55,25 +55,17 @@ impl Visit {
     /// Logs in, to whichever node lets us: the outer error is the login's, the inner one the vhost's.
     /// `role` names the connection in the broker's lists.
     pub(crate) async fn enter(url: &AmqpUrl, role: &str) -> Result<Result<Self, Error>, Error> {
-        let mut failed = unreachable(url, "it names no node");
-        for node in url.nodes() {
-            match Box::pin(dial(url, node, role)).await {
-                Ok(connection) => {
-                    return Ok(Ok(Self {
-                        url: url.clone(),
-                        connection,
-                    }));
-                }
-                // By then the password was accepted.
-                Err(Failure::Amqp(error))
-                    if hard_error(&error) == Some(AMQPHardError::NOTALLOWED) =>
-                {
-                    return Ok(Err(translate(url, &error)));
-                }
-                Err(failure) => failed = failure.into_error(url),
+        match Box::pin(dial(url, role)).await {
+            Ok(connection) => Ok(Ok(Self {
+                url: url.clone(),
+                connection,
+            })),
+            // By then the password was accepted.
+            Err(Failure::Amqp(error)) if hard_error(&error) == Some(AMQPHardError::NOTALLOWED) => {
+                Ok(Err(translate(url, &error)))
             }
+            Err(failure) => Err(failure.into_error(url)),
         }
-        Err(failed)
     }
 
     pub(crate) fn user(&self) -> String {

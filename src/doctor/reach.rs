@@ -6,13 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 use tokio::time::{Instant, timeout};
 
 use super::Found;
 use crate::error::{Error, quote};
 use crate::tls::{Tls, TlsFault};
-use crate::transport::{Fault, Stream, describe, expects_tls};
+use crate::transport::{Fault, Stream, describe, expects_tls, open_tcp};
 
 /// For each step, and each node in it.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -88,17 +88,14 @@ impl Route {
         let mut nodes = Vec::new();
         for (node, addresses) in std::mem::take(&mut self.resolved) {
             let at = &node.at;
-            let reached = timeout(DEADLINE, TcpStream::connect(&addresses[..])).await;
-            nodes.push(
-                match reached.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                    Ok(stream) => {
-                        let text = format!("{at} is open");
-                        self.reached.push((node, Stream::plain(stream)));
-                        Ok(text)
-                    }
-                    Err(error) => Err(format!("{at}: {}", unreached(&error))),
-                },
-            );
+            nodes.push(match open_tcp(addresses, Instant::now() + DEADLINE).await {
+                Ok(stream) => {
+                    let text = format!("{at} is open");
+                    self.reached.push((node, Stream::plain(stream)));
+                    Ok(text)
+                }
+                Err(error) => Err(format!("{at}: {}", unreached(&error))),
+            });
         }
         found(nodes)
     }

@@ -13,6 +13,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod addresses;
 mod bad_input;
 mod bench;
 mod cache;

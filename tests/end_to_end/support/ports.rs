@@ -1,6 +1,7 @@
 //! Ports on loopback: free ones, one where nobody speaks, and a forwarder that can be cut.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
@@ -22,6 +23,37 @@ impl SilentPeer {
 
     pub(crate) fn port(&self) -> u16 {
         port_of(&self.0)
+    }
+}
+
+/// A port whose backlog is full: packets of further connections are dropped, none is refused.
+pub(crate) struct SwallowingPort {
+    listener: tokio::net::TcpListener,
+    _held: Vec<std::net::TcpStream>,
+}
+
+impl SwallowingPort {
+    pub(crate) fn reserve() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let bound = socket.bind((Ipv4Addr::LOCALHOST, 0).into());
+        bound.expect("some port is free");
+        let listener = socket.listen(1).expect("the port is ours");
+        let address = listener.local_addr().expect("it is bound");
+        let more = std::iter::repeat_with(|| {
+            std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200))
+        });
+        let held: Vec<_> = more.take(100).map_while(Result::ok).collect();
+        assert!(held.len() < 100, "the backlog is never full");
+        Self {
+            listener,
+            _held: held,
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.listener
+            .local_addr()
+            .map_or(0, |address| address.port())
     }
 }
 

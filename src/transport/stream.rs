@@ -1,0 +1,276 @@
+//! A connected stream, plain or by TLS.
+
+use std::io;
+use std::net::{IpAddr, Shutdown};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use socket2::{SockRef, Socket};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+#[cfg(feature = "tls")]
+use tokio::time::timeout_at;
+#[cfg(feature = "tls")]
+use tokio_rustls::client::TlsStream;
+
+use super::Fault;
+use crate::tls::{Tls, TlsFault};
+
+/// A connected stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    inner: Inner,
+    heard: Heard,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Plain(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream<TcpStream>>, Tls),
+}
+
+/// What TLS has said on a stream since the handshake. Kept apart, since the libraries on top of it lose
+/// the reasons of errors: a server that wants a certificate says so after its side of the handshake.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Heard(Arc<OnceLock<TlsFault>>);
+
+/// Shuts a stream down when it is dropped, for a library that keeps a stream it was given: lapin's I/O
+/// thread waits for a silent server even when nothing waits for the login any more.
+#[derive(Debug)]
+pub(crate) struct ShutdownOnDrop(Option<Socket>);
+
+impl Stream {
+    pub(crate) fn plain(stream: TcpStream) -> Self {
+        Self {
+            inner: Inner::Plain(stream),
+            heard: Heard::default(),
+        }
+    }
+
+    /// Goes on by TLS on a plain stream on which nothing was said yet.
+    #[cfg(feature = "tls")]
+    pub(crate) async fn encrypted(
+        self,
+        host: &str,
+        tls: &Tls,
+        deadline: Instant,
+    ) -> Result<Self, Fault> {
+        let Inner::Plain(stream) = self.inner else {
+            return Ok(self);
+        };
+        let shaken = timeout_at(deadline, tls.handshake(host, stream)).await;
+        let late = |_elapsed| Err(Fault::Handshake(io::ErrorKind::TimedOut.into()));
+        Ok(Self {
+            inner: Inner::Tls(Box::new(shaken.unwrap_or_else(late)?), tls.clone()),
+            heard: self.heard,
+        })
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[expect(clippy::unused_async, reason = "as with the feature")]
+    pub(crate) async fn encrypted(self, _: &str, tls: &Tls, _: Instant) -> Result<Self, Fault> {
+        match *tls {}
+    }
+
+    pub(crate) fn heard(&self) -> Heard {
+        self.heard.clone()
+    }
+
+    /// Sends small writes at once.
+    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
+        self.tcp().set_nodelay(true)
+    }
+
+    /// For what must not outlive an attempt.
+    pub(crate) fn shutdown_on_drop(&self) -> io::Result<ShutdownOnDrop> {
+        let socket = SockRef::from(self.tcp()).try_clone()?;
+        Ok(ShutdownOnDrop(Some(socket)))
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match &self.inner {
+            Inner::Plain(stream) => stream,
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream, _) => stream.get_ref().0,
+        }
+    }
+
+    /// `TLS 1.3`; `None`: nothing is encrypted.
+    pub(crate) fn protocol(&self) -> Option<&'static str> {
+        match &self.inner {
+            Inner::Plain(_) => None,
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream, _) => Some(match stream.get_ref().1.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
+                Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3",
+                _ => "TLS",
+            }),
+        }
+    }
+
+    /// Whether the server is this machine: then both ends of a connection have one address.
+    pub(crate) fn stays_here(&self) -> bool {
+        match (self.tcp().local_addr(), self.tcp().peer_addr()) {
+            (Ok(here), Ok(there)) => is_one_machine(here.ip(), there.ip()),
+            _ => false,
+        }
+    }
+
+    /// Keeps what an error has to say of TLS.
+    fn note(&self, error: &io::Error) {
+        #[cfg(feature = "tls")]
+        if let Inner::Tls(_, tls) = &self.inner
+            && let Some(fault) = TlsFault::of(error, tls.side())
+        {
+            self.heard.0.get_or_init(|| fault);
+        }
+        #[cfg(not(feature = "tls"))]
+        let _ = (self, error);
+    }
+
+    /// Who cannot write any more may not have heard yet why: an error of writing is held back until what
+    /// came last is read. That the stream is at its end is noticed by reading, too, so this ends.
+    fn after_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if matches!(polled, Poll::Ready(Err(_))) && self.protocol().is_some() {
+            ready!(self.read_to_end(cx));
+        }
+        polled
+    }
+
+    fn read_to_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut bytes = [0; 64];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut *self).poll_read(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+impl Heard {
+    pub(crate) fn fault(&self) -> Option<TlsFault> {
+        self.0.get().cloned()
+    }
+}
+
+impl ShutdownOnDrop {
+    /// Leaves the stream alone from here on.
+    pub(crate) fn release(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for ShutdownOnDrop {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.0 {
+            // It fails where the connection is gone already.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn is_one_machine(here: IpAddr, there: IpAddr) -> bool {
+    let (here, there) = (here.to_canonical(), there.to_canonical());
+    there.is_loopback() || here == there
+}
+
+macro_rules! on_inner {
+    ($self:ident, |$stream:ident| $polled:expr) => {
+        match &mut $self.inner {
+            Inner::Plain($stream) => {
+                let $stream = Pin::new($stream);
+                $polled
+            }
+            #[cfg(feature = "tls")]
+            Inner::Tls($stream, _) => {
+                let $stream = Pin::new(&mut **$stream);
+                $polled
+            }
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = on_inner!(self, |stream| stream.poll_read(cx, buffer));
+        if let Poll::Ready(Err(error)) = &polled {
+            self.note(error);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = on_inner!(self, |stream| stream.poll_write(cx, bytes));
+        self.after_write(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = on_inner!(self, |stream| stream.poll_write_vectored(cx, parts));
+        self.after_write(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.inner {
+            Inner::Plain(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream, _) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = on_inner!(self, |stream| stream.poll_flush(cx));
+        self.after_write(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_inner!(self, |stream| stream.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_addresses_are_this_machine() {
+        for (here, there, same) in [
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.1.1", true),
+            ("::1", "::1", true),
+            ("::ffff:127.0.0.1", "::ffff:127.0.0.1", true),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("fe80::1", "fe80::2", false),
+        ] {
+            let address = |text: &str| text.parse().unwrap();
+            assert_eq!(
+                is_one_machine(address(here), address(there)),
+                same,
+                "{there}"
+            );
+        }
+    }
+}
