@@ -131,19 +131,17 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         probes: impl IntoIterator<Item = P::Argument>,
         options: DoctorOptions,
     ) -> Self {
-        let hosts = options.amqp.as_ref().map(AmqpUrl::hosts);
-        let redis_hosts = options.redis.as_ref().map(|url| {
-            let (host, port) = url.host();
-            vec![(host.to_owned(), port)]
-        });
+        let nodes = options.amqp.as_ref().map(AmqpUrl::endpoints);
+        let redis = options.redis.as_ref();
+        let redis = redis.map(|url| vec![url.endpoint().clone()]);
         Self {
             procedure: Arc::new(procedure),
             probes: probes.into_iter().collect(),
             queue: options.queue.clone().unwrap_or_else(QueueName::of::<P>),
             left: Check::ALL.into_iter(),
             failed: Vec::new(),
-            amqp: Route::to(hosts.unwrap_or_default()),
-            redis: Route::to(redis_hosts.unwrap_or_default()),
+            amqp: Route::to(nodes.unwrap_or_default()),
+            redis: Route::to(redis.unwrap_or_default()),
             entered: None,
             audience: None,
             cache: None,

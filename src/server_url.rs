@@ -2,8 +2,9 @@
 //!
 //! lapin's and redis' own parsers are lenient where a user wants to be told: `amqp://[::1]` silently
 //! becomes localhost, `amqp://host/` a vhost with an empty name, and lapin's type shows its password
-//! in `Debug`; redis' takes `#insecure` for a wish to have no certificate checked. So both kinds are read
-//! here, once, and `Display` and `Debug` never show a password.
+//! in `Debug`; redis' takes `#insecure` for a wish to have no certificate checked, and ignores the
+//! parameters that it does not know. So both kinds are read here, once; what is not understood is refused
+//! by name; `Display` and `Debug` never show a password.
 //!
 //! What it takes to connect goes along: how TLS is spoken, where the scheme asks for it, and whether it
 //! was said that nothing is encrypted.
@@ -15,6 +16,7 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 pub use self::amqp::AmqpUrl;
+pub(crate) use self::amqp::endpoint;
 pub use self::redis::RedisUrl;
 
 use crate::tls::Tls;
@@ -27,16 +29,22 @@ pub struct UrlError {
     example: &'static str,
 }
 
-fn parse(text: &str, scheme: &str, with_tls: &str) -> Result<Url, String> {
-    let url = Url::parse(text.trim()).map_err(|error| match error {
-        url::ParseError::RelativeUrlWithoutBase => format!("it does not start with {scheme}://"),
-        error => error.to_string(),
-    })?;
-    if ![scheme, with_tls].contains(&url.scheme()) || url.cannot_be_a_base() {
-        return Err(format!(
-            "it does not start with {scheme}:// or {with_tls}://"
-        ));
+/// The scheme in lower case and what follows its `://`. `None`: there is no scheme.
+fn scheme(text: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = text.split_once("://")?;
+    Some((scheme.to_ascii_lowercase(), rest))
+}
+
+/// Reads an address whose scheme is known.
+fn parse(text: &str) -> Result<Url, String> {
+    // The standard for URLs leaves them out without a word.
+    if text.contains(char::is_control) {
+        return Err("it has a control character, such as a line's end, inside".to_owned());
     }
+    if let Some((_, rest)) = scheme(text) {
+        login_ends_at_the_host(rest)?;
+    }
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
     match url.fragment() {
         None => Ok(url),
         // To redis-rs it means that no certificate is checked.
@@ -45,6 +53,47 @@ fn parse(text: &str, scheme: &str, with_tls: &str) -> Result<Url, String> {
         }
         Some(_) => Err("a # inside it is written %23".to_owned()),
     }
+}
+
+/// Refuses a password that is cut short by a character of it: the rest would be taken for a path, and
+/// shown.
+fn login_ends_at_the_host(rest: &str) -> Result<(), String> {
+    let Some((login, _)) = rest.rsplit_once('@') else {
+        return Ok(());
+    };
+    let raw: Vec<_> = [("/", "%2f"), ("?", "%3f"), ("#", "%23")]
+        .into_iter()
+        .filter(|(character, _)| login.contains(character))
+        .map(|(character, code)| format!("{character} is written {code}"))
+        .collect();
+    if raw.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "in a user or password {}; after the host, @ is written %40",
+        raw.join(", ")
+    ))
+}
+
+/// Keeps the value of a parameter, which is given once.
+fn set_once<T: std::str::FromStr>(
+    kept: &mut Option<T>,
+    name: &str,
+    value: &str,
+) -> Result<(), String> {
+    if kept.is_some() {
+        return Err(format!("?{name}= is given twice"));
+    }
+    let value = value.parse();
+    *kept = Some(value.map_err(|_| format!("the value of ?{name}= is not a number in range"))?);
+    Ok(())
+}
+
+fn unknown_parameter(name: &str, known: &str) -> String {
+    format!(
+        "?{}= is not known here; known: {known}",
+        name.escape_debug()
+    )
 }
 
 #[cfg(feature = "tls")]
@@ -81,7 +130,10 @@ fn decode(part: &str) -> Result<String, String> {
     percent_decode_str(part)
         .decode_utf8()
         .map(std::borrow::Cow::into_owned)
-        .map_err(|_| "a part of it is not UTF-8 once decoded".to_owned())
+        .map_err(|_| {
+            "a part of it is not UTF-8 once decoded; a % in a user or password is written %25"
+                .to_owned()
+        })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! that the deadlines cover the handshake. [`crate::broker`] and [`crate::cache`] put their libraries on
 //! top of the stream.
 
+mod endpoint;
 mod race;
 mod stream;
 mod tcp;
@@ -16,6 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
+pub(crate) use self::endpoint::{Endpoint, open_unix};
 pub(crate) use self::race::{CONNECTING, HeadStart, race};
 pub(crate) use self::stream::Stream;
 pub(crate) use self::tcp::open as open_tcp;
@@ -40,30 +42,28 @@ pub(crate) enum Fault {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PlainTextWarning(Arc<AtomicBool>);
 
-/// Connects to one host, by whichever of its addresses answers first, and by TLS if there is any to
+/// Connects to one server, by whichever of its addresses answers first, and by TLS if there is any to
 /// speak, before the deadline. Cancel safe.
 pub(crate) async fn connect(
-    host: &str,
-    port: u16,
+    endpoint: &Endpoint,
     tls: Option<&Tls>,
     deadline: Instant,
 ) -> Result<Stream, Fault> {
-    let stream = tcp::connect(host, port, deadline).await;
-    let stream = Stream::plain(stream.map_err(Fault::Connecting)?);
+    let stream = endpoint.open(deadline).await.map_err(Fault::Connecting)?;
     match tls {
         None => Ok(stream),
-        Some(tls) => stream.encrypted(host, tls, deadline).await,
+        Some(tls) => stream.encrypted(endpoint.host(), tls, deadline).await,
     }
 }
 
 /// Whether a server that has closed a plain connection without a word speaks TLS there, found out by a
 /// greeting that says nothing else. For a better word on what failed; nothing is sent by it.
-pub(crate) async fn expects_tls(host: &str, port: u16, deadline: Instant) -> bool {
+pub(crate) async fn expects_tls(endpoint: &Endpoint, deadline: Instant) -> bool {
     // A client hello of TLS 1.2 that offers nothing: who speaks TLS answers by an alert, in a record.
     const HELLO: &[u8] = b"\x16\x03\x01\x00\x2d\x01\x00\x00\x29\x03\x03\
         rpcache asks: is TLS spoken here\x00\x00\x02\x00\xff\x01\x00";
     let asked = async {
-        let mut stream = tcp::connect(host, port, deadline).await?;
+        let mut stream = endpoint.open(deadline).await?;
         stream.write_all(HELLO).await?;
         let mut record = [0; 2];
         stream.read_exact(&mut record).await?;
@@ -94,6 +94,8 @@ pub(crate) fn describe(error: &io::Error) -> String {
         | io::ErrorKind::UnexpectedEof
         | io::ErrorKind::BrokenPipe => "the connection was closed by the other side".to_owned(),
         io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+        // Of a Unix socket.
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
         _ => quote(error.to_string().as_bytes()),
     }
 }
@@ -129,9 +131,13 @@ mod tests {
             (b"", false),
         ] {
             let port = saying(words).await;
+            let endpoint = Endpoint::Tcp {
+                host: "127.0.0.1".to_owned(),
+                port,
+            };
             let deadline = Instant::now() + Duration::from_secs(5);
             assert_eq!(
-                expects_tls("127.0.0.1", port, deadline).await,
+                expects_tls(&endpoint, deadline).await,
                 expected,
                 "{words:?}"
             );

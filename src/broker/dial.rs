@@ -21,7 +21,7 @@ use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
 use super::{DEADLINE, translate, unreachable};
 use crate::error::Error;
-use crate::server_url::AmqpUrl;
+use crate::server_url::{AmqpUrl, endpoint};
 use crate::tls::TlsFault;
 use crate::transport::{self, Fault, HeadStart, Stream, describe, expects_tls, race};
 
@@ -79,8 +79,8 @@ async fn dial_node(
     head_start: &HeadStart,
 ) -> Result<Connection, Failure> {
     let deadline = Instant::now() + DEADLINE;
-    let (host, port) = (node.authority.host.clone(), node.authority.port);
-    let stream = transport::connect(&host, port, url.tls(), deadline).await;
+    let endpoint = endpoint(&node);
+    let stream = transport::connect(&endpoint, url.tls(), deadline).await;
     let stream = stream.map_err(|fault| Failure::Unreached(unreached(url, &fault)))?;
     head_start.connected();
     url.warning().about(&stream, url, "amqps://");
@@ -107,7 +107,7 @@ async fn dial_node(
     let fault = match heard.fault() {
         None if url.tls().is_none() && is_speechless(&error) => {
             let ask_until = Instant::now() + ASK_DEADLINE;
-            let expected = expects_tls(&host, port, ask_until).await;
+            let expected = expects_tls(&endpoint, ask_until).await;
             expected.then_some(TlsFault::Expected)
         }
         heard => heard,

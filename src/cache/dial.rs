@@ -59,8 +59,7 @@ async fn open<T>(
     opening: impl AsyncFnOnce(&RedisConnectionInfo, Stream) -> Result<T, RedisError>,
 ) -> Result<T, Failure> {
     let deadline = Instant::now() + limit;
-    let (host, port) = url.host();
-    let stream = transport::connect(host, port, url.tls(), deadline).await;
+    let stream = transport::connect(url.endpoint(), url.tls(), deadline).await;
     let stream = stream.map_err(|fault| Failure::Unreached(unreached(url, fault, limit)))?;
     url.warning().about(&stream, url, "rediss://");
     let (heard, info) = (stream.heard(), url.info());
@@ -74,7 +73,7 @@ async fn open<T>(
     let speechless = error.is_connection_dropped() || error.kind() == ErrorKind::Parse;
     let fault = match heard.fault() {
         None if url.tls().is_none() && speechless => {
-            let expected = expects_tls(host, port, deadline).await;
+            let expected = expects_tls(url.endpoint(), deadline).await;
             expected.then_some(TlsFault::Expected)
         }
         heard => heard,

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::Found;
 use crate::error::{Error, quote};
 use crate::tls::{Tls, TlsFault};
-use crate::transport::{Fault, Stream, describe, expects_tls, open_tcp};
+use crate::transport::{Endpoint, Fault, Stream, describe, expects_tls, open_tcp, open_unix};
 
 /// For each step, and each node in it.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -34,30 +34,37 @@ type Judged = Result<String, String>;
 /// To the nodes of one server, as far as they have been reached.
 #[derive(Debug, Default)]
 pub(super) struct Route {
-    hosts: Vec<(String, u16)>,
+    endpoints: Vec<Endpoint>,
     resolved: Vec<(Node, Vec<SocketAddr>)>,
     reached: Vec<(Node, Stream)>,
 }
 
 #[derive(Debug)]
 struct Node {
-    host: String,
-    port: u16,
-    /// Both, as in an address.
+    endpoint: Endpoint,
     at: String,
 }
 
 impl Route {
-    pub(super) fn to(hosts: Vec<(String, u16)>) -> Self {
+    pub(super) fn to(endpoints: Vec<Endpoint>) -> Self {
         Self {
-            hosts,
+            endpoints,
             ..Self::default()
         }
     }
 
     pub(super) async fn resolve(&mut self) -> Found {
         let mut nodes = Vec::new();
-        for (host, port) in std::mem::take(&mut self.hosts) {
+        for endpoint in std::mem::take(&mut self.endpoints) {
+            let at = endpoint.to_string();
+            let (host, port) = match &endpoint {
+                Endpoint::Tcp { host, port } => (host.clone(), *port),
+                Endpoint::Unix(_) => {
+                    nodes.push(Ok(format!("{at} is a path")));
+                    self.resolved.push((Node { endpoint, at }, Vec::new()));
+                    continue;
+                }
+            };
             let found = timeout(DEADLINE, lookup_host((host.as_str(), port))).await;
             let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             nodes.push(match found.map(Iterator::collect::<Vec<_>>) {
@@ -70,12 +77,7 @@ impl Route {
                     } else {
                         format!("{host} is {}", texts.join(", "))
                     };
-                    let at = if host.contains(':') {
-                        format!("[{host}]:{port}")
-                    } else {
-                        format!("{host}:{port}")
-                    };
-                    self.resolved.push((Node { host, port, at }, addresses));
+                    self.resolved.push((Node { endpoint, at }, addresses));
                     Ok(text)
                 }
                 Err(error) => Err(format!("{host}: {}", unresolved(&error))),
@@ -88,10 +90,15 @@ impl Route {
         let mut nodes = Vec::new();
         for (node, addresses) in std::mem::take(&mut self.resolved) {
             let at = &node.at;
-            nodes.push(match open_tcp(addresses, Instant::now() + DEADLINE).await {
+            let deadline = Instant::now() + DEADLINE;
+            let opened = match &node.endpoint {
+                Endpoint::Tcp { .. } => open_tcp(addresses, deadline).await.map(Stream::plain),
+                Endpoint::Unix(path) => open_unix(path, deadline).await,
+            };
+            nodes.push(match opened {
                 Ok(stream) => {
                     let text = format!("{at} is open");
-                    self.reached.push((node, Stream::plain(stream)));
+                    self.reached.push((node, stream));
                     Ok(text)
                 }
                 Err(error) => Err(format!("{at}: {}", unreached(&error))),
@@ -111,28 +118,30 @@ impl Route {
         for (node, stream) in std::mem::take(&mut self.reached) {
             let deadline = Instant::now() + DEADLINE;
             let at = &node.at;
-            nodes.push(match stream.encrypted(&node.host, tls, deadline).await {
-                Ok(stream) => {
-                    let text = format!("{at} speaks {}", stream.protocol().unwrap_or_default());
-                    self.reached.push((node, stream));
-                    Ok(text)
-                }
-                Err(Fault::Tls(fault)) => {
-                    let error = no_tls(&node, fault);
-                    first_fault.get_or_insert(error.clone());
-                    Err(error.to_string())
-                }
-                Err(Fault::Handshake(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                    let seconds = DEADLINE.as_secs();
-                    Err(format!(
-                        "{at}: no answer to the TLS handshake within {seconds} s"
-                    ))
-                }
-                Err(Fault::Connecting(error) | Fault::Handshake(error)) => Err(format!(
-                    "{at}: during the TLS handshake, {}",
-                    describe(&error)
-                )),
-            });
+            nodes.push(
+                match stream.encrypted(node.endpoint.host(), tls, deadline).await {
+                    Ok(stream) => {
+                        let text = format!("{at} speaks {}", stream.protocol().unwrap_or_default());
+                        self.reached.push((node, stream));
+                        Ok(text)
+                    }
+                    Err(Fault::Tls(fault)) => {
+                        let error = no_tls(&node, fault);
+                        first_fault.get_or_insert(error.clone());
+                        Err(error.to_string())
+                    }
+                    Err(Fault::Handshake(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                        let seconds = DEADLINE.as_secs();
+                        Err(format!(
+                            "{at}: no answer to the TLS handshake within {seconds} s"
+                        ))
+                    }
+                    Err(Fault::Connecting(error) | Fault::Handshake(error)) => Err(format!(
+                        "{at}: during the TLS handshake, {}",
+                        describe(&error)
+                    )),
+                },
+            );
         }
         found_or(nodes, first_fault)
     }
@@ -161,7 +170,7 @@ impl Route {
             let deadline = Instant::now() + NUDGE_AFTER;
             nodes.push(match (judged, stream.heard().fault()) {
                 (Ok(text), _) => Ok(text),
-                (Err(_), None) if plain && expects_tls(&node.host, node.port, deadline).await => {
+                (Err(_), None) if plain && expects_tls(&node.endpoint, deadline).await => {
                     let error = no_tls(&node, TlsFault::Expected);
                     first_fault.get_or_insert(error.clone());
                     Err(error.to_string())
@@ -269,6 +278,7 @@ fn unresolved(error: &io::Error) -> String {
 fn unreached(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "nothing is listening there".to_owned(),
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::TimedOut => format!("no answer within {} s", DEADLINE.as_secs()),
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
             "the connection was closed by the other side".to_owned()

@@ -6,10 +6,11 @@ use std::str::FromStr;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use url::Url;
 
-use super::{UrlError, decode, default_tls, host, parse, two_passwords};
+use super::unknown_parameter;
+use super::{UrlError, decode, default_tls, host, parse, scheme, set_once, two_passwords};
 use crate::error::quote;
 use crate::tls::Tls;
-use crate::transport::PlainTextWarning;
+use crate::transport::{Endpoint, PlainTextWarning};
 
 /// In bytes. Larger bodies come in several frames.
 const SMALL_FRAME: u32 = 8192;
@@ -56,10 +57,9 @@ impl AmqpUrl {
         nodes
     }
 
-    /// The hosts and ports of the nodes, in the order of the address.
-    pub(crate) fn hosts(&self) -> Vec<(String, u16)> {
-        let hosts = self.nodes.iter().map(|node| &node.authority);
-        hosts.map(|node| (node.host.clone(), node.port)).collect()
+    /// Where the nodes listen, in the order of the address.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        self.nodes.iter().map(endpoint).collect()
     }
 
     /// How to speak TLS; `None`: in plain text.
@@ -109,8 +109,25 @@ impl AmqpUrl {
         small
     }
 
+    fn read(text: &str) -> Result<Self, String> {
+        let parts: Vec<_> = text.split(',').map(str::trim).collect();
+        let is_whole = |part: &&str| matches!(scheme(part), Some((scheme, _)) if is_known(&scheme));
+        if !parts.first().is_some_and(is_whole) {
+            return Err("it does not start with amqp:// or amqps://".to_owned());
+        }
+        if !parts.iter().all(is_whole) {
+            return Err(
+                "each node needs a whole address (amqp://HOST1/VHOST,amqp://HOST2/VHOST), and a , \
+                 inside a user, password or vhost is written %2c"
+                    .to_owned(),
+            );
+        }
+        let nodes: Result<Vec<_>, _> = parts.into_iter().map(Self::node).collect();
+        Self::of_nodes(nodes?)
+    }
+
     fn node(text: &str) -> Result<Node, String> {
-        let url = parse(text, "amqp", "amqps")?;
+        let url = parse(text)?;
         let scheme = match url.scheme() {
             "amqps" => AMQPScheme::AMQPS,
             _ => AMQPScheme::AMQP,
@@ -187,28 +204,39 @@ impl FromStr for AmqpUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let nodes: Result<Vec<_>, _> = text.split(',').map(Self::node).collect();
-        nodes.and_then(Self::of_nodes).map_err(|reason| UrlError {
+        Self::read(text.trim()).map_err(|reason| UrlError {
             reason,
             example: Self::EXAMPLE,
         })
     }
 }
 
+/// Where a node listens.
+pub(crate) fn endpoint(node: &AMQPUri) -> Endpoint {
+    Endpoint::Tcp {
+        host: node.authority.host.clone(),
+        port: node.authority.port,
+    }
+}
+
+fn is_known(scheme: &str) -> bool {
+    ["amqp", "amqps"].contains(&scheme)
+}
+
 fn amqp_query(url: &Url) -> Result<AMQPQueryString, String> {
-    let mut query = AMQPQueryString {
-        heartbeat: Some(HEARTBEAT_SECONDS),
-        ..AMQPQueryString::default()
-    };
+    let mut query = AMQPQueryString::default();
     for (name, value) in url.query_pairs() {
-        let wrong = || format!("the value of ?{name}= is not a number in range");
         match name.as_ref() {
-            "heartbeat" => query.heartbeat = Some(value.parse().map_err(|_| wrong())?),
-            "frame_max" => query.frame_max = Some(value.parse().map_err(|_| wrong())?),
-            "channel_max" => query.channel_max = Some(value.parse().map_err(|_| wrong())?),
-            _ => return Err(format!("?{}= is not known here", name.escape_debug())),
+            "heartbeat" => set_once(&mut query.heartbeat, &name, &value)?,
+            "frame_max" => set_once(&mut query.frame_max, &name, &value)?,
+            "channel_max" => set_once(&mut query.channel_max, &name, &value)?,
+            _ => {
+                let known = "?heartbeat=, ?frame_max=, ?channel_max=";
+                return Err(unknown_parameter(&name, known));
+            }
         }
     }
+    query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     Ok(query)
 }
 

@@ -1,16 +1,24 @@
 //! Redis' address.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::{UrlError, default_tls, host, parse, two_passwords};
-use crate::tls::Tls;
-use crate::transport::PlainTextWarning;
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo};
+use url::Url;
 
-/// A Redis address: `redis://USER:PASSWORD@HOST:PORT/DATABASE`; `rediss://` speaks TLS.
+use super::{UrlError, decode, default_tls, host, login_ends_at_the_host, parse};
+use super::{scheme, set_once, two_passwords, unknown_parameter};
+use crate::tls::Tls;
+use crate::transport::{Endpoint, PlainTextWarning};
+
+/// A Redis address: `redis://USER:PASSWORD@HOST:PORT/DATABASE`; `rediss://` speaks TLS. `valkey://` and
+/// `valkeys://` mean the same.
 ///
-/// The parts may be left out: the port defaults to 6379 and the database to 0. The password is
-/// never printed.
+/// The parts may be left out: the port defaults to 6379 and the database to 0, which may be written
+/// `?db=DATABASE` as well. A Unix socket is `unix:///PATH?db=DATABASE` or `redis+unix://`, with
+/// `USER:PASSWORD@` before the path. Whatever else an address has is refused. The password is never
+/// printed.
 ///
 /// ```
 /// let url: rpcache::RedisUrl = "redis://:secret@cache/1".parse().unwrap();
@@ -19,9 +27,8 @@ use crate::transport::PlainTextWarning;
 #[derive(Clone)]
 pub struct RedisUrl {
     /// Without TLS, which is not redis-rs' concern.
-    info: redis::ConnectionInfo,
-    host: String,
-    port: u16,
+    info: ConnectionInfo,
+    endpoint: Endpoint,
     shown: String,
     has_password: bool,
     /// `None`: plain text.
@@ -33,15 +40,14 @@ impl RedisUrl {
     const EXAMPLE: &str = "redis://user:password@host:6379/0";
 
     /// What redis-rs has to know. It is not to connect by it: it knows nothing of TLS.
-    pub(crate) fn info(&self) -> redis::ConnectionInfo {
+    pub(crate) fn info(&self) -> ConnectionInfo {
         // The name of a library, in CLIENT LIST, is not worth a round trip of every command.
         let login = self.info.redis_settings().clone().set_skip_set_lib_name();
         self.info.clone().set_redis_settings(login)
     }
 
-    /// The host and its port.
-    pub(crate) fn host(&self) -> (&str, u16) {
-        (&self.host, self.port)
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// How to speak TLS; `None`: in plain text.
@@ -77,53 +83,147 @@ impl RedisUrl {
         let user = self.info.redis_settings().username();
         user.unwrap_or("default")
     }
+
+    fn read(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = scheme(text).unwrap_or_default();
+        match scheme.as_str() {
+            "redis" | "valkey" => Self::of_host(&parse(text)?, None),
+            "rediss" | "valkeys" => Self::of_host(&parse(text)?, Some(default_tls(&scheme)?)),
+            "unix" | "redis+unix" => Self::of_socket(&scheme, rest),
+            of_several if of_several.contains("sentinel") => Err(
+                "Redis Sentinel is not supported yet: the primary's own address is redis://HOST:PORT"
+                    .to_owned(),
+            ),
+            of_several if of_several.contains("cluster") => Err(
+                "Redis Cluster is not supported yet: one server's address is redis://HOST:PORT"
+                    .to_owned(),
+            ),
+            _ => Err("it does not start with redis://, rediss:// or unix://".to_owned()),
+        }
+    }
+
+    fn of_host(url: &Url, tls: Option<Tls>) -> Result<Self, String> {
+        let host = host(url)?;
+        if host.contains(',') {
+            return Err("it names several hosts, and one Redis is used".to_owned());
+        }
+        let port = url.port().unwrap_or(6379);
+        let in_path = match url.path() {
+            "" | "/" => None,
+            path => Some(
+                path[1..]
+                    .parse()
+                    .map_err(|_| "the part after the host is the database, a number".to_owned())?,
+            ),
+        };
+        let database = database(url, in_path)?;
+        let shown = format!(
+            "{}://{}{}:{port}/{database}",
+            url.scheme(),
+            shown_user(url),
+            url.host_str().unwrap_or_default(),
+        );
+        let address = ConnectionAddr::Tcp(host.clone(), port);
+        let endpoint = Endpoint::Tcp { host, port };
+        Self::at(endpoint, address, url, database, shown, tls)
+    }
+
+    /// `rest` is what follows the scheme.
+    fn of_socket(scheme: &str, rest: &str) -> Result<Self, String> {
+        let (login, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        login_ends_at_the_host(rest)?;
+        if !login.is_empty() && !login.ends_with('@') {
+            return Err("a Unix socket has no host: its address is unix:///PATH".to_owned());
+        }
+        // A login wants a host in the standard for URLs.
+        let url = parse(&format!("{scheme}://{login}localhost{path}"))?;
+        let socket = PathBuf::from(decode(url.path())?);
+        may_be_a_socket(&socket)?;
+        let database = database(&url, None)?;
+        let shown = format!(
+            "{scheme}://{}{}?db={database}",
+            shown_user(&url),
+            url.path()
+        );
+        let address = ConnectionAddr::Unix(socket.clone());
+        Self::at(Endpoint::Unix(socket), address, &url, database, shown, None)
+    }
+
+    fn at(
+        endpoint: Endpoint,
+        address: ConnectionAddr,
+        url: &Url,
+        database: u32,
+        shown: String,
+        tls: Option<Tls>,
+    ) -> Result<Self, String> {
+        let mut login = RedisConnectionInfo::default().set_db(database.into());
+        if !url.username().is_empty() {
+            login = login.set_username(decode(url.username())?);
+        }
+        if let Some(password) = url.password() {
+            login = login.set_password(decode(password)?);
+        }
+        let info = address
+            .into_connection_info()
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            info: info.set_redis_settings(login),
+            endpoint,
+            shown,
+            has_password: url.password().is_some(),
+            tls,
+            warning: PlainTextWarning::default(),
+        })
+    }
+}
+
+fn shown_user(url: &Url) -> String {
+    match url.username() {
+        "" => String::new(),
+        name => format!("{name}@"),
+    }
+}
+
+/// As redis-py and others have it, in the path or by name.
+fn database(url: &Url, in_path: Option<u32>) -> Result<u32, String> {
+    let mut by_name = None;
+    for (name, value) in url.query_pairs() {
+        match name.as_ref() {
+            "db" => set_once(&mut by_name, &name, &value)?,
+            _ => return Err(unknown_parameter(&name, "?db=")),
+        }
+    }
+    match (in_path, by_name) {
+        (Some(one), Some(other)) if one != other => {
+            Err("its path and ?db= name two databases: leave one away".to_owned())
+        }
+        (one, other) => Ok(one.or(other).unwrap_or_default()),
+    }
+}
+
+#[cfg(unix)]
+fn may_be_a_socket(path: &Path) -> Result<(), String> {
+    let address = std::os::unix::net::SocketAddr::from_pathname(path);
+    match address {
+        Ok(_) if path.file_name().is_some() => Ok(()),
+        Ok(_) => Err("it names no socket".to_owned()),
+        Err(error) => Err(format!("it cannot be a socket's path: {error}")),
+    }
+}
+
+#[cfg(not(unix))]
+fn may_be_a_socket(_: &Path) -> Result<(), String> {
+    Err("there are no Unix sockets on this system".to_owned())
 }
 
 impl FromStr for RedisUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let refuse = |reason: String| UrlError {
+        Self::read(text.trim()).map_err(|reason| UrlError {
             reason,
             example: Self::EXAMPLE,
-        };
-        let mut url = parse(text, "redis", "rediss").map_err(refuse)?;
-        let host = host(&url).map_err(refuse)?;
-        let database = match url.path() {
-            "" | "/" => 0,
-            path => path[1..].parse::<u32>().map_err(|_| {
-                refuse("the part after the host is the database, a number".to_owned())
-            })?,
-        };
-        let port = url.port().unwrap_or(6379);
-        let user = match url.username() {
-            "" => String::new(),
-            name => format!("{name}@"),
-        };
-        let shown = format!(
-            "{}://{user}{}:{port}/{database}",
-            url.scheme(),
-            url.host_str().unwrap_or_default(),
-        );
-        let tls = match url.scheme() {
-            "rediss" => Some(default_tls("rediss").map_err(refuse)?),
-            _ => None,
-        };
-        // The only change of scheme that cannot fail is one between two that mean nothing to the parser.
-        if url.set_scheme("redis").is_err() {
-            return Err(refuse("it does not start with redis://".to_owned()));
-        }
-        // redis-rs names the URL in none of its errors' details; the reason is enough.
-        let info = redis::IntoConnectionInfo::into_connection_info(url.as_str())
-            .map_err(|error| refuse(error.to_string()))?;
-        Ok(Self {
-            host,
-            port,
-            shown,
-            has_password: info.redis_settings().password().is_some(),
-            info,
-            tls,
-            warning: PlainTextWarning::default(),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What is read of an address, what is shown of it, and what goes along.
 
 use super::*;
+use crate::transport::Endpoint;
 
 #[test]
 fn an_amqp_url_shows_everything_but_its_password() {
@@ -140,5 +141,196 @@ fn two_passwords_are_refused_without_being_shown() {
     assert!(
         error.contains("leave one away") && !error.contains("cret"),
         "{error}"
+    );
+}
+
+fn amqp_error(text: &str) -> String {
+    text.parse::<AmqpUrl>().unwrap_err().to_string()
+}
+
+fn redis_error(text: &str) -> String {
+    text.parse::<RedisUrl>().unwrap_err().to_string()
+}
+
+#[test]
+fn what_is_not_understood_is_refused_by_name() {
+    for (text, named) in [
+        ("redis://h?database=5", "?database="),
+        ("redis://h/0?db=1", "two databases"),
+        ("redis://h?db=1&db=1", "?db= is given twice"),
+        ("redis://h?db=x", "the value of ?db="),
+        ("redis://h?db=", "the value of ?db="),
+        ("redis://h?protocol=resp3", "?protocol="),
+        ("redis://h/1/2", "the part after the host is the database"),
+        ("redis://h1,h2:6379", "several hosts"),
+        ("redis://h/0\n/1", "control character"),
+        ("redis-sentinel://h", "Sentinel is not supported yet"),
+        (
+            "redis+sentinel://h1,h2/mymaster",
+            "Sentinel is not supported yet",
+        ),
+        ("redis+cluster://h", "Cluster is not supported yet"),
+        ("http://h", "redis://, rediss:// or unix://"),
+        ("unix://", "names no socket"),
+        ("unix:///", "names no socket"),
+        ("unix://run/redis.sock", "unix:///PATH"),
+        ("unix:///run/redis.sock?database=5", "?database="),
+        ("unix:///run/redis%00.sock", "cannot be a socket's path"),
+        ("unix:run/redis.sock", "redis://, rediss:// or unix://"),
+    ] {
+        let error = redis_error(text);
+        assert!(error.contains(named), "{text}: {error}");
+    }
+    let too_long = format!("unix:///{}", "x".repeat(200));
+    assert!(redis_error(&too_long).contains("cannot be a socket's path"));
+    for (text, named) in [
+        ("amqp://h?hartbeat=1", "?hartbeat="),
+        ("amqp://h?connection_timeout=1", "?connection_timeout="),
+        ("amqp://h?auth_mechanism=plain", "?auth_mechanism="),
+        (
+            "amqp://h?heartbeat=1&heartbeat=2",
+            "?heartbeat= is given twice",
+        ),
+        ("amqp://h?heartbeat=70000", "the value of ?heartbeat="),
+        ("amqp://h/a/b", "%2f"),
+        ("amqp://h/v#x", "%23"),
+        ("http://h", "amqp:// or amqps://"),
+        ("h:5672", "amqp:// or amqps://"),
+    ] {
+        let error = amqp_error(text);
+        assert!(error.contains(named), "{text}: {error}");
+    }
+}
+
+#[test]
+fn parameters_that_are_known_are_honoured() {
+    let url: AmqpUrl = "amqp://h?heartbeat=9&frame_max=8192&channel_max=7"
+        .parse()
+        .unwrap();
+    let query = &url.nodes()[0].query;
+    assert_eq!(
+        (query.heartbeat, query.frame_max, query.channel_max),
+        (Some(9), Some(8192), Some(7))
+    );
+    for (text, database) in [
+        ("redis://h", 0),
+        ("redis://h?db=5", 5),
+        ("redis://h/?db=5", 5),
+        ("redis://h/5?db=5", 5),
+        ("valkey://h/5", 5),
+        ("unix:///run/redis.sock?db=5", 5),
+    ] {
+        let url: RedisUrl = text.parse().unwrap();
+        assert_eq!(url.info().redis_settings().db(), database, "{text}");
+    }
+}
+
+#[test]
+fn a_raw_character_in_a_password_is_named_and_the_password_not_shown() {
+    for (password, code) in [
+        ("s3#cret", "# is written %23"),
+        ("s3/cret", "/ is written %2f"),
+        ("s3?cret", "? is written %3f"),
+        ("12/s3cret", "/ is written %2f"),
+        ("12?s3cret", "? is written %3f"),
+        ("s3/cr?et", "/ is written %2f, ? is written %3f"),
+        ("s3%ffcret", "% in a user or password is written %25"),
+    ] {
+        for error in [
+            amqp_error(&format!("amqp://u:{password}@h/v")),
+            amqp_error(&format!(
+                "amqp://u:{password}@h1/v,amqp://u:{password}@h2/v"
+            )),
+            redis_error(&format!("redis://:{password}@h")),
+            redis_error(&format!("unix://:{password}@/run/redis.sock")),
+        ] {
+            assert!(error.contains(code), "{password}: {error}");
+            assert!(!error.contains("s3") && !error.contains("cret"), "{error}");
+        }
+    }
+    for text in [
+        "amqp://u:s3,cret@h/v",
+        "amqp://u:s3@h1,h2/v",
+        "amqp://u:s3@h,",
+    ] {
+        let error = amqp_error(text);
+        assert!(
+            error.contains("amqp://HOST1/VHOST,amqp://HOST2/VHOST"),
+            "{error}"
+        );
+        assert!(error.contains("%2c") && !error.contains("s3"), "{error}");
+    }
+}
+
+#[test]
+fn characters_without_a_meaning_are_taken_as_they_are() {
+    for (text, password) in [
+        ("amqp://u:p@ss@h", "p@ss"),
+        ("amqp://u:p%ss@h", "p%ss"),
+        ("amqp://u:p%23%2f%3F%40%2c%25s@h", "p#/?@,%s"),
+        ("amqp://u:p:s s@h", "p:s s"),
+    ] {
+        let url: AmqpUrl = text.parse().unwrap();
+        let node = &url.nodes()[0];
+        assert_eq!(node.authority.userinfo.password, password);
+        assert_eq!(
+            (url.to_string().as_str(), node.authority.host.as_str()),
+            ("amqp://u@h:5672/%2f", "h")
+        );
+        let url: RedisUrl = text.replacen("amqp", "redis", 1).parse().unwrap();
+        assert_eq!(url.info().redis_settings().password(), Some(password));
+        assert_eq!(url.to_string(), "redis://u@h:6379/0");
+    }
+    let url: RedisUrl = "redis://:p,ss@h".parse().unwrap();
+    assert_eq!(url.info().redis_settings().password(), Some("p,ss"));
+}
+
+#[test]
+fn a_unix_socket_is_an_address_of_redis() {
+    for (text, shown, path) in [
+        (
+            "unix:///run/redis.sock",
+            "unix:///run/redis.sock?db=0",
+            "/run/redis.sock",
+        ),
+        (
+            "redis+unix:///run/my%20redis.sock?db=3",
+            "redis+unix:///run/my%20redis.sock?db=3",
+            "/run/my redis.sock",
+        ),
+        (
+            "unix://u:s3cret@/run/redis.sock",
+            "unix://u@/run/redis.sock?db=0",
+            "/run/redis.sock",
+        ),
+    ] {
+        let url: RedisUrl = text.parse().unwrap();
+        assert_eq!(
+            (url.to_string().as_str(), format!("{url:?}").as_str()),
+            (shown, shown)
+        );
+        assert_eq!(*url.endpoint(), Endpoint::Unix(path.into()));
+        assert!(url.tls().is_none());
+    }
+    let url: RedisUrl = "unix://u:s3cret@/run/redis.sock".parse().unwrap();
+    let info = url.info();
+    let login = info.redis_settings();
+    assert_eq!(
+        (login.username(), login.password()),
+        (Some("u"), Some("s3cret"))
+    );
+}
+
+#[test]
+fn valkey_means_redis() {
+    let url: RedisUrl = "valkey://u:s3cret@h".parse().unwrap();
+    assert_eq!(
+        (url.to_string().as_str(), url.tls().is_some()),
+        ("valkey://u@h:6379/0", false)
+    );
+    let url: Result<RedisUrl, _> = "valkeys://h".parse();
+    assert_eq!(
+        url.is_ok_and(|url| url.tls().is_some()),
+        cfg!(feature = "tls")
     );
 }

@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 use socket2::{SockRef, Socket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 #[cfg(feature = "tls")]
 use tokio::time::timeout_at;
@@ -28,6 +30,8 @@ pub(crate) struct Stream {
 #[derive(Debug)]
 enum Inner {
     Plain(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
     #[cfg(feature = "tls")]
     Tls(Box<TlsStream<TcpStream>>, Tls),
 }
@@ -46,6 +50,14 @@ impl Stream {
     pub(crate) fn plain(stream: TcpStream) -> Self {
         Self {
             inner: Inner::Plain(stream),
+            heard: Heard::default(),
+        }
+    }
+
+    #[cfg(unix)]
+    pub(super) fn unix(stream: UnixStream) -> Self {
+        Self {
+            inner: Inner::Unix(stream),
             heard: Heard::default(),
         }
     }
@@ -81,20 +93,35 @@ impl Stream {
 
     /// Sends small writes at once.
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
-        self.tcp().set_nodelay(true)
+        match self.tcp() {
+            Some(stream) => stream.set_nodelay(true),
+            None => Ok(()),
+        }
     }
 
     /// For what must not outlive an attempt.
     pub(crate) fn shutdown_on_drop(&self) -> io::Result<ShutdownOnDrop> {
-        let socket = SockRef::from(self.tcp()).try_clone()?;
+        let socket = self.socket().try_clone()?;
         Ok(ShutdownOnDrop(Some(socket)))
     }
 
-    fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> Option<&TcpStream> {
         match &self.inner {
-            Inner::Plain(stream) => stream,
+            Inner::Plain(stream) => Some(stream),
+            #[cfg(unix)]
+            Inner::Unix(_) => None,
             #[cfg(feature = "tls")]
-            Inner::Tls(stream, _) => stream.get_ref().0,
+            Inner::Tls(stream, _) => Some(stream.get_ref().0),
+        }
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        match &self.inner {
+            Inner::Plain(stream) => stream.into(),
+            #[cfg(unix)]
+            Inner::Unix(stream) => stream.into(),
+            #[cfg(feature = "tls")]
+            Inner::Tls(stream, _) => stream.get_ref().0.into(),
         }
     }
 
@@ -102,6 +129,8 @@ impl Stream {
     pub(crate) fn protocol(&self) -> Option<&'static str> {
         match &self.inner {
             Inner::Plain(_) => None,
+            #[cfg(unix)]
+            Inner::Unix(_) => None,
             #[cfg(feature = "tls")]
             Inner::Tls(stream, _) => Some(match stream.get_ref().1.protocol_version() {
                 Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2",
@@ -113,7 +142,10 @@ impl Stream {
 
     /// Whether the server is this machine: then both ends of a connection have one address.
     pub(crate) fn stays_here(&self) -> bool {
-        match (self.tcp().local_addr(), self.tcp().peer_addr()) {
+        let Some(stream) = self.tcp() else {
+            return true;
+        };
+        match (stream.local_addr(), stream.peer_addr()) {
             (Ok(here), Ok(there)) => is_one_machine(here.ip(), there.ip()),
             _ => false,
         }
@@ -190,6 +222,11 @@ macro_rules! on_inner {
                 let $stream = Pin::new($stream);
                 $polled
             }
+            #[cfg(unix)]
+            Inner::Unix($stream) => {
+                let $stream = Pin::new($stream);
+                $polled
+            }
             #[cfg(feature = "tls")]
             Inner::Tls($stream, _) => {
                 let $stream = Pin::new(&mut **$stream);
@@ -235,6 +272,8 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match &self.inner {
             Inner::Plain(stream) => stream.is_write_vectored(),
+            #[cfg(unix)]
+            Inner::Unix(stream) => stream.is_write_vectored(),
             #[cfg(feature = "tls")]
             Inner::Tls(stream, _) => stream.is_write_vectored(),
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::race::{CONNECTING, HeadStart, race};
@@ -20,13 +20,6 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 /// Between probes; the connection is lost when [`KEEPALIVE_PROBES`] in a row are unanswered.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
-
-/// Resolves `host` and connects, before the deadline. Cancel safe.
-pub(super) async fn connect(host: &str, port: u16, deadline: Instant) -> io::Result<TcpStream> {
-    let resolved = timeout_at(deadline, lookup_host((host, port))).await;
-    let addresses = resolved.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))?;
-    open(addresses.collect(), deadline).await
-}
 
 /// Connects to the first of these addresses that answers, before the deadline; the other attempts are
 /// given up. Cancel safe.

@@ -15,6 +15,8 @@ use crate::values::{Asked, Input};
 /// No number or range is longer.
 const LONGEST_LINE: usize = 1024;
 
+const BOM: char = '\u{feff}';
+
 /// What one answer is for.
 #[derive(Debug, Clone)]
 pub(crate) enum Label {
@@ -48,7 +50,10 @@ fn numbers(asked: Asked) -> impl Iterator<Item = Wanted> {
 }
 
 fn lines() -> impl Stream<Item = Wanted> {
-    let lines = Lines(LinesCodec::new_with_max_length(LONGEST_LINE));
+    let lines = Lines {
+        codec: LinesCodec::new_with_max_length(LONGEST_LINE),
+        is_at_start: true,
+    };
     FramedRead::new(tokio::io::stdin(), lines)
         .filter(|line| {
             let blank = matches!(line, Ok(Ok(line)) if line.trim().is_empty());
@@ -65,13 +70,25 @@ fn lines() -> impl Stream<Item = Wanted> {
 }
 
 /// Lines, where one that cannot be read is an item and not the end.
-struct Lines(LinesCodec);
+struct Lines {
+    codec: LinesCodec,
+    is_at_start: bool,
+}
 
 impl Lines {
     fn item(
+        &mut self,
         line: Result<Option<String>, LinesCodecError>,
     ) -> io::Result<Option<Result<String, String>>> {
+        if matches!(line, Ok(None)) {
+            return Ok(None);
+        }
+        let is_first = std::mem::take(&mut self.is_at_start);
         match line {
+            // Editors and shells of Windows put a byte order mark before UTF-8 text.
+            Ok(line) if is_first => {
+                Ok(line.map(|line| Ok(line.strip_prefix(BOM).unwrap_or(&line).to_owned())))
+            }
             Ok(line) => Ok(line.map(Ok)),
             Err(LinesCodecError::MaxLineLengthExceeded) => {
                 Ok(Some(Err(format!("longer than {LONGEST_LINE} bytes"))))
@@ -89,11 +106,13 @@ impl Decoder for Lines {
     type Error = io::Error;
 
     fn decode(&mut self, text: &mut BytesMut) -> io::Result<Option<Self::Item>> {
-        Self::item(self.0.decode(text))
+        let line = self.codec.decode(text);
+        self.item(line)
     }
 
     fn decode_eof(&mut self, text: &mut BytesMut) -> io::Result<Option<Self::Item>> {
-        Self::item(self.0.decode_eof(text))
+        let line = self.codec.decode_eof(text);
+        self.item(line)
     }
 }
 

@@ -101,18 +101,27 @@ impl From<Error> for Failure {
     }
 }
 
+/// What to do where no Redis is at a path.
+pub(crate) const UNIX_SOCKET: &str =
+    "is Redis running, with `unixsocket` set to this path, and may this user write to it?";
+
+fn is_amqp(server: &str) -> bool {
+    server.starts_with("amqp")
+}
+
 /// What to do about it.
 fn remedy(error: &Error) -> Option<String> {
     let remedy = match error {
+        Error::Unreachable { server, .. } if server.contains("unix://") => UNIX_SOCKET,
         Error::Unreachable { server, .. } if is_local(server) => {
             "is it running? `scripts/services up` or `docker compose up -d` starts the servers"
         }
-        Error::Tls { server, fault } => return of_tls(fault, server.starts_with("redis")),
+        Error::Tls { server, fault } => return of_tls(fault, !is_amqp(server)),
         Error::Unreachable { server, .. } | Error::Refused { server, .. } => {
-            if server.starts_with("redis") {
-                "check --redis-url (REDIS_URL): host, user, password, and the user's rights there"
-            } else {
+            if is_amqp(server) {
                 "check --amqp-url (AMQP_URL): host, user, password, vhost, and the user's rights there"
+            } else {
+                "check --redis-url (REDIS_URL): host, user, password, and the user's rights there"
             }
         }
         Error::NobodyServing { queue } if queue == "rpc_queue" => "start a worker: rpcache worker",

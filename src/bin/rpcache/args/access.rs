@@ -150,7 +150,7 @@ impl RedisLogin {
 #[derive(Debug, Args)]
 struct TypedBroker {
     /// RabbitMQ's address, or several of a cluster with commas between; amqps:// is encrypted; the vhost
-    /// / is written %2f [default: guest at localhost:5672, vhost /]
+    /// / is written %2f, and so are # / ? , @ % in a password: %23 %2f %3f %2c %40 %25 [default: guest at localhost:5672, vhost /]
     #[arg(
         long,
         env = "AMQP_URL",
@@ -176,8 +176,9 @@ struct TypedBroker {
 
 // `Redis`, as typed.
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "printed as it stands")]
 struct TypedRedis {
-    /// Redis' address; rediss:// is encrypted
+    /// Redis' address; rediss:// is encrypted; unix:///PATH is a Unix socket; ?db=N or /N is the database
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     #[arg(default_value = "redis://localhost:6379")]
     redis_url: RedisUrl,
@@ -283,19 +284,20 @@ fn pem(flag: &str) -> impl Fn(&Path) -> Result<Vec<u8>, String> {
     move |file| read(file, LARGEST_PEM).map_err(|error| named(flag, file, &error))
 }
 
-/// A whole file, unless it is larger.
+/// A whole file, unless it is larger; without the byte order mark that editors of Windows put before text.
 fn read(file: &Path, largest: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(file)?
         .take(largest + 1)
         .read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length <= largest) {
-        Ok(bytes)
-    } else {
-        Err(io::Error::other(format!(
-            "it is larger than {largest} bytes"
-        )))
+    if bytes.len() as u64 > largest {
+        let reason = format!("it is larger than {largest} bytes");
+        return Err(io::Error::other(reason));
     }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bytes.drain(..3);
+    }
+    Ok(bytes)
 }
 
 fn named(flag: &str, file: &Path, error: &dyn std::fmt::Display) -> String {

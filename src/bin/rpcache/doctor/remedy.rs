@@ -5,7 +5,7 @@ use rpcache::doctor::{Check, Finding, Found, Lacking, Severity};
 use rpcache::{Error, QueueName};
 
 use crate::args;
-use crate::output::{is_local, of_tls};
+use crate::output::{UNIX_SOCKET, is_local, of_tls};
 
 const AMQP: &str = "--amqp-url (AMQP_URL)";
 const REDIS: &str = "--redis-url (REDIS_URL)";
@@ -129,6 +129,11 @@ fn of_server(finding: &Finding) -> String {
         }
         (Check::AmqpName | Check::RedisName, _) => {
             format!("correct the host in {url}, or this machine's name resolution")
+        }
+        (Check::RedisPort, Found::Nodes { ill, .. })
+            if ill.iter().all(|at| at.starts_with('/')) =>
+        {
+            format!("{UNIX_SOCKET}\nor correct the path in {url}")
         }
         (Check::AmqpPort | Check::RedisPort, Found::Nodes { ill, .. }) => {
             if ill.iter().all(|node| is_local(node)) {

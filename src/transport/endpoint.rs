@@ -1,0 +1,69 @@
+//! Where a server listens.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::net::lookup_host;
+use tokio::time::{Instant, timeout_at};
+
+use super::stream::Stream;
+use super::tcp;
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// A name or an address, and a port.
+    Tcp { host: String, port: u16 },
+    /// The path of a Unix socket: on this machine, and never by TLS.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// The name in a certificate; of a Unix socket nothing.
+    pub(crate) fn host(&self) -> &str {
+        match self {
+            Self::Tcp { host, .. } => host,
+            Self::Unix(_) => "",
+        }
+    }
+
+    /// Connects without TLS, before the deadline. Cancel safe.
+    pub(super) async fn open(&self, deadline: Instant) -> io::Result<Stream> {
+        match self {
+            Self::Tcp { host, port } => {
+                let resolved = timeout_at(deadline, lookup_host((host.as_str(), *port))).await;
+                let addresses = resolved.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+                let stream = tcp::open(addresses.collect(), deadline).await?;
+                Ok(Stream::plain(stream))
+            }
+            Self::Unix(path) => open_unix(path, deadline).await,
+        }
+    }
+}
+
+/// Connects to a Unix socket, before the deadline. Cancel safe.
+#[cfg(unix)]
+pub(crate) async fn open_unix(path: &Path, deadline: Instant) -> io::Result<Stream> {
+    let opened = timeout_at(deadline, UnixStream::connect(path)).await;
+    let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    opened.map(Stream::unix)
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unused_async, reason = "as where there are such sockets")]
+pub(crate) async fn open_unix(_: &Path, _: Instant) -> io::Result<Stream> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
