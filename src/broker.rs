@@ -7,6 +7,7 @@
 
 mod dial;
 mod examine;
+mod frames;
 mod watch;
 
 use std::io;
@@ -23,6 +24,8 @@ use tracing::{info, warn};
 use self::dial::dial;
 pub use self::examine::Declared;
 pub(crate) use self::examine::{Look, Visit};
+pub(crate) use self::frames::MAX_BODY;
+pub(crate) use self::frames::properties::{CORRELATION_BYTES, OVERSIZED};
 pub use self::watch::{QueueDepth, QueueDepths, QueueWatch};
 
 use crate::counts::BrokerCounts;

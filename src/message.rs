@@ -25,6 +25,7 @@ use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use uuid::Uuid;
 
+use crate::broker::{CORRELATION_BYTES, MAX_BODY, OVERSIZED};
 use crate::error::{ErrorCode, quote};
 use crate::procedure::Procedure;
 use crate::trace::context::TraceContext;
@@ -136,9 +137,9 @@ pub(crate) fn traced(
     }
     let mut headers = properties.headers().clone().unwrap_or_default();
     if let Some(context) = context {
-        insert(&mut headers, PARENT_HEADER, &context.to_string());
+        insert(&mut headers, PARENT_HEADER, context.to_string());
         if let Some(state) = &context.state {
-            insert(&mut headers, STATE_HEADER, state);
+            insert(&mut headers, STATE_HEADER, state.as_str());
         }
     }
     if asks_steps {
@@ -151,8 +152,10 @@ pub(crate) fn traced(
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) body: Vec<u8>,
+    /// The size in bytes of a body that was too large to be taken; `body` is empty then.
+    oversized: Option<u64>,
     pub(crate) reply_to: Option<ShortString>,
-    pub(crate) correlation_id: Option<ShortString>,
+    pub(crate) correlation_id: Option<CorrelationId>,
     /// The time it had left when it was published; the broker takes none off.
     pub(crate) expiration: Option<Duration>,
     pub(crate) cache: CacheUse,
@@ -178,7 +181,8 @@ impl Request {
                 .reply_to()
                 .clone()
                 .filter(|name| !name.as_str().is_empty()),
-            correlation_id: properties.correlation_id().clone(),
+            correlation_id: CorrelationId::read(properties),
+            oversized: oversized(properties),
             expiration: expiration
                 .and_then(|millis| millis.as_str().parse().ok())
                 .map(Duration::from_millis),
@@ -196,8 +200,8 @@ impl Request {
             code: ErrorCode::BadArgument,
             message,
         };
-        if self.body.len() > LONGEST_ARGUMENT {
-            let length = self.body.len();
+        let length = self.oversized.unwrap_or(self.body.len() as u64);
+        if length > LONGEST_ARGUMENT as u64 {
             return Err(refuse(format!(
                 "{length} bytes are no argument: {LONGEST_ARGUMENT} are the most"
             )));
@@ -261,7 +265,7 @@ impl Reply {
     }
 
     /// Body and properties. `id` is the request's correlation id, the only property copied.
-    pub(crate) fn write(self, id: Option<&ShortString>) -> (Arc<Vec<u8>>, BasicProperties) {
+    pub(crate) fn write(self, id: Option<&CorrelationId>) -> (Arc<Vec<u8>>, BasicProperties) {
         let (body, mut headers) = match self.outcome {
             Ok(body) => {
                 let source = self.source.unwrap_or(Source::Computed).as_str();
@@ -283,19 +287,29 @@ impl Reply {
             ),
         };
         if let Some(steps) = self.steps {
-            insert(&mut headers, TRACE_HEADER, &steps.to_string());
+            insert(&mut headers, TRACE_HEADER, steps.to_string());
         }
-        let mut properties = BasicProperties::default().with_headers(headers);
-        if let Some(id) = id {
-            properties = properties.with_correlation_id(id.clone());
+        let mut properties = BasicProperties::default();
+        match id {
+            Some(CorrelationId::Text(id)) => {
+                properties = properties.with_correlation_id(id.clone());
+            }
+            Some(CorrelationId::Bytes(id)) => {
+                insert(&mut headers, CORRELATION_BYTES, id.as_slice());
+            }
+            None => {}
         }
-        (body, properties)
+        (body, properties.with_headers(headers))
     }
 
     /// Whose reply it is, and what it says. `None` if no request of ours can be meant.
     pub(crate) fn read(delivery: Delivery) -> Option<(Uuid, Self)> {
         let id = correlation_id(&delivery.properties)?;
         let properties = &delivery.properties;
+        let oversized = oversized(properties).map(|size| Failure {
+            code: ErrorCode::TooLarge,
+            message: format!("the reply has {size} bytes, this client takes {MAX_BODY} at most"),
+        });
         let failure = header(properties, ERROR_HEADER).map(|code| Failure {
             // A code that a later version may have added is a failure all the same.
             code: std::str::from_utf8(code)
@@ -320,13 +334,45 @@ impl Reply {
             steps: header(properties, TRACE_HEADER)
                 .and_then(Steps::read)
                 .map(Box::new),
-            outcome: match failure {
+            outcome: match oversized.or(failure) {
                 Some(failure) => Err(failure),
                 None => Ok(Arc::new(delivery.data)),
             },
         };
         Some((id, reply))
     }
+}
+
+/// A request's correlation id as it came, to be sent back. AMQP lets it be any bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CorrelationId {
+    Text(ShortString),
+    /// Not UTF-8: [`crate::broker`] carries it past lapin in a header.
+    Bytes(Vec<u8>),
+}
+
+impl CorrelationId {
+    fn read(properties: &BasicProperties) -> Option<Self> {
+        match properties.correlation_id() {
+            Some(id) => Some(Self::Text(id.clone())),
+            None => header(properties, CORRELATION_BYTES).map(|id| Self::Bytes(id.to_vec())),
+        }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(id) => id.as_str().as_bytes(),
+            Self::Bytes(id) => id,
+        }
+    }
+}
+
+/// The size of a body that was too large to be taken, and is missing.
+fn oversized(properties: &BasicProperties) -> Option<u64> {
+    std::str::from_utf8(header(properties, OVERSIZED)?)
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// The correlation id of a reply or a returned request, if it is one of ours.
@@ -343,11 +389,8 @@ fn headers<const N: usize>(entries: [(&'static str, &str); N]) -> FieldTable {
     table
 }
 
-fn insert(table: &mut FieldTable, name: &'static str, value: &str) {
-    table.insert(
-        ShortString::from(name),
-        AMQPValue::LongString(LongString::from(value)),
-    );
+fn insert(table: &mut FieldTable, name: &'static str, value: impl Into<LongString>) {
+    table.insert(ShortString::from(name), AMQPValue::LongString(value.into()));
 }
 
 /// A header of ours: LongString as we write it; some libraries write the other text types.

@@ -26,6 +26,12 @@ mod tls {
     pub(crate) use rpcache::TlsFault;
 }
 
+#[path = "../../src/broker"]
+mod broker {
+    pub(crate) mod frames;
+    pub(crate) use self::frames::MAX_BODY;
+    pub(crate) use self::frames::properties::{CORRELATION_BYTES, OVERSIZED};
+}
 #[path = "../../src/cache/key.rs"]
 mod key;
 #[path = "../../src/message.rs"]
@@ -47,6 +53,7 @@ mod requester {
 mod fibonacci;
 mod messages;
 mod waiting;
+mod wire;
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -62,6 +69,7 @@ fn main() {
         .nresamples(10_000)
         .configure_from_args();
     messages::measure(&mut criterion);
+    wire::measure(&mut criterion);
     waiting::measure(&mut criterion);
     keys(&mut criterion);
     fibonacci::measure(&mut criterion);

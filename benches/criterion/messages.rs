@@ -11,7 +11,7 @@ use lapin::types::ShortString;
 use rpcache::fibonacci::N;
 use uuid::Uuid;
 
-use crate::message::{CacheUse, Reply, Request, Source, request_properties};
+use crate::message::{CacheUse, CorrelationId, Reply, Request, Source, request_properties};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -43,7 +43,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
         );
     });
 
-    let correlation_id = ShortString::from(id.to_string().as_str());
+    let correlation_id = CorrelationId::Text(id.to_string().into());
     let reply = Reply {
         outcome: Ok(Arc::new(b"832040".to_vec())),
         source: Some(Source::Computed),

@@ -19,6 +19,7 @@ use lapin::{Connection, ConnectionProperties, ErrorKind};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
+use super::frames::{Frames, MAX_FRAME};
 use super::{DEADLINE, translate, unreachable};
 use crate::error::Error;
 use crate::server_url::{AmqpUrl, endpoint};
@@ -159,12 +160,14 @@ fn no_tls(url: &AmqpUrl, fault: TlsFault) -> Error {
 }
 
 async fn log_in(
-    node: AMQPUri,
+    mut node: AMQPUri,
     stream: Stream,
     properties: ConnectionProperties,
 ) -> lapin::Result<Connection> {
+    let frame_max = frame_max(node.query.frame_max);
+    node.query.frame_max = Some(frame_max);
     let kit = RuntimeParts::new(Tokio::current(), Connected(Tokio::current()));
-    let stream = Mutex::new(Some(stream.compat()));
+    let stream = Mutex::new(Some(Frames::new(stream, frame_max).compat()));
     let hand_over = async move |_, _| {
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
         // lapin tries again by itself only where it was told to.
@@ -174,12 +177,20 @@ async fn log_in(
     Connection::connector(node, Runtime::new(kit), hand_over, properties).await
 }
 
+/// The frame size to ask for. lapin sets aside 64 times as much, and 0 would leave the size to the broker.
+fn frame_max(wanted: Option<u32>) -> u32 {
+    match wanted {
+        None | Some(0) => MAX_FRAME,
+        Some(wanted) => wanted.min(MAX_FRAME),
+    }
+}
+
 /// Tokio's reactor, but that its streams come from elsewhere.
 #[derive(Debug, Clone)]
 struct Connected(Tokio);
 
 impl Reactor for Connected {
-    type TcpStream = Compat<Stream>;
+    type TcpStream = Compat<Frames<Stream>>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     #[expect(refining_impl_trait, reason = "there is no such stream")]

@@ -63,7 +63,7 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    pub(crate) fn new(correlation_id: Option<&str>, worker: &str) -> Self {
+    pub(crate) fn new(correlation_id: Option<&[u8]>, worker: &str) -> Self {
         let mut text = String::with_capacity(17 + worker.len());
         match correlation_id {
             Some(id) => {

@@ -164,7 +164,7 @@ pub(crate) fn process(queue: &QueueName, request: &Request, redelivered: bool) -
         messaging.operation.r#type = "process",
         messaging.destination.name = %queue,
         messaging.message.conversation_id =
-            conversation.map(|id| quote(id.as_str().as_bytes())),
+            conversation.map(|id| quote(id.as_bytes())),
         messaging.message.body.size = request.body.len(),
         rpcache.redelivered = redelivered,
         rpcache.source = Empty,

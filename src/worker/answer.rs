@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use lapin::types::ShortString;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -13,7 +12,7 @@ use super::{Desk, panicked};
 use crate::FOR_EVER;
 use crate::cache::{Key, Lookup, Token, Vacancy};
 use crate::error::ErrorCode;
-use crate::message::{CacheUse, Failure, Reply, Request, Source};
+use crate::message::{CacheUse, CorrelationId, Failure, Reply, Request, Source};
 use crate::procedure::Procedure;
 use crate::single_flight::Landed;
 use crate::trace::{self, Operation, Stopwatch, Work};
@@ -38,7 +37,7 @@ impl<P: Procedure> Desk<P> {
                 .answer_cheap(key, &argument, request.cache, watch)
                 .await;
         }
-        let correlation_id = request.correlation_id.as_ref().map(ShortString::as_str);
+        let correlation_id = request.correlation_id.as_ref().map(CorrelationId::as_bytes);
         let wanted = Wanted {
             argument,
             key,

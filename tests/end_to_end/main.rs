@@ -47,6 +47,7 @@ mod top;
 mod trace;
 mod tutorial;
 mod wire_cache_header;
+mod wire_frames;
 mod wire_generated;
 mod wire_hostile;
 mod wire_in;

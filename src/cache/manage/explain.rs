@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn holder_is_read_from_the_token() {
-        let token = Token::new(Some("id"), "0a1b2c3d").to_string();
+        let token = Token::new(Some(b"id"), "0a1b2c3d").to_string();
         assert_eq!(
             holder(token.as_bytes()),
             Holder::Worker("0a1b2c3d".to_owned())

@@ -9,6 +9,7 @@ pub(crate) mod process;
 pub(crate) mod rabbitmq;
 pub(crate) mod redis;
 pub(crate) mod wait;
+pub(crate) mod wire;
 
 use amqp::{Broker, Caller, Declared, QUEUE, Worker};
 use process::{Finished, Process, Program};
@@ -33,7 +34,11 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) async fn new() -> Self {
-        let vhost = Vhost::unused();
+        Self::over(Vhost::unused()).await
+    }
+
+    /// The same with a vhost of another broker.
+    pub(crate) async fn over(vhost: Vhost) -> Self {
         let broker = Broker::connect(&vhost.url()).await;
         Self {
             vhost,

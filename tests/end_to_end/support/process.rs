@@ -124,6 +124,17 @@ impl Process {
         self.child.id().expect("it has not been waited for")
     }
 
+    /// What it has of the machine's memory at this moment, in MB.
+    pub(crate) fn memory_mb(&self) -> f64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kb = line.and_then(|line| line.split_whitespace().next());
+        kb.and_then(|kb| kb.parse::<f64>().ok())
+            .expect("a number of kB")
+            / 1000.0
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         signal(name, self.id());
     }

@@ -70,6 +70,15 @@ impl Vhost {
         format!("amqp://guest:guest@127.0.0.1:{port}/{}", self.name)
     }
 
+    /// One of a node of the test's own.
+    pub(crate) fn of(node: &Node, number: usize) -> Self {
+        Self {
+            port: node.amqp,
+            tls_port: node.also,
+            name: vhost(number),
+        }
+    }
+
     /// One that somebody else has made by now.
     pub(crate) fn made(name: &str) -> Self {
         Self {
