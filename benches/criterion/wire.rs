@@ -71,7 +71,7 @@ fn message(body: &[u8]) -> Vec<u8> {
     let short = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     let header = |name: &str, value: &str| {
         let length = u32::try_from(value.len()).unwrap().to_be_bytes();
-        [&short(name), b"S", &length[..], value.as_bytes()].concat()
+        [&short(name)[..], b"S", &length, value.as_bytes()].concat()
     };
     let queue = short("amq.gen-0123456789abcdefghijkl");
     let tag = short("amq.ctag-0123456789abcdefghijkl");

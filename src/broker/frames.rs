@@ -31,6 +31,10 @@ pub(crate) const MAX_FRAME: u32 = 131_072;
 /// larger one comes without it, see [`properties::OVERSIZED`].
 pub(crate) const MAX_BODY: u64 = 128 * 1024 * 1024;
 
+/// Bytes of a write that are looked at, at most. lapin's buffer may hold megabytes, of which a socket takes a
+/// part at a time.
+const LOOK_AHEAD: usize = 256 * 1024;
+
 /// A stream with the filter in both directions.
 #[derive(Debug)]
 pub(crate) struct Frames<S> {
@@ -202,6 +206,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         ready!(this.poll_write_ready(cx))?;
+        let bytes = &bytes[..bytes.len().min(LOOK_AHEAD)];
         let unchanged = this.outbound.unchanged(bytes);
         if unchanged == 0 {
             // Written by the flush that lapin asks for after each write, at the latest.
