@@ -26,6 +26,7 @@ RUN mkdir -p /image/etc/ssl/certs \
     && echo 'nobody:x:65534:65534:nobody:/:/usr/sbin/nologin' >/image/etc/passwd \
     && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/
 
+# Core dumps, which would hold passwords, are switched off by the program itself.
 FROM scratch
 COPY --from=build /image /
 USER 65534:65534

@@ -1,10 +1,12 @@
 //! The log: a line for what happens, in a form that suits its reader, and never a password.
 
+use std::io::{BufRead as _, BufReader};
+
 use serde_json::Value;
 
 use crate::support::http::{self, address_of};
 use crate::support::ports::ClosedPort;
-use crate::support::process::Finished;
+use crate::support::process::{Finished, Program};
 use crate::support::redis::Redis;
 use crate::support::{DEAR, Setup, wait};
 
@@ -222,4 +224,96 @@ async fn each_call_is_a_line_at_debug_in_client_and_worker() {
         );
     }
     assert_eq!(served.len(), 4, "{served:?}");
+}
+
+/// More than a pipe and the queue before it hold.
+const MANY_CALLS: usize = 8_000;
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_nothing_up_and_counts_what_it_drops() {
+    let setup = Setup::new().await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    let program = setup.rpcache(&["worker", "-v"]).stderr_to(writer);
+    let worker = setup.serving(program).await;
+    let numbers = format!("0..{}", MANY_CALLS - 1);
+    let calls = setup.call(&[&numbers, "--no-cache"]).await;
+    assert_eq!(calls.code, Some(0), "{calls:#?}");
+
+    // The reader is back: it is told how many lines it has missed.
+    let (sender, lines) = std::sync::mpsc::channel::<Value>();
+    std::thread::spawn(move || {
+        for line in BufReader::new(reader).lines() {
+            let line = line.unwrap();
+            let parsed = serde_json::from_str(&line);
+            let parsed = parsed.unwrap_or_else(|_| panic!("no JSON: {line}"));
+            if sender.send(parsed).is_err() {
+                return;
+            }
+        }
+    });
+    let mut read = Vec::new();
+    wait::wait_until("the dropped lines are counted", async || {
+        read.extend(lines.try_iter());
+        !saying(&read, "lines were dropped").is_empty()
+    })
+    .await;
+    setup.caller().await.is_served().await;
+    assert_eq!(worker.terminate().await.code, Some(0));
+    read.extend(lines);
+    let counts = saying(&read, "lines were dropped");
+    let dropped: u64 = counts
+        .iter()
+        .filter_map(|line| line["dropped"].as_u64())
+        .sum();
+    let answered = saying(&read, "answered").len();
+    assert!(dropped > 0 && answered > 100, "{dropped} {answered}");
+    let total = usize::try_from(dropped).unwrap() + answered;
+    assert!(total >= MANY_CALLS, "{dropped} + {answered}");
+    // What was said last was not lost.
+    let last = read.last().unwrap();
+    assert!(
+        last["message"].as_str().unwrap().starts_with("stopped"),
+        "{last}"
+    );
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_keeps_no_worker_from_ending() {
+    let setup = Setup::new().await;
+    for format in ["json", "text"] {
+        let (_unread, writer) = std::io::pipe().unwrap();
+        let options = ["worker", "-v", "--log-format", format];
+        let program = setup.rpcache(&options).stderr_to(writer);
+        let worker = setup.serving(program).await;
+        assert_eq!(setup.call(&["0..999", "--no-cache"]).await.code, Some(0));
+        worker.signal("TERM");
+        let ended = std::time::Instant::now();
+        let finished = worker.finish().await;
+        assert_eq!(finished.code, Some(0), "{finished:#?}");
+        assert!(ended.elapsed().as_secs() < 5, "{:?}", ended.elapsed());
+    }
+}
+
+/// Answers go to a file, and the terminal that shows how far it is was stopped by Ctrl-S.
+#[tokio::test]
+async fn a_stopped_terminal_holds_no_calls_up() {
+    const CTRL_S: &str = "\x13";
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    let line = r#"exec script -qec '"$RPCACHE" call 0..4999 --no-cache --timeout 30s >"$OUT"
+        echo $? >"$OUT.code"' /dev/null"#;
+    let out = crate::support::lifetime::folder("progress").join("out");
+    let program = setup.knowing(Program::shell(line)).fed();
+    let mut terminal = program.env("OUT", &out.display().to_string()).start();
+    wait::wait_until("progress is shown", async || {
+        terminal.stdout().contains("/5000")
+    })
+    .await;
+    terminal.feed(CTRL_S).await;
+    let code = out.with_extension("code");
+    wait::wait_until("the calls have ended", async || {
+        std::fs::read_to_string(&code).is_ok_and(|code| code == "0\n")
+    })
+    .await;
+    assert_eq!(std::fs::read_to_string(&out).unwrap().lines().count(), 5000);
 }

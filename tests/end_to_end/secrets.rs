@@ -1,6 +1,7 @@
 //! No password comes out, whatever is asked for, however much is logged, and whatever goes wrong.
 
 use crate::provision::Provisioned;
+use crate::support::Setup;
 use crate::support::http::{address_of, get};
 use crate::support::ports::ClosedPort;
 use crate::support::process::{Finished, Program};
@@ -62,6 +63,20 @@ impl Said<'_> {
 fn talkative(program: Program) -> Program {
     let with = |program: Program, (name, value): (&str, &str)| program.env(name, value);
     EVERYTHING.into_iter().fold(program, with)
+}
+
+/// Also in an image, where no service manager says so.
+#[tokio::test]
+async fn no_core_dump_can_hold_a_password() {
+    let setup = Setup::new().await;
+    let line = r#"ulimit -c unlimited 2>/dev/null; exec "$RPCACHE" worker"#;
+    let worker = setup.serving(setup.knowing(Program::shell(line))).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", worker.id())).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let numbers = core.unwrap().split_whitespace().skip(4).take(2);
+    assert_eq!(numbers.collect::<Vec<_>>(), ["0", "0"], "{limits}");
 }
 
 #[tokio::test]

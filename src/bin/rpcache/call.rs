@@ -12,6 +12,7 @@ use crate::args;
 use crate::input::{self, Label};
 use crate::output::Failure;
 use crate::progress::Progress;
+use crate::stderr;
 use crate::timeline::{Row, Timeline};
 use crate::values::Input;
 
@@ -139,13 +140,16 @@ impl<W: Write> Print<W> {
 
 /// Where the answer came from, for a person who watches.
 fn tell_source(answered: &Answered<Decimal>) {
-    let mut stderr = io::stderr().lock();
-    if !stderr.is_terminal() {
+    if !io::stderr().is_terminal() {
         return;
     }
     let source = answered.source.as_str();
     // The answer is what counts.
-    let _ = writeln!(stderr, "{source}, {:.1} ms", milliseconds(answered.elapsed));
+    let _ = writeln!(
+        stderr::direct(),
+        "{source}, {:.1} ms",
+        milliseconds(answered.elapsed)
+    );
 }
 
 fn milliseconds(elapsed: Duration) -> f64 {

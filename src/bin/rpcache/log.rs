@@ -1,12 +1,15 @@
 //! The log on stderr: what happens, for a person or for a program that collects it.
 //!
-//! What ends a command is no log line but its last word, see [`Failure`]; only where the log is JSON
-//! that is one, too, so that every line can be parsed.
+//! Log lines go through the queue of [`stderr`]. What ends a command is no log line but its last word, see
+//! [`Failure`]; only where the log is JSON that is one, too, so that every line can be parsed.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _};
+use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 
 use tracing::error;
+use tracing::field::display;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{FilterExt as _, Targets};
 use tracing_subscriber::fmt;
@@ -16,31 +19,40 @@ use tracing_subscriber::{Layer, Registry};
 
 use crate::args::{Args, Command, LogFormat};
 use crate::output::Failure;
+use crate::stderr;
 use crate::timeline::SPANS;
 
 /// What lapin may say when `RUST_LOG` names a level for all, and not lapin: it logs whole messages of
-/// peers below. Otherwise it says nothing: what is an error to it is part of every polite close.
-const ALWAYS: &str = "lapin=error";
+/// peers below. Otherwise it says nothing: what is an error to it is part of every polite close. A panic and
+/// the number of lines that were dropped are always logged.
+const ALWAYS: &str = "lapin=error,rpcache::log=error,rpcache::stderr=warn";
 
 type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// How the log is written, decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Log {
+enum Format {
     Text,
     Json,
+}
+
+/// The log, until it is dropped: what is queued then is written, within a second.
+#[derive(Debug)]
+pub(crate) struct Log {
+    format: Format,
+    is_worker: bool,
 }
 
 impl Log {
     /// Sends the log to stderr from now on, and spans to `others`.
     pub(crate) fn start(args: &Args, mut others: Vec<Boxed>) -> Self {
         let is_worker = matches!(args.command, Command::Worker(_));
-        let log = Self::chosen(args.log_format, is_worker, io::stderr().is_terminal());
+        let format = Format::chosen(args.log_format, is_worker, io::stderr().is_terminal());
         let (filter, wrong) = match std::env::var("RUST_LOG") {
             Ok(directives) if !directives.is_empty() => asked_for(&directives),
             _ => (None, None),
         };
-        let lines = log.lines(is_worker);
+        let lines = format.lines(is_worker);
         others.push(match filter {
             // Lines would tear the screen apart.
             _ if has_the_screen(&args.command) => lines.with_filter(LevelFilter::OFF).boxed(),
@@ -50,15 +62,34 @@ impl Log {
                 .boxed(),
         });
         tracing_subscriber::registry().with(others).init();
-        if log == Self::Json {
-            std::panic::set_hook(Box::new(|panic| error!(%panic, "a panic")));
+        if format == Format::Json || is_worker {
+            std::panic::set_hook(Box::new(move |panic| log_panic(panic, format)));
         }
         if let Some(wrong) = wrong {
             error!("RUST_LOG is not understood and left aside: {wrong}");
         }
-        log
+        Self { format, is_worker }
     }
 
+    /// Says why the command ends, and becomes its exit code.
+    pub(crate) fn last_word(self, failure: Failure) -> ExitCode {
+        match failure.message() {
+            Some(message) if self.format == Format::Json => error!("{message}"),
+            // Where nobody reads the log, nobody waits for the worker's end either.
+            Some(message) if self.is_worker => stderr::push_last(&format!("rpcache: {message}\n")),
+            _ => return failure.report(),
+        }
+        failure.told().report()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        stderr::flush();
+    }
+}
+
+impl Format {
     /// `auto` is JSON for what runs long and is read by a program.
     fn chosen(format: LogFormat, is_worker: bool, on_terminal: bool) -> Self {
         let is_json = match format {
@@ -70,7 +101,7 @@ impl Log {
     }
 
     fn lines(self, is_worker: bool) -> Boxed {
-        let lines = fmt::layer().with_writer(io::stderr);
+        let lines = fmt::layer().with_writer(stderr::Lines);
         if self == Self::Json {
             let flat = lines.json().flatten_event(true);
             return flat.with_current_span(false).with_span_list(false).boxed();
@@ -84,16 +115,17 @@ impl Log {
             text.without_time().boxed()
         }
     }
+}
 
-    /// Tells why the command ends, and becomes its exit code.
-    pub(crate) fn last_word(self, failure: Failure) -> ExitCode {
-        match (self, failure.message()) {
-            (Self::Json, Some(message)) => {
-                error!("{message}");
-                failure.told().report()
-            }
-            _ => failure.report(),
-        }
+/// Instead of the standard hook, which writes to stderr and waits for its reader.
+fn log_panic(panic: &PanicHookInfo<'_>, format: Format) {
+    // Captured where RUST_BACKTRACE says so.
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| display(&backtrace));
+    match format {
+        Format::Json => error!(%panic, backtrace, "a panic"),
+        // One line of plain characters, whatever the message is made of.
+        Format::Text => error!(panic = ?panic.to_string(), backtrace, "a panic"),
     }
 }
 
@@ -140,6 +172,7 @@ fn usual(command: &Command, verbose: u8) -> Targets {
         // Steps of calls are for whoever follows calls, and would stand in front of every line.
         .with_target(SPANS, LevelFilter::OFF)
         .with_target("rpcache::transport", transport)
+        .with_target("rpcache::stderr", all.max(LevelFilter::WARN))
         .with_target("rpcache::cache", cache)
         // Whoever wants traces is told if there will be none.
         .with_target("rpcache::telemetry", all.max(LevelFilter::WARN))
@@ -154,15 +187,15 @@ mod tests {
     #[test]
     fn only_a_worker_that_nobody_watches_logs_json_by_itself() {
         for (format, is_worker, on_terminal, expected) in [
-            (LogFormat::Auto, true, true, Log::Text),
-            (LogFormat::Auto, true, false, Log::Json),
-            (LogFormat::Auto, false, true, Log::Text),
-            (LogFormat::Auto, false, false, Log::Text),
-            (LogFormat::Json, false, true, Log::Json),
-            (LogFormat::Text, true, false, Log::Text),
+            (LogFormat::Auto, true, true, Format::Text),
+            (LogFormat::Auto, true, false, Format::Json),
+            (LogFormat::Auto, false, true, Format::Text),
+            (LogFormat::Auto, false, false, Format::Text),
+            (LogFormat::Json, false, true, Format::Json),
+            (LogFormat::Text, true, false, Format::Text),
         ] {
             assert_eq!(
-                Log::chosen(format, is_worker, on_terminal),
+                Format::chosen(format, is_worker, on_terminal),
                 expected,
                 "{format:?} {is_worker} {on_terminal}"
             );

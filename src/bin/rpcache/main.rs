@@ -8,6 +8,7 @@ mod bench;
 mod cache;
 mod call;
 mod completions;
+mod core_dump;
 mod doctor;
 mod endpoint;
 mod health;
@@ -17,6 +18,7 @@ mod man;
 mod names;
 mod output;
 mod progress;
+mod stderr;
 mod telemetry;
 mod text;
 mod timeline;
@@ -88,6 +90,7 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     // All that connect to anything come by here.
+    core_dump::forbid();
     names::warn_of_modules();
     let runtime = threads.enable_all().build();
     let runtime = runtime.map_err(|error| Failure::no_runtime(&error))?;

@@ -10,6 +10,7 @@ use rpcache::{Error, ErrorCode, TlsFault};
 
 use crate::args::Args;
 use crate::input::Label;
+use crate::stderr;
 use crate::values::Asked;
 
 /// Why the command ends otherwise than well: one line for a person, a code for a program.
@@ -63,7 +64,7 @@ impl Failure {
     pub(crate) fn say(self) -> Self {
         if let Some(message) = self.message() {
             // Nobody reads it: there is no other place to say so.
-            let _ = writeln!(io::stderr(), "rpcache: {message}");
+            let _ = writeln!(stderr::direct(), "rpcache: {message}");
         }
         self.told()
     }

@@ -1,10 +1,16 @@
 //! What a person sees while many of something are dealt with: a line on stderr, if that is a terminal.
+//!
+//! It is drawn by way of the queue of [`stderr`]: a terminal that is stopped holds nothing up.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use rpcache::{Answered, Error, Source};
+use rustix::termios::tcgetwinsize;
+
+use crate::stderr;
 
 /// What ends sooner needs no bar.
 const SHOW_AFTER: Duration = Duration::from_millis(300);
@@ -83,7 +89,11 @@ impl Progress {
     /// Writes without a bar in the way.
     pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.bar {
-            Some(bar) if bar.shown && bar.beside_answers => bar.line.suspend(write),
+            Some(bar) if bar.shown && bar.beside_answers => bar.line.suspend(|| {
+                // What cleared the line is on its way.
+                stderr::flush();
+                write()
+            }),
             _ => write(),
         }
     }
@@ -92,6 +102,7 @@ impl Progress {
     pub(crate) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.line.finish_and_clear();
+            stderr::flush();
         }
     }
 }
@@ -101,7 +112,7 @@ impl Bar {
         self.done += more;
         if !self.shown && self.started.elapsed() >= SHOW_AFTER {
             self.shown = true;
-            self.line.set_draw_target(ProgressDrawTarget::stderr());
+            self.line.set_draw_target(on_stderr());
             self.line.enable_steady_tick(TICK);
         }
         self.line.set_position(self.done);
@@ -111,5 +122,76 @@ impl Bar {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Draws as often as indicatif does by itself.
+const DRAWS_PER_SECOND: u8 = 20;
+
+/// The terminal that stderr is.
+pub(crate) fn on_stderr() -> ProgressDrawTarget {
+    ProgressDrawTarget::term_like_with_hz(Box::<Terminal>::default(), DRAWS_PER_SECOND)
+}
+
+/// Collects a picture, and queues it as a whole.
+#[derive(Debug, Default)]
+struct Terminal {
+    frame: Mutex<Vec<u8>>,
+}
+
+impl Terminal {
+    fn frame(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.frame.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No lines or columns is no movement: as a parameter, 0 means 1.
+    fn move_cursor(&self, by: usize, direction: char) -> io::Result<()> {
+        match by {
+            0 => Ok(()),
+            by => write!(self.frame(), "\x1b[{by}{direction}"),
+        }
+    }
+}
+
+impl TermLike for Terminal {
+    fn width(&self) -> u16 {
+        let columns = tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col);
+        // Some terminals do not know.
+        if columns == 0 { 80 } else { columns }
+    }
+
+    fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
+        self.move_cursor(lines, 'A')
+    }
+
+    fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
+        self.move_cursor(lines, 'B')
+    }
+
+    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
+        self.move_cursor(columns, 'C')
+    }
+
+    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
+        self.move_cursor(columns, 'D')
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        writeln!(self.frame(), "{text}")
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.frame().write_all(text.as_bytes())
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.frame().write_all(b"\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let mut frame = self.frame();
+        stderr::push_frame(&frame);
+        frame.clear();
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 
 mod rows;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 pub(crate) use self::rows::Row;
+use crate::stderr;
 
 /// Of the library's spans, and of the events below it in which it repeats what a worker told.
 pub(crate) const SPANS: &str = "rpcache::trace";
@@ -87,7 +88,7 @@ impl Timeline {
     pub(crate) fn print(&self) {
         let text = rows::text(&self.rows());
         // Nobody reads it: there is no other place to say so.
-        let _ = io::stderr().lock().write_all(text.as_bytes());
+        let _ = stderr::direct().write_all(text.as_bytes());
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Recorded>> {

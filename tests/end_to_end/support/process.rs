@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 /// A command that is about to be started.
 pub(crate) struct Program {
     command: Command,
+    stderr: Option<std::io::PipeWriter>,
 }
 
 impl Program {
@@ -45,7 +46,10 @@ impl Program {
             .process_group(lifetime::group())
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        Self { command }
+        Self {
+            command,
+            stderr: None,
+        }
     }
 
     fn cleared(mut self) -> Self {
@@ -60,6 +64,12 @@ impl Program {
         self
     }
 
+    /// With a pipe of the test's as stderr.
+    pub(crate) fn stderr_to(mut self, pipe: std::io::PipeWriter) -> Self {
+        self.stderr = Some(pipe);
+        self
+    }
+
     /// With an open stdin, for [`Process::feed`].
     pub(crate) fn fed(mut self) -> Self {
         self.command.stdin(Stdio::piped());
@@ -71,10 +81,14 @@ impl Program {
         let file = |name: &str| {
             std::fs::File::create(folder.join(name)).expect("the run's folder is ours")
         };
+        let stderr = match self.stderr.take() {
+            Some(pipe) => Stdio::from(pipe),
+            None => Stdio::from(file("stderr")),
+        };
         let child = self
             .command
             .stdout(file("stdout"))
-            .stderr(file("stderr"))
+            .stderr(stderr)
             .spawn()
             .unwrap_or_else(|error| {
                 panic!("{}: {error}", self.command.as_std().get_program().display())
@@ -109,7 +123,10 @@ impl Process {
     }
 
     fn read(&self, name: &str) -> String {
-        let bytes = std::fs::read(self.folder.join(name)).expect("the run's folder is ours");
+        let bytes = match std::fs::read(self.folder.join(name)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(), // a pipe
+            bytes => bytes.expect("the run's folder is ours"),
+        };
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Run;
+use crate::{progress, stderr};
 
 const EVERY: Duration = Duration::from_millis(200);
 
@@ -18,7 +19,7 @@ impl Live {
         if !io::stderr().is_terminal() {
             return std::future::pending().await;
         }
-        let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let line = ProgressBar::with_draw_target(None, progress::on_stderr());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             line.set_style(style);
         }
@@ -37,6 +38,8 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         self.0.finish_and_clear();
+        // The report comes next.
+        stderr::flush();
     }
 }
 

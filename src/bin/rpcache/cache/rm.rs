@@ -11,6 +11,7 @@ use super::{Interrupts, at_once, json};
 use crate::args::CacheRm;
 use crate::output::Failure;
 use crate::progress::Progress;
+use crate::stderr;
 use crate::text;
 use crate::values::Asked;
 
@@ -87,7 +88,7 @@ impl Removal {
 
     async fn is_answered_yes(&mut self, question: &str) -> Result<bool, Failure> {
         // Nobody sees it: nobody answers.
-        let _ = write!(io::stderr(), "{question} [y/N] ");
+        let _ = write!(stderr::direct(), "{question} [y/N] ");
         let answer = async {
             let read = tokio::task::spawn_blocking(|| {
                 let mut line = String::new();
@@ -136,7 +137,7 @@ impl Removal {
             (true, true) => json(&mut out, &Summary::WouldRemove(self.removed)),
             (true, false) => json(&mut out, &Summary::Removed(self.removed)),
             // stdout has the keys.
-            (false, true) => writeln!(io::stderr(), "would remove {}", self.removed),
+            (false, true) => writeln!(stderr::direct(), "would remove {}", self.removed),
             (false, false) => writeln!(out, "removed {}", self.removed),
         }
     }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::json;
 use crate::args::CacheStats;
 use crate::output::Failure;
+use crate::stderr;
 use crate::text;
 
 /// What this login may not know is `null`.
@@ -69,7 +70,7 @@ impl Stats {
         for (_, what) in missing.iter().filter(|(is_missing, _)| *is_missing) {
             // Nobody reads it: it is missing in what is printed, too.
             let _ = writeln!(
-                io::stderr(),
+                stderr::direct(),
                 "rpcache: Redis tells this login nothing {what}"
             );
         }

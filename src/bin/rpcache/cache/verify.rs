@@ -11,6 +11,7 @@ use super::{AT_ONCE, Interrupts, json};
 use crate::args::CacheVerify;
 use crate::output::Failure;
 use crate::progress::Progress;
+use crate::stderr;
 use crate::text;
 
 #[derive(Default, Serialize)]
@@ -136,7 +137,7 @@ impl Verifying {
             (_, false) => format!("{wrong} wrong; --repair removes them"),
         };
         // Nobody reads it: the exit code tells.
-        let _ = writeln!(io::stderr(), "checked {checked}: {found}");
+        let _ = writeln!(stderr::direct(), "checked {checked}: {found}");
         Ok(())
     }
 }
