@@ -191,13 +191,48 @@ async fn other_pages_methods_and_heads_are_refused() {
     assert!(openmetrics.body.ends_with("# EOF\n"), "{openmetrics:#?}");
 }
 
+/// A liveness probe waits for nobody else.
+#[tokio::test]
+async fn idle_connections_make_room_for_a_probe() {
+    let setup = Setup::new().await;
+    let (_worker, address) = scraped(&setup, &[]).await;
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    for _ in 0..40 {
+        let probe = http::request(address, "GET", "/healthz", "");
+        let probe = tokio::time::timeout(Duration::from_secs(1), probe).await;
+        assert_eq!(probe.expect("it is answered at once").unwrap().status, 200);
+    }
+    // Many come together.
+    let probes = (0..40).map(|_| get(address, "/healthz"));
+    for probe in futures_util::future::join_all(probes).await {
+        assert_eq!(probe.status, 200, "{probe:#?}");
+    }
+}
+
+/// Its time is that of a head, not of a whole exchange.
+#[tokio::test]
+async fn an_idle_connection_is_closed_within_seconds() {
+    let setup = Setup::new().await;
+    let (_worker, address) = scraped(&setup, &[]).await;
+    for spoken in ["", "GET /healthz HTTP/1.1\r\nx: "] {
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        idle.write_all(spoken.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(5), idle.read_to_end(&mut rest));
+        assert!(closed.await.is_ok(), "{spoken:?}");
+    }
+}
+
 /// Whoever connects and says nothing is shown out; meanwhile the worker works.
 #[tokio::test]
 async fn silent_peers_keep_nobody_out_for_long() {
     let setup = Setup::new().await;
     let (_worker, address) = scraped(&setup, &[]).await;
     let mut silent = Vec::new();
-    for n in 0..20 {
+    for n in 0..80 {
         let mut stream = TcpStream::connect(address).await.unwrap();
         // Some have begun to speak.
         if n % 2 == 0 {

@@ -1,23 +1,26 @@
 //! `--metrics-addr`: what a worker tells over HTTP, see [`Pages`].
 //!
 //! Everything is bounded: connections, the request on each of them, which is one, the size of its
-//! head, and the time for all of it. Who comes when there is no room waits in the kernel's queue.
+//! head, the time for it, and the time for all of it. A new connection always has room: where there is none,
+//! the oldest that is idle is closed. A probe's is not kept waiting by peers that connect and say nothing.
 
 mod pages;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,8 +29,12 @@ use tracing::{info, warn};
 pub(crate) use self::pages::Pages;
 use crate::output::Failure;
 
-/// Open at once. A scraper has one.
-const CONNECTIONS: usize = 16;
+/// Open at once. A scraper has one; the rest is for peers that come together, of which none is to be closed
+/// before it has asked.
+const CONNECTIONS: usize = 64;
+
+/// From accepting a connection to the end of its request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// From accepting a connection to the end of its answer.
 const EXCHANGE: Duration = Duration::from_secs(10);
@@ -66,18 +73,23 @@ impl Endpoint {
     /// Answers until `end`, and what is being answered then.
     pub(crate) async fn serve(self, end: CancellationToken) {
         let Self { listener, pages } = self;
-        let (room, exchanges) = (Arc::new(Semaphore::new(CONNECTIONS)), TaskTracker::new());
+        let (mut open, exchanges) = (Open::default(), TaskTracker::new());
         let accept_all = async {
-            // Never closed.
-            while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+            loop {
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        let exchange = exchange(stream, Arc::clone(&pages));
-                        exchanges.spawn(async move {
-                            let _place = place;
+                        open.make_room();
+                        let has_asked = Arc::<AtomicBool>::default();
+                        let exchange = exchange(stream, Arc::clone(&pages), Arc::clone(&has_asked));
+                        let task = exchanges.spawn(async move {
                             // Whatever comes of it is the scraper's concern, who sees it.
                             let _ = timeout(EXCHANGE, exchange).await;
                         });
+                        let task = task.abort_handle();
+                        open.0.push_back(Connection { has_asked, task });
+                        // A request that is here already is read before the next connection may
+                        // close this one.
+                        yield_now().await;
                     }
                     Err(error) => {
                         warn!(%error, "cannot take a connection for metrics");
@@ -94,9 +106,39 @@ impl Endpoint {
     }
 }
 
+/// Connections, the oldest first.
+#[derive(Default)]
+struct Open(VecDeque<Connection>);
+
+struct Connection {
+    /// The head of its request is complete.
+    has_asked: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+impl Open {
+    /// For one more: closes the oldest that has not asked yet. Where all have, their peers are slow to read
+    /// what they asked for, and the oldest is closed.
+    fn make_room(&mut self) {
+        self.0.retain(|connection| !connection.task.is_finished());
+        while self.0.len() >= CONNECTIONS {
+            let is_idle = |connection: &Connection| !connection.has_asked.load(Ordering::Relaxed);
+            let oldest = self.0.iter().position(is_idle).unwrap_or(0);
+            if let Some(connection) = self.0.remove(oldest) {
+                connection.task.abort();
+            }
+        }
+    }
+}
+
 /// One request and its answer.
-async fn exchange(stream: TcpStream, pages: Arc<Pages>) -> hyper::Result<()> {
+async fn exchange(
+    stream: TcpStream,
+    pages: Arc<Pages>,
+    has_asked: Arc<AtomicBool>,
+) -> hyper::Result<()> {
     let answer = |request: Request<Incoming>| {
+        has_asked.store(true, Ordering::Relaxed);
         let accept = request.headers().get(header::ACCEPT);
         let accept = accept.and_then(|accept| accept.to_str().ok());
         let page = pages.answer(
@@ -108,8 +150,8 @@ async fn exchange(stream: TcpStream, pages: Arc<Pages>) -> hyper::Result<()> {
     };
     http1::Builder::new()
         .keep_alive(false)
-        // The whole exchange has one.
-        .header_read_timeout(None)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD)
         .serve_connection(TokioIo::new(stream), service_fn(answer))
         .await
