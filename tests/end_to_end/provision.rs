@@ -215,6 +215,36 @@ async fn provisioning_refuses_what_would_mean_something_else() {
     }
 }
 
+/// Whoever can write the file, or into its folder, would choose the password; a link to nothing, where it is.
+#[tokio::test]
+async fn provisioning_refuses_passwords_that_others_may_write() {
+    for (prepare, reason) in [
+        ("ln -s ../elsewhere p/worker", "symbolic link to nothing"),
+        (
+            "echo secret >p/client; chmod 666 p/client",
+            "may write p/client",
+        ),
+        ("echo secret >p/worker; chmod 777 p", "may write p:"),
+        ("chmod 1777 p", "may write p:"),
+        ("mkdir p/worker", "no file"),
+    ] {
+        for what in ["rabbitmq", "redis"] {
+            let folder = lifetime::folder("provision");
+            let line = format!("cd \"$FOLDER\" && mkdir p && {prepare} && \"$PROVISION\" {what} p");
+            let provision = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/provision");
+            let program = Program::shell(&line).env("PROVISION", provision);
+            let refused = program
+                .env("FOLDER", &folder.display().to_string())
+                .run()
+                .await;
+            assert_eq!(refused.code, Some(1), "{prepare}: {refused:#?}");
+            assert_eq!(refused.stdout, "", "{prepare}");
+            assert!(refused.stderr.contains(reason), "{prepare}: {refused:#?}");
+            assert!(!folder.join("elsewhere").exists(), "{prepare}");
+        }
+    }
+}
+
 /// The same limits as where nobody needs rights.
 #[tokio::test]
 async fn provisioned_policies_are_those_of_compose() {
