@@ -218,23 +218,35 @@ impl FromStr for ErrorCode {
 pub struct ErrorCodeError;
 
 /// Text from a peer as it may stand in a log line or message: control characters escaped, at most
-/// `LIMIT` characters of it.
+/// `LIMIT` characters of it. Escaped text stays as it is: a failure's message is escaped by the worker that
+/// sends it and by the client that reads it.
 pub(crate) fn quote(text: &[u8]) -> String {
+    // These break no line; escaped they would only be harder to read.
+    escape(text, &['"', '\'', '\\'])
+}
+
+/// The same for text that is shown between double quotes: it cannot end them.
+pub(crate) fn quote_inner(text: &[u8]) -> String {
+    escape(text, &['\''])
+}
+
+/// Escapes all that Rust's `{:?}` escapes but `plain`, and shortens it.
+fn escape(text: &[u8], plain: &[char]) -> String {
     const LIMIT: usize = 200;
     // Four bytes at most make a character: what lies behind is not even decoded.
     let head = String::from_utf8_lossy(&text[..text.len().min(LIMIT * 4)]);
-    let mut quoted = String::with_capacity(LIMIT);
+    let mut escaped = String::with_capacity(LIMIT);
     for c in head.chars().take(LIMIT) {
-        match c {
-            // Quotes break no line; escaped they would only be harder to read.
-            '"' | '\'' => quoted.push(c),
-            c => quoted.extend(c.escape_debug()),
+        if plain.contains(&c) {
+            escaped.push(c);
+        } else {
+            escaped.extend(c.escape_debug());
         }
     }
     if head.chars().nth(LIMIT).is_some() || text.len() > LIMIT * 4 {
-        quoted.push_str("...");
+        escaped.push_str("...");
     }
-    quoted
+    escaped
 }
 
 /// Milliseconds in a log line; microseconds are as fine as anybody can measure this.
@@ -270,6 +282,19 @@ mod tests {
         assert_eq!(quote(&[b'7'; 200]), "7".repeat(200));
         assert_eq!(quote(&[b'7'; 201]), "7".repeat(200) + "...");
         assert!(quote(&vec![0; 1 << 20]).len() < 600);
+    }
+
+    #[test]
+    fn escaping_escaped_text_changes_nothing() {
+        for text in ["8320\n40", "\u{1b}[2J", "\u{202e}", "a \"b\" 'c' d\\e", "é"] {
+            let once = quote(text.as_bytes());
+            assert_eq!(quote(once.as_bytes()), once, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn text_between_quotes_cannot_end_them() {
+        assert_eq!(quote_inner(b"8\", or \\\"it's\n"), r#"8\", or \\\"it's\n"#);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use uuid::Uuid;
 
 use crate::broker::{CORRELATION_BYTES, MAX_BODY, OVERSIZED};
-use crate::error::{ErrorCode, quote};
+use crate::error::{ErrorCode, quote, quote_inner};
 use crate::procedure::Procedure;
 use crate::trace::context::TraceContext;
 use crate::trace::steps::Steps;
@@ -194,7 +194,8 @@ impl Request {
         }
     }
 
-    /// The argument, or what to tell whoever sent something else.
+    /// The argument, or what to tell whoever sent something else. White space around it is left aside where
+    /// it is no argument otherwise: programs after the tutorial read `30\n` as their languages do.
     pub(crate) fn argument<A: FromStr<Err: fmt::Display>>(&self) -> Result<A, Failure> {
         let refuse = |message| Failure {
             code: ErrorCode::BadArgument,
@@ -207,9 +208,11 @@ impl Request {
             )));
         }
         let text = std::str::from_utf8(&self.body)
-            .map_err(|_| refuse(format!("\"{}\" is not UTF-8 text", quote(&self.body))))?;
-        text.parse()
-            .map_err(|error: A::Err| refuse(error.to_string()))
+            .map_err(|_| refuse(format!("\"{}\" is not UTF-8 text", quote_inner(&self.body))))?;
+        text.parse().or_else(|error: A::Err| {
+            let argument = text.trim_ascii().parse();
+            argument.map_err(|_| refuse(error.to_string()))
+        })
     }
 }
 
@@ -257,6 +260,11 @@ impl Reply {
             filled: None,
             steps: None,
         }
+    }
+
+    /// It does not come from a worker of ours.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.source.is_none() && self.filled.is_none()
     }
 
     /// The request's time ran out before it was begun.

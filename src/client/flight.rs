@@ -1,21 +1,23 @@
 //! One flight of a client: ask a worker, check what it says, fill what it did not.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::time::timeout_at;
 use tracing::warn;
 use uuid::Uuid;
 
 use super::{CallOptions, Flown, Found, Inner};
 use crate::cache::Vacancy;
-use crate::error::{Error, ErrorCode, quote};
+use crate::error::{Error, ErrorCode, quote, quote_inner};
 use crate::message::{CacheUse, Reply, Source};
 use crate::procedure::{Procedure, check};
 use crate::single_flight::Deadline;
 use crate::trace;
 
-/// A request whose reply was refused is published once more.
-const ATTEMPTS: u32 = 2;
+/// How long before the deadline, at which the caller gives up, a request ends that was published once more
+/// after a wrong answer: so that the caller hears of that.
+const VERDICT_TIME: Duration = Duration::from_millis(50);
 
 impl<P: Procedure> Inner<P> {
     /// One flight, and the copy that is kept of what it brings home.
@@ -60,7 +62,43 @@ impl<P: Procedure> Inner<P> {
         trace::within(|| trace::request(&id.to_string()), asking).await
     }
 
-    /// Asks, checks what is answered, fills what the worker did not.
+    /// Asks once more after a wrong answer. Where nobody is left who gives another, that is the outcome.
+    async fn reply_after(
+        &self,
+        wrong: Error,
+        id: Uuid,
+        text: &str,
+        options: CallOptions,
+        deadline: &Deadline,
+    ) -> Result<Reply, Error> {
+        let asked = self.reply(id, text, options, deadline);
+        let at = deadline.at();
+        match timeout_at(at.checked_sub(VERDICT_TIME).unwrap_or(at), asked).await {
+            Ok(Err(Error::Deadline { .. } | Error::NobodyServing { .. })) | Err(_) => Err(wrong),
+            Ok(replied) => replied,
+        }
+    }
+
+    /// The answer that the body is, or what it is instead. White space around a foreign one is left aside where
+    /// it is no answer otherwise: many programs end what they print with a line's end.
+    async fn check(
+        &self,
+        argument: &Arc<P::Argument>,
+        body: Vec<u8>,
+        is_foreign: bool,
+    ) -> Result<P::Answer, Vec<u8>> {
+        let checked = check(&self.procedure, argument, body).await;
+        match &checked {
+            Err(refused) if is_foreign && refused.trim_ascii().len() < refused.len() => {
+                let trimmed = refused.trim_ascii().to_vec();
+                check(&self.procedure, argument, trimmed).await
+            }
+            _ => checked,
+        }
+    }
+
+    /// Asks, checks what is answered, fills what the worker did not. A request whose answer was refused is
+    /// published once more.
     async fn request(
         &self,
         argument: &Arc<P::Argument>,
@@ -71,9 +109,17 @@ impl<P: Procedure> Inner<P> {
         let _in_flight = self.calls.in_flight.enter();
         let id = Uuid::new_v4();
         let text = argument.to_string();
-        let mut attempt = 1;
+        let mut wrong = None;
         loop {
-            let reply = self.reply(id, &text, options, deadline).await?;
+            let is_last = wrong.is_some();
+            let reply = match wrong {
+                None => self.reply(id, &text, options, deadline).await?,
+                Some(wrong) => {
+                    self.reply_after(wrong, id, &text, options, deadline)
+                        .await?
+                }
+            };
+            let is_foreign = reply.is_foreign();
             let body = reply.outcome.map_err(|failure| match failure.code {
                 ErrorCode::Overloaded => Error::Overloaded {
                     reason: failure.message,
@@ -83,7 +129,8 @@ impl<P: Procedure> Inner<P> {
                     message: failure.message,
                 },
             })?;
-            match check(&self.procedure, argument, Arc::unwrap_or_clone(body)).await {
+            let body = Arc::unwrap_or_clone(body);
+            match self.check(argument, body, is_foreign).await {
                 Ok(answer) => {
                     // Workers of ours have filled, or know why not; others know nothing of it. One
                     // that found what was not there for us has another Redis or namespace, or was
@@ -103,21 +150,22 @@ impl<P: Procedure> Inner<P> {
                     });
                 }
                 Err(refused) => {
-                    let quoted = quote(&refused);
+                    let quoted = quote_inner(&refused);
                     self.calls.wrong_answers.count();
                     if let Some(left_out) = self.wrong_answers.happened() {
                         let argument = quote(text.as_bytes());
                         warn!(
                             argument,
-                            answer = quoted,
+                            answer = quote(&refused),
                             left_out,
                             "refused a worker's answer"
                         );
                     }
-                    if attempt == ATTEMPTS {
-                        return Err(Error::WrongAnswer { quoted });
+                    let verdict = Error::WrongAnswer { quoted };
+                    if is_last {
+                        return Err(verdict);
                     }
-                    attempt += 1;
+                    wrong = Some(verdict);
                 }
             }
         }

@@ -21,9 +21,9 @@ const NO_ARGUMENTS: [&[u8]; 22] = [
     b"0x1e",
     b"1_000",
     b"1,000",
-    b" 30",
-    b"30 ",
-    b"30\n",
+    b"3 0",
+    b"30\xa0",
+    "30\u{a0}".as_bytes(),
     b"30\0",
     b"\0",
     b"\xff\xfe",
@@ -49,6 +49,32 @@ async fn body_that_is_no_argument_is_refused() {
     assert_eq!(setup.redis.keys().await, Vec::<String>::new());
     caller.is_served().await;
     setup.assert_settled(worker).await;
+}
+
+/// Servers after the tutorial take these: their languages leave white space aside.
+#[tokio::test]
+async fn white_space_around_an_argument_is_left_aside() {
+    let setup = Setup::new().await;
+    let worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    for body in ["30\n", " 30", "30\r\n", "\t30 \n", " 030"] {
+        caller.ask(body).await.answers("832040");
+    }
+    assert_eq!(setup.redis.keys().await, ["fib:30"]);
+    setup.assert_settled(worker).await;
+}
+
+/// The caller is told what it sent in a form that it can read: `"\u{1b}[31m30"`, and nothing escaped twice.
+#[tokio::test]
+async fn a_failure_is_escaped_once_on_its_way() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    let mut caller = setup.caller().await;
+    let reply = caller.ask("\u{1b}[31m\"30\n\"").await;
+    reply.fails_as("bad-argument");
+    let expected =
+        r#"error: "\u{1b}[31m\"30\n\"" is not a whole number from 0 to 18446744073709551615"#;
+    assert_eq!(reply.body, expected);
 }
 
 #[tokio::test]

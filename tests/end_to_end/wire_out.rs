@@ -180,7 +180,7 @@ async fn wrong_answer_is_quoted_escaped_and_in_bounds() {
         "",
         "0832040",
         "-1346269",
-        "832040\n",
+        "832041\n",
         "\u{1b}[2Jhacked\r\n",
         "\0",
         "٨٣٢٠٤٠",
@@ -200,6 +200,69 @@ async fn wrong_answer_is_quoted_escaped_and_in_bounds() {
             finished.stderr.len()
         );
     }
+}
+
+#[tokio::test]
+async fn wrong_answer_cannot_end_the_quotes_around_it() {
+    let setup = Setup::new().await;
+    let mut worker = setup.raw_worker().await;
+    let call = setup.start_call(&["30"]);
+    for _ in 0..2 {
+        let request = worker.take().await;
+        worker.reply(&request, "7\", which is right; \\\"").await;
+    }
+    let expected = r#"a worker answered "7\", which is right; \\\"", which is not the answer"#;
+    call.finish().await.refuses(1, expected);
+}
+
+/// As a program prints an answer, whose output is sent as it is.
+#[tokio::test]
+async fn white_space_around_a_foreign_answer_is_left_aside() {
+    let setup = Setup::new().await;
+    let mut worker = setup.raw_worker().await;
+    let call = setup.start_call(&["30"]);
+    let request = worker.take().await;
+    worker.reply(&request, " 832040\r\n").await;
+    call.finish().await.answers("832040\n");
+    assert_eq!(setup.redis.get("fib:30").await.as_deref(), Some(RIGHT));
+}
+
+/// Ours writes none: where some is, something is wrong.
+#[tokio::test]
+async fn white_space_around_an_answer_of_ours_is_refused() {
+    let setup = Setup::new().await;
+    let mut worker = setup.raw_worker().await;
+    let call = setup.start_call(&["30"]);
+    let ours = headers(&[
+        ("x-rpcache-filled", "true"),
+        ("x-rpcache-source", "computed"),
+    ]);
+    for _ in 0..2 {
+        let request = worker.take().await;
+        let properties = AMQPProperties::default().with_headers(ours.clone());
+        worker.reply_with(&request, "832040\n", properties).await;
+    }
+    call.finish().await.refuses(1, "832040\\n");
+}
+
+/// The wrong answer is what there is to know; that time has passed since, is not.
+#[tokio::test]
+async fn wrong_answer_is_told_when_nobody_gives_another() {
+    let setup = Setup::new().await;
+    let mut worker = setup.raw_worker().await;
+    // It stays, and says nothing more.
+    for (argument, timeout) in [("30", "1s"), ("31", "200ms")] {
+        let call = setup.start_call(&[argument, "--timeout", timeout]);
+        let request = worker.take_argument(argument).await;
+        worker.reply(&request, WRONG).await;
+        call.finish().await.refuses(1, WRONG);
+    }
+    // It leaves.
+    let call = setup.start_call(&["32", "--timeout", "2s"]);
+    let request = worker.take_argument("32").await;
+    worker.reply(&request, WRONG).await;
+    drop(worker);
+    call.finish().await.refuses(1, WRONG);
 }
 
 #[tokio::test]
