@@ -32,14 +32,8 @@ try_alone() {
 
 # A minimal Debian with what a user of the package has beside it.
 clean_root() {
-  local mirror
-  mirror=$(sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) .*/\2/p' \
-    /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -n 1) || true
   if [[ ! -e $out/debian-12.tar ]]; then
-    rm -rf "$out/clean"
-    debootstrap --variant=minbase --include=bash-completion,man-db,systemd bookworm "$out/clean" \
-      "${mirror:-http://deb.debian.org/debian}" >"$out/debootstrap.log" 2>&1 \
-      || die "no clean Debian: see $out/debootstrap.log"
+    debian_root bookworm "$out/clean" "$out/debootstrap.log" bash-completion man-db systemd
     tar --create --one-file-system --file "$out/debian-12.tar" --directory "$out/clean" .
     rm -rf "$out/clean"
   fi
