@@ -60,7 +60,9 @@ pub(super) fn scrubbed(setup: &Setup, text: &str) -> String {
         .replace(&port(&redis), ":REDIS")
         .replace(&format!("/{vhost}"), "/VHOST")
         .replace(&format!("'{vhost}'"), "'VHOST'")
-        .replace(&format!(" {vhost}"), " VHOST");
+        .replace(&format!(" {vhost}"), " VHOST")
+        // RabbitMQ 4.0 says which access; 3.10 does not.
+        .replace("REFUSED - write access to", "REFUSED - access to");
     for end in [" ms\n", " ms\""] {
         let parts: Vec<_> = text.split(end).map(str::to_owned).collect();
         let last = parts.len() - 1;
