@@ -9,12 +9,14 @@ mod breaker;
 mod claim;
 mod connection;
 mod dial;
+mod guard;
 mod key;
 mod lease;
 mod lookups;
 mod manage;
 mod options;
 mod removed;
+mod resp;
 mod starts;
 mod workers;
 
@@ -22,6 +24,7 @@ mod workers;
 pub(crate) mod fake;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError};
@@ -33,6 +36,7 @@ pub(crate) use self::claim::Claim;
 pub(crate) use self::key::{Key, ShortKey};
 pub use self::key::{Namespace, NamespaceError};
 pub(crate) use self::lease::{Lease, Token};
+pub(crate) use self::manage::Misfit;
 pub use self::manage::{
     Count, Entry, Explained, Holder, KeyPattern, KeyPatternError, Lacking, LeaseHeld, Lives,
     Precision, Scan, ServerStats, Stored, StoredKey, Survey, Verified, Wrong, WrongEntry,
@@ -90,6 +94,9 @@ pub struct Cache {
     refused_leases: Seldom,
     refused_fills: Seldom,
     untold_removals: Seldom,
+    foreign_places: Seldom,
+    /// Whether looking for a worker's place has failed.
+    places_unread: AtomicBool,
     /// Of suspects, and not taken back yet.
     starts: TaskTracker,
 }
@@ -159,7 +166,8 @@ impl Cache {
         options.budget = options.budget.min(FOR_EVER);
         options.ttl = options.ttl.map(|ttl| ttl.min(FOR_EVER));
         let (url, ahead) = (options.url.clone(), options.connect_first);
-        let connection = Connection::open(url, options.budget, ahead, counts);
+        let limits = options.limits();
+        let connection = Connection::open(url, options.budget, limits, ahead, counts);
         Self::over(options, connection)
     }
 
@@ -175,6 +183,8 @@ impl Cache {
             refused_leases: Seldom::default(),
             refused_fills: Seldom::default(),
             untold_removals: Seldom::default(),
+            foreign_places: Seldom::default(),
+            places_unread: AtomicBool::new(false),
             starts: TaskTracker::new(),
         }
     }
@@ -317,17 +327,19 @@ impl Cache {
         for (key, _) in &wanted {
             mget.arg(key.as_str());
         }
-        let found: Result<Vec<Option<Vec<u8>>>, _> = self.run(&mget, &mut budget).await;
+        let started = Instant::now();
+        let found = self.connection.get_many(&mget, budget.0).await;
+        budget.spend(started);
         let gave = match &found {
-            Ok(found) => Gave::Bytes(found.iter().flatten().map(Vec::len).sum()),
+            Ok(found) => {
+                let sizes = found.iter().flatten().flatten().map(Vec::len);
+                Gave::Bytes(sizes.sum())
+            }
             Err(Unanswered::Unavailable) => Gave::NothingInTime,
             Err(Unanswered::Refused(_)) => Gave::Unknown,
         };
-        let mut found = match found {
-            Ok(found) => found.into_iter().map(Ok).collect(),
-            Err(unanswered) => vec![Err(unanswered); wanted.len()],
-        }
-        .into_iter();
+        let found = found.unwrap_or_else(|unanswered| vec![Err(unanswered); wanted.len()]);
+        let mut found = found.into_iter();
         let mut lookups = Vec::with_capacity(wanted.len());
         for (key, argument) in wanted {
             let found = found.next().unwrap_or(Ok(None));
@@ -363,13 +375,14 @@ impl Cache {
                     (None, &counts.poisoned, "poisoned")
                 }
             },
-            Err(Unanswered::Refused(error)) if error.code() == Some("WRONGTYPE") => {
-                self.poisoned(key, "a value that is no string");
-                (None, &counts.poisoned, "poisoned")
-            }
             Err(Unanswered::Refused(error)) => {
-                self.refused_lookup(&error);
-                (None, &counts.unanswered, "unanswered")
+                if let Some(found) = no_answer(&error) {
+                    self.poisoned(key, found);
+                    (None, &counts.poisoned, "poisoned")
+                } else {
+                    self.refused_lookup(&error);
+                    (None, &counts.unanswered, "unanswered")
+                }
             }
             Err(Unanswered::Unavailable) => (None, &counts.unanswered, "unanswered"),
         };
@@ -415,7 +428,7 @@ impl Cache {
             Some(_) => Operation::Pipeline,
             None => Operation::Set,
         };
-        let filling = self.run_all(&commands, &mut vacancy.budget);
+        let filling = self.run_all_twice(&commands, &mut vacancy.budget);
         let replies: Result<Vec<Result<redis::Value, RedisError>>, _> =
             trace::within(|| trace::store(operation), filling).await;
         if let (Ok(_), Some(lease)) = (&replies, vacancy.lease) {
@@ -428,11 +441,16 @@ impl Cache {
             Ok(None) | Err(Unanswered::Unavailable) => &self.counts.unconfirmed,
         };
         counter.count();
-        if let Ok(Some(Err(error))) | Err(Unanswered::Refused(error)) = &reply
-            && let Some(left_out) = self.refused_fills.happened()
-        {
-            let error = connection::describe(error);
-            warn!(key = %vacancy.key, error, left_out, "Redis refused a fill");
+        match &reply {
+            Ok(Some(Ok(_))) => self.counts.refusals.filled(),
+            Ok(Some(Err(error))) | Err(Unanswered::Refused(error)) => {
+                let error = connection::describe(error);
+                if let Some(left_out) = self.refused_fills.happened() {
+                    warn!(key = %vacancy.key, error, left_out, "Redis refused a fill");
+                }
+                self.counts.refusals.fill(error);
+            }
+            Ok(None) | Err(Unanswered::Unavailable) => {}
         }
         matches!(reply, Ok(Some(Ok(_))))
     }
@@ -449,17 +467,6 @@ impl Cache {
         command
     }
 
-    async fn run<T: FromRedisValue>(
-        &self,
-        command: &Cmd,
-        budget: &mut Budget,
-    ) -> Result<T, Unanswered> {
-        let started = Instant::now();
-        let result = self.connection.run(command, budget.0).await;
-        budget.spend(started);
-        result
-    }
-
     async fn run_all<T: FromRedisValue>(
         &self,
         commands: &Pipeline,
@@ -469,5 +476,26 @@ impl Cache {
         let result = self.connection.run_all(commands, budget.0).await;
         budget.spend(started);
         result
+    }
+
+    /// The same for commands that may be carried out twice.
+    async fn run_all_twice<T: FromRedisValue>(
+        &self,
+        commands: &Pipeline,
+        budget: &mut Budget,
+    ) -> Result<T, Unanswered> {
+        let started = Instant::now();
+        let result = self.connection.run_all_twice(commands, budget.0).await;
+        budget.spend(started);
+        result
+    }
+}
+
+/// Why what stands under a key is no answer, of the error of a lookup.
+fn no_answer(error: &RedisError) -> Option<&'static str> {
+    match error.code()? {
+        "WRONGTYPE" => Some("a value that is no string"),
+        resp::TOO_BIG => Some("a value that is too large to be read"),
+        _ => None,
     }
 }

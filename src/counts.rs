@@ -6,11 +6,13 @@
 //! source, a code, never a key. Pure.
 
 mod histogram;
+mod refusals;
 mod standing;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub(crate) use self::histogram::{BOUNDS, Histogram};
+pub(crate) use self::refusals::Refusals;
 pub(crate) use self::standing::{Standing, State};
 use crate::error::Error;
 use crate::message::Source;
@@ -141,6 +143,8 @@ pub(crate) struct CacheCounts {
     /// Redis was not there, or too late to say.
     pub(crate) unconfirmed: Counter,
     pub(crate) redis: Standing,
+    /// Why Redis stores nothing although it is there.
+    pub(crate) refusals: Refusals,
 }
 
 /// A connection to the broker, and whether that is in alarm.

@@ -71,7 +71,8 @@ impl Cache {
         if look.is_some() {
             commands.get(vacancy.key.as_str());
         }
-        let replies: Result<Vec<Replied>, _> = self.run_all(&commands, &mut vacancy.budget).await;
+        let replies: Result<Vec<Replied>, _> =
+            self.run_all_twice(&commands, &mut vacancy.budget).await;
         let Ok(replies) = replies else {
             self.unlooked(look);
             return Claim::Vacant(vacancy);

@@ -5,30 +5,35 @@
 //! [`Breaker`] trips, the keeper empties the slot, returns the broken connection to the pool (which
 //! drops it) and asks for another at most once a second. While the slot is empty, a lookup costs
 //! nothing: it misses at once. Nothing here knows about keys or answers.
+//!
+//! Two ends of a connection are told from that. One that was lost after it had been fine is replaced at
+//! once: commands wait for the new one within their limit, and nothing is logged unless there is none.
+//! And a server that answers but cannot serve, a replica for example, is dialled anew, the name resolved
+//! again, while lookups go on over the connection that there is.
 
+mod health;
+mod keeper;
+mod link;
 mod manager;
+mod many;
+mod server;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use bb8::{Pool, PooledConnection};
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout_at};
-use tokio_util::sync::CancellationToken;
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, Value, from_redis_value};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
 
-use self::manager::{CONNECT_DEADLINE, Failures, Manager};
-use super::breaker::Breaker;
+pub(super) use self::health::Health;
+use self::keeper::Keeper;
+use self::link::{Link, Slot};
+pub(super) use self::server::{Mode, Server};
+use super::resp::Limits;
 use crate::counts::{CacheCounts, State};
 use crate::error::{Error, quote};
 use crate::server_url::RedisUrl;
-
-/// Between two attempts to connect, and up to a half of it more at random.
-const REDIAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The process's connection to one Redis. Dropping it ends the keeper and the connection.
 #[derive(Debug)]
@@ -38,55 +43,46 @@ pub(crate) struct Connection {
     _keeper: AbortOnDropHandle<()>,
 }
 
-/// Where calls find the connection.
-#[derive(Debug, Default)]
-struct Slot {
-    link: ArcSwapOption<Link>,
-    /// Cancelled when the first attempt to connect has ended, or calls may go ahead of its end.
-    tried: CancellationToken,
-    /// Whether calls of a process that waits for its first connection go ahead of the end of its check,
-    /// right behind it: that saves them a round trip.
-    ahead: bool,
-}
-
-impl Slot {
-    /// The check of the first connection begins: calls that go ahead may use it from now on.
-    fn may_be_used_unchecked(&self, link: &Arc<Link>) {
-        if self.ahead && !self.tried.is_cancelled() {
-            self.link.store(Some(Arc::clone(link)));
-            self.tried.cancel();
-        }
-    }
-}
-
-/// One established connection.
-#[derive(Debug)]
-struct Link {
-    connection: MultiplexedConnection,
-    breaker: Breaker,
-    /// What Redis has to answer within.
-    patience: Duration,
-    /// Cancelled when the connection is of no more use; the reason is left in `why`.
-    down: CancellationToken,
-    why: OnceLock<Why>,
-}
-
-/// Why a connection was given up.
-#[derive(Debug)]
-enum Why {
-    /// It was lost, and how.
-    Lost(String),
-    /// Its breaker tripped: no answer within this.
-    Late(Duration),
-}
-
 /// Why a command has no result.
 #[derive(Debug, Clone)]
 pub(crate) enum Unanswered {
     /// There is no connection, or it was lost, or the time ran out.
     Unavailable,
-    /// Redis answered, with an error.
+    /// Redis answered, with an error, or with what cannot be read.
     Refused(RedisError),
+}
+
+/// Why one attempt has none.
+enum Failed {
+    /// The connection was lost.
+    Lost,
+    Late,
+    Refused(RedisError),
+}
+
+impl From<Failed> for Unanswered {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Lost | Failed::Late => Self::Unavailable,
+            Failed::Refused(error) => Self::Refused(error),
+        }
+    }
+}
+
+/// What is sent in one go.
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    One(&'a Cmd),
+    Several(&'a Pipeline),
+}
+
+impl Request<'_> {
+    async fn send(self, mut connection: MultiplexedConnection) -> Result<Value, RedisError> {
+        match self {
+            Self::One(command) => command.query_async(&mut connection).await,
+            Self::Several(commands) => commands.query_async(&mut connection).await,
+        }
+    }
 }
 
 impl Connection {
@@ -96,15 +92,19 @@ impl Connection {
     pub(crate) fn open(
         url: RedisUrl,
         patience: Duration,
+        limits: Limits,
         ahead: bool,
         counts: Arc<CacheCounts>,
     ) -> Self {
-        let slot = Arc::new(Slot {
-            ahead,
-            ..Slot::default()
-        });
-        let keeper = keep(url, patience, Arc::clone(&slot), Arc::clone(&counts));
-        let keeper = tokio::spawn(keeper);
+        let slot = Arc::new(Slot::new(ahead));
+        let keeper = Keeper::new(
+            url,
+            patience,
+            limits,
+            Arc::clone(&slot),
+            Arc::clone(&counts),
+        );
+        let keeper = tokio::spawn(keeper.keep());
         Self {
             slot,
             counts,
@@ -112,7 +112,7 @@ impl Connection {
         }
     }
 
-    /// Waits until the first attempt to connect has ended, well or not: [`CONNECT_DEADLINE`] at
+    /// Waits until the first attempt to connect has ended, well or not: 500 ms at
     /// most.
     pub(crate) async fn settled(&self) {
         let mut state = self.counts.redis.subscribe();
@@ -123,7 +123,7 @@ impl Connection {
     /// The same, or until a command can be sent behind the check of the first connection, where that is
     /// opened for commands that go ahead.
     pub(crate) async fn ready(&self) {
-        self.slot.tried.cancelled().await;
+        self.slot.tried().await;
     }
 
     /// Waits for a connection, for ever if need be.
@@ -133,9 +133,9 @@ impl Connection {
         let _ = state.wait_for(|state| *state == State::Up).await;
     }
 
-    /// Whether commands would be sent at this moment.
+    /// Whether commands would be sent at this moment, or in a moment: the connection is being replaced.
     pub(crate) fn is_up(&self) -> bool {
-        self.slot.link.load().is_some()
+        self.slot.is_filled()
     }
 
     pub(crate) fn counts(&self) -> &Arc<CacheCounts> {
@@ -146,6 +146,11 @@ impl Connection {
         self.counts.redis.state()
     }
 
+    /// Which server the connection leads to; `None`: there is none, or it has not said so yet.
+    pub(super) fn server(&self) -> Option<Server> {
+        self.slot.link()?.server.get().cloned()
+    }
+
     /// Runs one command, waiting for Redis no longer than `limit`. Cancel safe: a command that
     /// was sent is carried out all the same.
     pub(crate) async fn run<T: FromRedisValue>(
@@ -153,8 +158,8 @@ impl Connection {
         command: &Cmd,
         limit: Duration,
     ) -> Result<T, Unanswered> {
-        let send = async |mut connection| command.query_async(&mut connection).await;
-        self.within(limit, send).await
+        let send = async |connection| Request::One(command).send(connection).await;
+        readable(self.within(limit, send).await)
     }
 
     /// The same for several commands in one round trip.
@@ -163,8 +168,27 @@ impl Connection {
         commands: &Pipeline,
         limit: Duration,
     ) -> Result<T, Unanswered> {
-        let send = async |mut connection| commands.query_async(&mut connection).await;
-        self.within(limit, send).await
+        let send = async |connection| Request::Several(commands).send(connection).await;
+        readable(self.within(limit, send).await)
+    }
+
+    /// Runs a command that may be carried out twice: where the connection turns out to be lost, it is
+    /// sent again on the next one, within the same limit.
+    pub(crate) async fn run_twice<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        limit: Duration,
+    ) -> Result<T, Unanswered> {
+        readable(self.within_twice(limit, Request::One(command)).await)
+    }
+
+    /// The same for several commands in one round trip.
+    pub(crate) async fn run_all_twice<T: FromRedisValue>(
+        &self,
+        commands: &Pipeline,
+        limit: Duration,
+    ) -> Result<T, Unanswered> {
+        readable(self.within_twice(limit, Request::Several(commands)).await)
     }
 
     async fn within<T>(
@@ -172,14 +196,55 @@ impl Connection {
         limit: Duration,
         send: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Unanswered> {
-        let Some(link) = self.slot.link.load_full() else {
-            return Err(Unanswered::Unavailable);
-        };
         let started = Instant::now();
+        let link = self.link(started + limit).await?;
+        Ok(self.attempt(&link, started, limit, send).await?)
+    }
+
+    async fn within_twice(
+        &self,
+        limit: Duration,
+        request: Request<'_>,
+    ) -> Result<Value, Unanswered> {
+        let started = Instant::now();
+        let link = self.link(started + limit).await?;
+        let send = async |connection| request.send(connection).await;
+        match self.attempt(&link, started, limit, send).await {
+            Err(Failed::Lost) => {
+                let next = self.slot.next(Some(&link), started + limit).await;
+                let next = next.ok_or(Unanswered::Unavailable)?;
+                let left = limit.saturating_sub(started.elapsed());
+                let send = async |connection| request.send(connection).await;
+                Ok(self.attempt(&next, Instant::now(), left, send).await?)
+            }
+            first => Ok(first?),
+        }
+    }
+
+    /// The connection, or the one that is about to replace it.
+    async fn link(&self, deadline: Instant) -> Result<Arc<Link>, Unanswered> {
+        let link = match self.slot.link() {
+            Some(link) => Some(link),
+            None => self.slot.next(None, deadline).await,
+        };
+        link.ok_or(Unanswered::Unavailable)
+    }
+
+    async fn attempt<T>(
+        &self,
+        link: &Link,
+        started: Instant,
+        limit: Duration,
+        send: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, Failed> {
         let answer = timeout_at(started + limit, send(link.connection.clone())).await;
         if !matches!(answer, Ok(Ok(_))) {
             // Whoever went ahead: what the check finds is told before the call goes on without Redis.
             self.settled().await;
+            if link.server.get().is_none() && !self.is_up() {
+                // That was no server to ask.
+                return Err(Failed::Late);
+            }
         }
         match answer {
             Ok(Ok(value)) => {
@@ -187,116 +252,35 @@ impl Connection {
                 Ok(value)
             }
             Ok(Err(error)) if error.is_unrecoverable_error() => {
-                link.give_up(|| Why::Lost(describe(&error)));
-                Err(Unanswered::Unavailable)
+                link.health.lost(|| describe(&error));
+                Err(Failed::Lost)
             }
             Ok(Err(error)) => {
                 link.breaker.answered();
-                Err(Unanswered::Refused(error))
+                Err(Failed::Refused(error))
             }
             Err(_elapsed) => {
                 // With less than the whole budget, being late says nothing about Redis.
                 if limit >= link.patience && link.breaker.timed_out(started, Instant::now()) {
-                    link.give_up(|| Why::Late(limit));
+                    link.health.late(limit);
                 }
-                Err(Unanswered::Unavailable)
+                Err(Failed::Late)
             }
         }
     }
 }
 
-impl Link {
-    fn new(connection: MultiplexedConnection, patience: Duration) -> Self {
-        Self {
-            connection,
-            breaker: Breaker::default(),
-            patience,
-            down: CancellationToken::new(),
-            why: OnceLock::new(),
-        }
-    }
-
-    fn give_up(&self, why: impl FnOnce() -> Why) {
-        self.why.get_or_init(why);
-        self.down.cancel();
-    }
-
-    /// Counts the end of it, and says why it ended.
-    fn ended(&self, counts: &CacheCounts) -> String {
-        match self.why.get() {
-            Some(Why::Late(limit)) => {
-                counts.redis.late.count();
-                format!("no answer within {} ms", limit.as_millis())
-            }
-            Some(Why::Lost(how)) => {
-                counts.redis.lost.count();
-                how.clone()
-            }
-            // Nothing cancels it without a reason.
-            None => String::new(),
-        }
-    }
-}
-
-/// The keeper: fills the slot while Redis is there, empties it while not. One log line a change.
-async fn keep(url: RedisUrl, patience: Duration, slot: Arc<Slot>, counts: Arc<CacheCounts>) {
-    let redis = &counts.redis;
-    let (failed, mut failures) = mpsc::unbounded_channel();
-    let pool = match Manager::new(&url, patience, Arc::clone(&slot)) {
-        Ok(manager) => Pool::builder()
-            .max_size(1)
-            .connection_timeout(CONNECT_DEADLINE * 2)
-            .retry_connection(false)
-            .test_on_check_out(false)
-            .max_lifetime(None)
-            .idle_timeout(None)
-            .error_sink(Box::new(Failures(failed)))
-            .build_unchecked(manager),
-        Err(error) => {
-            redis.down(unreachable(&url, describe(&error)));
-            slot.tried.cancel();
-            return;
-        }
-    };
-    loop {
-        let next = Instant::now() + REDIAL_PAUSE.mul_f32(1.0 + 0.5 * fastrand::f32());
-        let error = match check_out(&url, &pool, &mut failures).await {
-            Ok(link) => {
-                slot.link.store(Some(Arc::clone(&*link)));
-                if matches!(redis.up(), State::Down(_)) {
-                    info!("Redis at {url} is back");
-                }
-                slot.tried.cancel();
-                link.down.cancelled().await;
-                unreachable(&url, link.ended(&counts))
-            }
-            Err(error) => error,
-        };
-        slot.link.store(None);
-        let told = error.to_string();
-        if !matches!(redis.down(error), State::Down(_)) {
-            warn!("{told}; calls go on without the cache");
-        }
-        slot.tried.cancel();
-        sleep_until(next).await;
-    }
-}
-
-/// A fresh connection out of the pool. It stays checked out for as long as it is of use, and is
-/// returned as broken: bb8 drops it then.
-async fn check_out(
-    url: &RedisUrl,
-    pool: &Pool<Manager>,
-    failures: &mut mpsc::UnboundedReceiver<Error>,
-) -> Result<PooledConnection<'static, Manager>, Error> {
-    tokio::select! {
-        link = pool.get_owned() => {
-            link.map_err(|_| unreachable(url, "connecting takes too long".to_owned()))
-        }
-        // Without this, an attempt that failed at once would be noticed only when the pool's own
-        // patience ends.
-        Some(error) = failures.recv() => Err(error),
-    }
+/// An answer as what was asked for. Anybody may have stored something else: that it cannot be read says
+/// nothing about the connection.
+fn readable<T: FromRedisValue>(answer: Result<Value, Unanswered>) -> Result<T, Unanswered> {
+    from_redis_value(answer?).map_err(|error| {
+        let error = (
+            ErrorKind::UnexpectedReturnType,
+            "unreadable",
+            error.to_string(),
+        );
+        Unanswered::Refused(error.into())
+    })
 }
 
 /// What Redis said, or what happened to the connection, for a log line.
@@ -309,6 +293,10 @@ pub(crate) fn describe(error: &RedisError) -> String {
     }
     if error.kind() == ErrorKind::Parse {
         return "what answers there is not Redis".to_owned();
+    }
+    if error.kind() == ErrorKind::UnexpectedReturnType {
+        let detail = quote(error.detail().unwrap_or_default().as_bytes());
+        return format!("its answer cannot be read: {detail}");
     }
     let text = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),

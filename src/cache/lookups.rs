@@ -122,7 +122,7 @@ impl Lookups {
     /// Cancel safe.
     pub(super) async fn get(&self, key: &str, limit: Duration) -> Found {
         match self.go(key, limit >= self.budget) {
-            Way::Alone(_under_way) => self.connection.run(&Cmd::get(key), limit).await,
+            Way::Alone(_under_way) => self.connection.run_twice(&Cmd::get(key), limit).await,
             Way::Together(found) => {
                 trace::operation_is("MGET");
                 // Without a word: the runtime is being shut down.
@@ -183,13 +183,13 @@ async fn look(
         return;
     }
     let under_way = UnderWay::begin(&state, &mut lock(&state));
-    let found: Result<Vec<Option<Vec<u8>>>, _> = connection.run(&together.mget, budget).await;
+    let found = connection.get_many(&together.mget, budget).await;
     drop(under_way);
     match found {
         Ok(found) => {
             for (caller, found) in together.callers.into_iter().zip(found) {
                 // It has given up.
-                let _ = caller.send(Ok(found));
+                let _ = caller.send(found);
             }
         }
         Err(unanswered) => {

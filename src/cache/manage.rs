@@ -10,6 +10,7 @@ mod keys;
 mod rights;
 mod sample;
 mod stats;
+mod topology;
 mod verify;
 
 use std::sync::Arc;
@@ -22,10 +23,11 @@ pub use self::explain::{Explained, Holder, LeaseHeld};
 pub use self::keys::{KeyPattern, KeyPatternError, Scan, StoredKey};
 pub use self::rights::Lacking;
 pub use self::stats::{Count, Lives, Precision, ServerStats, Survey};
+pub(crate) use self::topology::Misfit;
 pub use self::verify::{Verified, Wrong, WrongEntry};
 
-use super::Cache;
 use super::connection::{self, Unanswered};
+use super::{Cache, no_answer};
 use crate::counts::State;
 use crate::error::{Error, quote};
 use crate::procedure::{Procedure, check};
@@ -64,9 +66,10 @@ impl Cache {
                 Ok(answer) => Stored::Answer(answer),
                 Err(text) => Stored::Refused(quote(&text)),
             }),
-            Err(Unanswered::Refused(error)) if error.code() == Some("WRONGTYPE") => {
-                Ok(Stored::Refused("a value that is no string".to_owned()))
-            }
+            Err(Unanswered::Refused(error)) => match no_answer(&error) {
+                Some(found) => Ok(Stored::Refused(found.to_owned())),
+                None => Err(self.refusal(&error)),
+            },
             Err(unanswered) => Err(self.error(unanswered)),
         }
     }

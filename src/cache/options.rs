@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::Namespace;
+use super::resp::Limits;
 use crate::server_url::RedisUrl;
+
+/// A larger value is not read, in bytes, unless larger ones may be stored.
+const MAX_READ: u64 = 64 << 20;
 
 /// Where the cache is and how it is used: [`new`](Self::new) takes what has no default, the rest is set
 /// field by field.
@@ -21,6 +25,9 @@ pub struct CacheOptions {
     /// not expire together. `None`: for ever. 1 day by default.
     pub ttl: Option<Duration>,
     /// A larger answer is not stored, in bytes; `None`, the default: none is too large.
+    ///
+    /// What is read is bounded as well, so that nobody can fill this process's memory by what he puts into
+    /// Redis: a value of more than 64 MiB, or of more than this where this is more, is no answer.
     pub max_answer_size: Option<usize>,
     /// Whether lookups wait for the first attempt to connect, up to 500 ms, for a process that makes
     /// a call and ends: it asks right behind the check of that connection, which takes no round trip more.
@@ -40,6 +47,16 @@ impl CacheOptions {
             ttl: Some(Duration::from_secs(24 * 60 * 60)),
             max_answer_size: None,
             connect_first: false,
+        }
+    }
+
+    /// What is read of one answer, and of one reply with several.
+    pub(super) fn limits(&self) -> Limits {
+        let size = self.max_answer_size.map_or(0, |size| size as u64);
+        let string = size.max(MAX_READ);
+        Limits {
+            string,
+            reply: string.saturating_mul(4),
         }
     }
 }

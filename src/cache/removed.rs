@@ -134,6 +134,7 @@ impl Cache {
     ) -> AbortOnDropHandle<()> {
         let listener = Listener {
             url: self.options.url.clone(),
+            limits: self.options.limits(),
             channel: channel(self.options.namespace.as_ref()),
             prefix: self.prefix::<P>(),
             purge,

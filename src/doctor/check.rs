@@ -42,7 +42,7 @@ pub enum Check {
     RedisLogin,
     /// Whether it is recent enough.
     RedisVersion,
-    /// Whether this user may do what clients and workers do.
+    /// Whether this user may do what clients and workers do, on a server that can do it.
     RedisRights,
     /// Whether its memory is bounded, and what it does at the bound.
     RedisMemory,

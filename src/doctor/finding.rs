@@ -112,6 +112,10 @@ pub enum Found {
     Rights,
     /// Not all of them.
     Lacking(Lacking),
+    /// Redis is a replica that takes no writes: its address.
+    ReadOnlyReplica(String),
+    /// Redis is a node of a cluster of several shards, so many if it tells. That is not supported yet.
+    Shards(Option<u64>),
     /// Redis' memory.
     Memory {
         /// In bytes; `None`: unbounded.
@@ -176,6 +180,21 @@ impl fmt::Display for Found {
             }
             Self::Rights => f.write_str("all that a client and a worker need"),
             Self::Lacking(lacking) => lacking.fmt(f),
+            Self::ReadOnlyReplica(address) => {
+                write!(
+                    f,
+                    "{address} is a read-only replica: answers are not stored there"
+                )
+            }
+            Self::Shards(shards) => {
+                let several = || "several".to_owned();
+                let shards = shards.map_or_else(several, |shards| shards.to_string());
+                write!(
+                    f,
+                    "a Redis Cluster of {shards} shards, which is not supported yet: most answers are \
+                     neither found nor stored"
+                )
+            }
             Self::Memory {
                 limit: Some(limit),
                 policy,

@@ -3,7 +3,7 @@
 use super::reach::Route;
 use super::{BACKLOG, Doctor, Found, Judged};
 use crate::broker::{Declared, Look, Visit};
-use crate::cache::Cache;
+use crate::cache::{Cache, Misfit};
 use crate::procedure::Procedure;
 use crate::tls::Tls;
 
@@ -147,6 +147,14 @@ impl<P: Procedure> Doctor<P> {
         let Some(cache) = &self.cache else {
             return Judged::nothing();
         };
+        match cache.misfit::<P>().await {
+            Ok(None) => {}
+            Ok(Some(Misfit::Replica(address))) => {
+                return Judged::warning(Found::ReadOnlyReplica(address));
+            }
+            Ok(Some(Misfit::Shards(shards))) => return Judged::failure(Found::Shards(shards)),
+            Err(error) => return Judged::failure(Found::Failed(error)),
+        }
         match cache.lacking::<P>().await {
             Ok(lacking) if lacking.is_nothing() => Judged::ok(Found::Rights),
             Ok(lacking) if lacking.forbids_lookups() => Judged::failure(Found::Lacking(lacking)),

@@ -1,7 +1,7 @@
 //! A connected stream, plain or by TLS.
 
 use std::io;
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -103,6 +103,11 @@ impl Stream {
     pub(crate) fn shutdown_on_drop(&self) -> io::Result<ShutdownOnDrop> {
         let socket = self.socket().try_clone()?;
         Ok(ShutdownOnDrop(Some(socket)))
+    }
+
+    /// Where it leads to; `None`: to a socket in the file system.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.tcp()?.peer_addr().ok()
     }
 
     fn tcp(&self) -> Option<&TcpStream> {

@@ -108,6 +108,9 @@ fn unix_seconds() -> u64 {
 }
 
 impl WorkerStatus {
+    /// The longest announcement that is read, in bytes.
+    pub(crate) const LONGEST: usize = LONGEST;
+
     /// Of a worker that starts now.
     pub(super) fn starting(id: &str, procedure: &str, queue: String, concurrency: u16) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname");

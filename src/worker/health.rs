@@ -50,7 +50,7 @@ impl WorkerHealth {
             State::Down(error) => {
                 degraded.push(format!("{error}; calls go on without the cache"));
             }
-            State::Up => {}
+            State::Up => degraded.extend(cache.refusals.reason()),
         }
         if degraded.is_empty() {
             Readiness::Ready
@@ -124,5 +124,24 @@ mod tests {
         assert_eq!(health.readiness(), degraded(alarm));
         vitals.broker.up();
         assert_eq!(health.readiness(), Readiness::Ready, "on a new connection");
+    }
+
+    #[test]
+    fn it_is_degraded_while_fills_are_refused() {
+        let vitals = Vitals::default();
+        let health = WorkerHealth(vitals.clone());
+        vitals.broker.up();
+        vitals.cache.redis.up();
+        let refusals = &vitals.cache.refusals;
+        refusals.fill("OOM command not allowed".to_owned());
+        let full = "Redis refuses to store answers: OOM command not allowed";
+        assert_eq!(health.readiness(), Readiness::Degraded(full.to_owned()));
+        refusals.filled();
+        assert_eq!(health.readiness(), Readiness::Ready);
+        let replica = "Redis at redis://b (127.0.0.1:1) is a read-only replica";
+        refusals.server(Some(replica.to_owned()));
+        assert_eq!(health.readiness(), Readiness::Degraded(replica.to_owned()));
+        refusals.server(None);
+        assert_eq!(health.readiness(), Readiness::Ready);
     }
 }

@@ -178,6 +178,8 @@ fn usual(command: &Command, verbose: u8) -> Targets {
         .with_target("rpcache::telemetry", all.max(LevelFilter::WARN))
         // Whoever removes answers is told if clients keep their copies.
         .with_target("rpcache::cache::removed", cache.max(LevelFilter::WARN))
+        // Whoever looks at the workers is told what stands in their place.
+        .with_target("rpcache::cache::workers", cache.max(LevelFilter::WARN))
 }
 
 #[cfg(test)]

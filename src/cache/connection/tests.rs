@@ -26,14 +26,12 @@ impl Connection {
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let connection = MultiplexedConnection::new_with_config(&info, stream, config).await;
         let (connection, driver) = connection.unwrap();
-        let link = ArcSwapOption::from_pointee(Link::new(connection, patience));
+        let slot = Arc::<Slot>::default();
+        slot.fill(Arc::new(Link::new(connection, patience, Arc::default())));
         let counts = Arc::<CacheCounts>::default();
         counts.redis.up();
         Self {
-            slot: Arc::new(Slot {
-                link,
-                ..Slot::default()
-            }),
+            slot,
             counts,
             _keeper: AbortOnDropHandle::new(tokio::spawn(driver)),
         }
@@ -44,7 +42,7 @@ impl Connection {
 async fn connection() -> (Connection, Arc<Link>) {
     let (ours, _) = tokio::io::duplex(1);
     let connection = Connection::over(ours, PATIENCE).await;
-    let link = connection.slot.link.load_full().unwrap();
+    let link = connection.slot.link().unwrap();
     (connection, link)
 }
 
@@ -108,7 +106,7 @@ fn of_a_hundred_thousand_commands_three_late_ones_in_a_row_end_a_connection() {
                 Fate::LateForLess => {}
                 Fate::Lost => late = 3,
             }
-            assert_eq!(link.down.is_cancelled(), late >= 3);
+            assert_eq!(link.is_down(), late >= 3);
             if late >= 3 {
                 break;
             }
@@ -125,7 +123,7 @@ fn refused_commands_end_no_connection_however_many_at_once() {
             shuffled(rng.fork(), fate.happen(&connection))
         });
         futures_util::future::join_all(commands).await;
-        assert!(!link.down.is_cancelled());
+        assert!(!link.is_down());
     });
 }
 
@@ -148,10 +146,15 @@ async fn answering_together(commands: usize, answers: &'static [u8]) -> RedisUrl
 
 const LONG: Duration = Duration::from_secs(60);
 
+const LIMITS: Limits = Limits {
+    string: 1 << 20,
+    reply: 1 << 20,
+};
+
 #[tokio::test]
 async fn who_goes_ahead_asks_before_the_check_is_answered() {
-    let url = answering_together(2, b"+PONG\r\n$1\r\n5\r\n").await;
-    let connection = Connection::open(url, LONG, true, Arc::default());
+    let url = answering_together(3, b"+PONG\r\n*0\r\n$1\r\n5\r\n").await;
+    let connection = Connection::open(url, LONG, LIMITS, true, Arc::default());
     connection.ready().await;
     assert_eq!(connection.state(), State::Connecting);
     let answer: Result<String, _> = connection.run(&Cmd::get("fib:5"), LONG).await;
@@ -162,8 +165,8 @@ async fn who_goes_ahead_asks_before_the_check_is_answered() {
 
 #[tokio::test]
 async fn who_went_ahead_and_has_no_answer_knows_what_the_check_has_found() {
-    let url = answering_together(2, b"-LOADING not yet\r\n-LOADING not yet\r\n").await;
-    let connection = Connection::open(url, LONG, true, Arc::default());
+    let url = answering_together(3, b"-LOADING not yet\r\n*0\r\n-LOADING not yet\r\n").await;
+    let connection = Connection::open(url, LONG, LIMITS, true, Arc::default());
     connection.ready().await;
     let answer: Result<String, _> = connection.run(&Cmd::get("fib:5"), LONG).await;
     assert!(answer.is_err());
@@ -173,8 +176,8 @@ async fn who_went_ahead_and_has_no_answer_knows_what_the_check_has_found() {
 
 #[tokio::test]
 async fn nobody_else_goes_ahead_of_the_check() {
-    let url = answering_together(1, b"-LOADING not yet\r\n").await;
-    let connection = Connection::open(url, LONG, false, Arc::default());
+    let url = answering_together(2, b"-LOADING not yet\r\n*0\r\n").await;
+    let connection = Connection::open(url, LONG, LIMITS, false, Arc::default());
     connection.ready().await;
     assert!(matches!(connection.state(), State::Down(_)));
 }

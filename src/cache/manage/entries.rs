@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{Cmd, RedisError};
 
-use super::{Cache, StoredKey};
+use super::{Cache, MANAGEMENT_DEADLINE, StoredKey};
 use crate::error::Error;
 
 /// What a key has, without what it holds: see [`Cache::entries`].
@@ -48,7 +48,7 @@ impl Cache {
     /// Removes these keys, whatever they hold; how many of them there were. Clients that keep copies
     /// of their own are told to drop them; see [`purge_copies`](Self::purge_copies) for what happens
     /// where that fails. All keys go in one command, which holds up others: give it some thousand at a
-    /// time.
+    /// time. (To a Redis Cluster they go one by one, in one round trip.)
     ///
     /// Dropped between the two, copies live as long as they would have: remove the keys again.
     pub async fn remove_keys(&self, keys: &[StoredKey]) -> Result<u64, Error> {
@@ -56,7 +56,10 @@ impl Cache {
             return Ok(0);
         }
         let names: Vec<_> = keys.iter().map(|StoredKey(key)| key.as_slice()).collect();
-        let removed = self.ask(&Cmd::unlink(names)).await?;
+        let unlink = Cmd::unlink(names);
+        self.connection.settled().await;
+        let removed = self.connection.unlink_many(&unlink, MANAGEMENT_DEADLINE);
+        let removed = removed.await.map_err(|unanswered| self.error(unanswered))?;
         // Also of what was not there any more: copies may outlive what Redis had.
         self.purge_copies_of(keys).await;
         Ok(removed)

@@ -11,10 +11,10 @@ use crate::error::{Error, quote};
 use crate::procedure::Procedure;
 
 /// No argument is written like this, and no worker sits there: nothing stands under these keys.
-const NOBODY: &str = "rpcache-doctor";
+pub(super) const NOBODY: &str = "rpcache-doctor";
 
 /// Where a number is expected: if the right is there, the command fails over this, and does nothing.
-const NO_NUMBER: &str = "none";
+pub(super) const NO_NUMBER: &str = "none";
 
 /// The rights that a login lacks, as `ACL SETUSER` gives them: `+get`, `~fib:*`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use redis::{Cmd, RedisError};
 
 use super::keys::Subject;
-use super::{Cache, StoredKey, Unanswered};
+use super::{Cache, MANAGEMENT_DEADLINE, StoredKey, Unanswered, no_answer};
 use crate::error::{Error, quote};
 use crate::procedure::{Procedure, check};
 
@@ -186,7 +186,15 @@ impl Cache {
             return Ok(vec![self.large(large.key, large.size).await?]);
         }
         let names: Vec<_> = batch.iter().map(|asked| asked.key.0.as_slice()).collect();
-        self.ask(&Cmd::mget(names)).await
+        let mget = Cmd::mget(names);
+        let found = self.connection.get_many(&mget, MANAGEMENT_DEADLINE).await;
+        let found = found.map_err(|unanswered| self.error(unanswered))?;
+        let text = |found| match found {
+            // It has become something else meanwhile.
+            Err(Unanswered::Refused(error)) if no_answer(&error).is_some() => Ok(None),
+            found => found.map_err(|unanswered| self.error(unanswered)),
+        };
+        found.into_iter().map(text).collect()
     }
 
     /// Reads a large value in pieces; `None` if it is not there any more.

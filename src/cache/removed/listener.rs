@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::Purge;
 use crate::cache::connection::describe;
 use crate::cache::dial::{Failure, dial_pubsub};
+use crate::cache::resp::Limits;
 use crate::server_url::RedisUrl;
 
 /// To connect and log in, and then to be subscribed.
@@ -33,6 +34,7 @@ const PING_DEADLINE: Duration = Duration::from_secs(1);
 /// Listens for one client.
 pub(super) struct Listener<F> {
     pub(super) url: RedisUrl,
+    pub(super) limits: Limits,
     pub(super) channel: String,
     /// Of the keys that there are copies of.
     pub(super) prefix: String,
@@ -75,7 +77,8 @@ impl<F: Fn(Purge<'_>) + Send + Sync + 'static> Listener<F> {
     }
 
     async fn subscribe(&self) -> Result<(PubSubSink, impl Stream<Item = Msg> + use<F>), Failure> {
-        let (mut sink, stream) = dial_pubsub(&self.url, CONNECT_DEADLINE).await?.split();
+        let dialled = dial_pubsub(&self.url, self.limits, CONNECT_DEADLINE).await?;
+        let (mut sink, stream) = dialled.split();
         let subscribed = timeout(CONNECT_DEADLINE, sink.subscribe(&self.channel)).await;
         subscribed.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
         Ok((sink, stream))

@@ -169,8 +169,20 @@ fn of_server(finding: &Finding) -> String {
              '^amq\\.gen-.*$' '^amq\\.default$' '^amq\\.gen-.*$'"
         ),
         (Check::AmqpRights, Found::Failed(Error::Overloaded { .. })) => alarm(),
-        (Check::RedisLogin, Found::Failed(Error::Refused { .. })) => {
-            format!("correct user and password in {url}")
+        (
+            Check::RedisLogin,
+            Found::Failed(Error::Refused { reason, .. } | Error::Unreachable { reason, .. }),
+        ) => of_redis_login(reason),
+        (_, Found::ReadOnlyReplica(address)) => {
+            let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
+            let host = host.trim_matches(['[', ']']);
+            format!(
+                "write the primary's address in {url}, or a name that follows it; it is told by\n\
+                 redis-cli -h {host} -p {port} ROLE"
+            )
+        }
+        (_, Found::Shards(_)) => {
+            format!("write the address of one Redis, or of a cluster of one shard, in {url}")
         }
         (Check::RedisVersion, Found::Version(_)) => "use Redis 7.0 or later".to_owned(),
         (_, Found::Lacking(lacking)) => of_rights(lacking),
@@ -182,6 +194,30 @@ fn of_server(finding: &Finding) -> String {
         ) => of_memory(limit.is_some(), *for_ever),
         _ => LOGS.to_owned(),
     }
+}
+
+/// By what Redis, or the library in front of it, says.
+fn of_redis_login(reason: &str) -> String {
+    if reason.contains("max number of clients") {
+        return "close connections, or let it take more: redis-cli CONFIG SET maxclients 10000\n\
+                redis-cli CLIENT LIST shows whose they are"
+            .to_owned();
+    }
+    if reason.contains("'select'") {
+        return format!(
+            "redis-cli ACL SETUSER USER +select\nor use database 0 in {REDIS}, which needs no such right"
+        );
+    }
+    if reason.contains("is a Sentinel") {
+        return format!("write the primary's address in {REDIS}");
+    }
+    if reason.contains("authentication")
+        || reason.contains("NOAUTH")
+        || reason.contains("WRONGPASS")
+    {
+        return format!("correct user and password in {REDIS}");
+    }
+    LOGS.to_owned()
 }
 
 fn of_rights(lacking: &Lacking) -> String {
