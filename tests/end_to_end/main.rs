@@ -34,6 +34,8 @@ mod metrics;
 mod prometheus;
 mod protocol;
 mod provision;
+mod redis_hostile;
+mod redis_topology;
 mod rights;
 mod secrets;
 mod servers_down;

@@ -80,10 +80,14 @@ impl ClosedPort {
     /// Opens the port: connections are forwarded to `target`.
     pub(crate) fn forward_to(self, target: u16) -> Forwarder {
         let listener = self.socket.listen(128).expect("the port is ours");
-        let (state, cut) = watch::channel(Way::default());
+        let (state, cut) = watch::channel(Way {
+            target,
+            cuts: 0,
+            closed: false,
+        });
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                tokio::spawn(forward(near, target, cut.clone()));
+                tokio::spawn(forward(near, cut.clone()));
             }
         });
         Forwarder {
@@ -99,8 +103,8 @@ pub(crate) struct Forwarder {
     state: watch::Sender<Way>,
 }
 
-#[derive(Default)]
 struct Way {
+    target: u16,
     cuts: u32,
     closed: bool,
 }
@@ -120,14 +124,23 @@ impl Forwarder {
         self.state.send_modify(|way| way.closed = true);
     }
 
+    /// New connections are forwarded to `target`, as when a name leads elsewhere; those that there are stay.
+    pub(crate) fn lead_to(&self, target: u16) {
+        self.state.send_modify(|way| way.target = target);
+    }
+
     /// Forwards again.
     pub(crate) fn open(&self) {
         self.state.send_modify(|way| way.closed = false);
     }
 }
 
-async fn forward(mut near: TcpStream, target: u16, mut cut: watch::Receiver<Way>) {
-    if cut.borrow_and_update().closed {
+async fn forward(mut near: TcpStream, mut cut: watch::Receiver<Way>) {
+    let (target, cuts, closed) = {
+        let way = cut.borrow_and_update();
+        (way.target, way.cuts, way.closed)
+    };
+    if closed {
         return;
     }
     let Ok(mut far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
@@ -135,7 +148,7 @@ async fn forward(mut near: TcpStream, target: u16, mut cut: watch::Receiver<Way>
     };
     tokio::select! {
         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-        _ = cut.changed() => {}
+        _ = cut.wait_for(|way| way.cuts != cuts || way.closed) => {}
     }
 }
 

@@ -137,6 +137,11 @@ impl Process {
         fed.expect("it reads its stdin");
     }
 
+    /// There is nothing more to read for it.
+    pub(crate) fn close_stdin(&mut self) {
+        self.child.stdin = None;
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it has not been waited for")
     }

@@ -1,0 +1,329 @@
+//! Redis as a replica, a Sentinel, a cluster, full of clients; and a connection that Redis has closed.
+
+use crate::support::http::{get, scraped};
+use crate::support::ports::{ClosedPort, Forwarder};
+use crate::support::process::Program;
+use crate::support::redis::Redis;
+use crate::support::{Setup, fibonacci, lifetime, ports, wait};
+use std::net::SocketAddr;
+use std::process::Command;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// A way to this Redis that can be led to another one, and the URL of its beginning.
+fn way_to(redis: &Redis) -> (Forwarder, String) {
+    let way = ClosedPort::reserve().forward_to(redis.port());
+    let url = format!("redis://127.0.0.1:{}/", way.port());
+    (way, url)
+}
+
+async fn becomes_a_replica(redis: &Redis) -> ClosedPort {
+    let nobody = ClosedPort::reserve();
+    let of = ["REPLICAOF", "127.0.0.1", &nobody.port().to_string()];
+    redis.run::<()>(&of).await;
+    nobody
+}
+
+async fn is_ready(worker: SocketAddr) {
+    wait::wait_until("the worker is ready", async || {
+        get(worker, "/readyz").await.body == "ready\n"
+    })
+    .await;
+}
+
+/// Has numbers asked for until the worker says so, and returns what it says.
+async fn is_degraded(setup: &Setup, worker: SocketAddr, from: u64) -> String {
+    let (mut n, mut body) = (from, String::new());
+    wait::wait_until("the worker is degraded", async || {
+        setup
+            .call(&[&n.to_string()])
+            .await
+            .answers(&format!("{}\n", fibonacci(n)));
+        n += 1;
+        body = get(worker, "/readyz").await.body;
+        body.contains("degraded")
+    })
+    .await;
+    body
+}
+
+#[tokio::test]
+async fn a_primary_that_became_a_replica_is_left_when_its_name_leads_to_another() {
+    let mut setup = Setup::new().await;
+    let (old, new) = (Redis::start(), Redis::start());
+    let (way, url) = way_to(&old);
+    setup.redis = old;
+    let program = setup.rpcache(&["worker", "--metrics-addr", "127.0.0.1:0"]);
+    let worker = setup.serving(program.env("REDIS_URL", &url)).await;
+    let address = crate::support::http::address_of(&worker).await;
+    is_ready(address).await;
+    setup.call(&["30"]).await.answers("832040\n");
+    let _nobody = becomes_a_replica(&setup.redis).await;
+    let told = is_degraded(&setup, address, 40).await;
+    let expected = format!("(127.0.0.1:{}) is a read-only replica", way.port());
+    assert!(told.contains(&expected), "{told}");
+    // Lookups go on: nothing but the worker's own look finds it.
+    let found = setup.redis.found().await;
+    let mut caller = setup.caller().await;
+    caller.ask("30").await.answers("832040");
+    assert!(setup.redis.found().await > found);
+    way.lead_to(new.port());
+    is_ready(address).await;
+    caller.ask("31").await.answers("1346269");
+    assert_eq!(new.get("fib:31").await.as_deref(), Some("1346269"));
+    let log = worker.terminate().await.stderr;
+    assert_eq!(log.matches("connecting again until").count(), 1, "{log}");
+    assert_eq!(log.matches("stores answers again").count(), 1, "{log}");
+    assert!(!log.contains("without the cache"), "{log}");
+}
+
+#[tokio::test]
+async fn a_replica_that_becomes_a_primary_is_used_again_also_where_it_served_nothing() {
+    for serves_stale in ["yes", "no"] {
+        let setup = Setup::new().await;
+        let set = ["CONFIG", "SET", "replica-serve-stale-data", serves_stale];
+        setup.redis.run::<()>(&set).await;
+        let (_worker, address) = scraped(&setup, &[]).await;
+        is_ready(address).await;
+        let _nobody = becomes_a_replica(&setup.redis).await;
+        let told = is_degraded(&setup, address, 40).await;
+        assert!(told.contains("replica"), "{told}");
+        setup.redis.run::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+        is_ready(address).await;
+        let mut caller = setup.caller().await;
+        caller.ask("31").await.answers("1346269");
+        assert!(setup.redis.get("fib:31").await.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_full_redis_makes_a_worker_degraded_until_it_has_room() {
+    let setup = Setup::new().await;
+    let (_worker, address) = scraped(&setup, &[]).await;
+    is_ready(address).await;
+    let limit = async |bytes: &str| {
+        let set = ["CONFIG", "SET", "maxmemory", bytes];
+        setup.redis.run::<()>(&set).await;
+    };
+    limit("1").await;
+    let told = is_degraded(&setup, address, 40).await;
+    assert!(told.contains("refuses to store answers: OOM"), "{told}");
+    limit("0").await;
+    let mut caller = setup.caller().await;
+    caller.ask("31").await.answers("1346269");
+    is_ready(address).await;
+}
+
+#[tokio::test]
+async fn connections_that_redis_closes_cost_no_hit_and_no_word() {
+    let redis = Redis::start();
+    redis.set("fib:30", "832040").await;
+    let closed = ClosedPort::reserve();
+    let call = Program::rpcache(&["call", "-", "--json", "--keep-going"]);
+    let call = call
+        .env("AMQP_URL", &format!("amqp://127.0.0.1:{}", closed.port()))
+        .env("REDIS_URL", &redis.url());
+    let mut call = call.fed().start();
+    for round in 1..=5 {
+        call.feed("30\n").await;
+        wait::wait_until("it is answered", async || {
+            call.stdout().lines().count() == round
+        })
+        .await;
+        // A connection that is lost within a second is dialled again after that second only.
+        let old = async || {
+            let clients: String = redis.run(&["CLIENT", "LIST", "TYPE", "normal"]).await;
+            let ours = clients.lines().find(|line| !line.contains("cmd=client"))?;
+            let field = |name| ours.split(' ').find_map(|field| field.strip_prefix(name));
+            field("age=")?.parse().ok().filter(|age: &u64| *age >= 3)
+        };
+        wait::wait_until("the connection is some seconds old", async || {
+            old().await.is_some()
+        })
+        .await;
+        let kill = ["CLIENT", "KILL", "TYPE", "normal"];
+        redis.run::<redis::Value>(&kill).await;
+    }
+    call.feed("30\n").await;
+    let finished = {
+        call.close_stdin();
+        call.finish().await
+    };
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
+    for line in finished.stdout.lines() {
+        assert!(line.contains("\"source\":\"cache\""), "{finished:#?}");
+    }
+    assert_eq!(finished.stdout.lines().count(), 6);
+}
+
+fn cluster_node() -> Redis {
+    Redis::start_with(&["--cluster-enabled", "yes"])
+}
+
+async fn owns(redis: &Redis, from: &str, to: &str) {
+    let slots = ["CLUSTER", "ADDSLOTSRANGE", from, to];
+    redis.run::<()>(&slots).await;
+}
+
+async fn is_ok(redis: &Redis) {
+    wait::wait_until("the cluster is up", async || {
+        let info: String = redis.run(&["CLUSTER", "INFO"]).await;
+        info.contains("cluster_state:ok")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cluster_of_one_shard_serves_everything() {
+    let mut setup = Setup::new().await;
+    setup.redis = cluster_node();
+    owns(&setup.redis, "0", "16383").await;
+    is_ok(&setup.redis).await;
+    let worker = setup.worker(&[]).await;
+    let first = setup.call(&["0..99"]).await;
+    assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""));
+    let again = setup.call(&["0..99", "--json"]).await;
+    assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""));
+    let hits = again.stdout.matches("\"source\":\"cache\"").count();
+    assert_eq!(hits, 100, "{again:#?}");
+    wait::wait_until("the worker is seen", async || {
+        let top = setup.rpcache(&["top", "--json", "--interval", "200ms"]);
+        let top = top.run().await;
+        assert_eq!(top.stderr, "");
+        top.stdout.contains("\"workers\":1")
+    })
+    .await;
+    let stats = setup.redis.rpcache(&["stats", "--json"]).await;
+    assert_eq!((stats.code, stats.stderr.as_str()), (Some(0), ""));
+    setup.redis.set("fib:7", "14").await;
+    let verify = setup.redis.rpcache(&["verify", "--repair"]).await;
+    assert!(verify.stdout.contains("fib:7"), "{verify:#?}");
+    assert_eq!(setup.redis.keys().await.len(), 99);
+    let rm = setup.redis.rpcache(&["rm", "--all", "--yes"]).await;
+    rm.answers("removed 99\n");
+    assert!(setup.redis.keys().await.is_empty());
+    let log = setup.assert_settled(worker).await.stderr;
+    assert!(!log.contains("CROSSSLOT"), "{log}");
+}
+
+/// What the doctor says of Redis, without what the broker is in the way of.
+async fn doctor(redis_url: &str) -> String {
+    let closed = ClosedPort::reserve();
+    let doctor = Program::rpcache(&["doctor"])
+        .env("AMQP_URL", &format!("amqp://127.0.0.1:{}", closed.port()))
+        .env("REDIS_URL", redis_url);
+    let finished = doctor.run().await;
+    let (_, of_redis) = finished.stdout.split_once("redis-protocol").unwrap();
+    let lines = of_redis.lines().skip(1);
+    let words = lines.flat_map(str::split_whitespace);
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn a_cluster_of_several_shards_is_told_by_the_doctor() {
+    let (one, other) = (cluster_node(), cluster_node());
+    owns(&one, "0", "8191").await;
+    owns(&other, "8192", "16383").await;
+    let meet = ["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string()];
+    one.run::<()>(&meet).await;
+    is_ok(&one).await;
+    let told = doctor(&one.url()).await;
+    assert!(
+        told.contains(
+            "FAILURE redis-rights a Redis Cluster of 2 shards, which is not supported yet"
+        ),
+        "{told}"
+    );
+    let user = [
+        "ACL", "SETUSER", "least", "on", ">pw", "~fib:*", "+get", "+set",
+    ];
+    one.run::<()>(&user).await;
+    let told = doctor(&one.url_with("least:pw@")).await;
+    assert!(told.contains("a Redis Cluster of several shards"), "{told}");
+}
+
+#[tokio::test]
+async fn a_replica_is_told_by_the_doctor_with_its_address() {
+    let redis = Redis::start();
+    let _nobody = becomes_a_replica(&redis).await;
+    let told = doctor(&redis.url()).await;
+    let port = redis.port();
+    let expected = format!(
+        "WARNING redis-rights 127.0.0.1:{port} is a read-only replica: answers are not stored there -> \
+         write the primary's address in --redis-url (REDIS_URL), or a name that follows it; it is told \
+         by -> redis-cli -h 127.0.0.1 -p {port} ROLE"
+    );
+    assert!(told.contains(&expected), "{told}");
+}
+
+#[tokio::test]
+async fn a_sentinel_is_refused_with_the_address_of_its_primary() {
+    let redis = Redis::start();
+    let folder = lifetime::folder("sentinel");
+    let [port] = ports::free();
+    let config = format!(
+        "port {port}\nbind 127.0.0.1\nsentinel monitor fleet 127.0.0.1 {} 1\n",
+        redis.port()
+    );
+    std::fs::write(folder.join("sentinel.conf"), config).unwrap();
+    let mut command = Command::new("redis-server");
+    command.args(["sentinel.conf", "--sentinel"]);
+    let mut sentinel = lifetime::start_server(command, &folder, port).unwrap();
+    let url = format!("redis://127.0.0.1:{port}");
+    let told = doctor(&url).await;
+    let expected = format!(
+        "is a Sentinel, which is not supported yet; write the address of the primary: 127.0.0.1:{} \
+         (fleet) -> write the primary's address in --redis-url (REDIS_URL)",
+        redis.port()
+    );
+    assert!(told.contains(&expected), "{told}");
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    let call = setup.rpcache(&["call", "30"]).env("REDIS_URL", &url);
+    let call = call.run().await;
+    call.answers("832040\n");
+    call.has_one_clear_line("is a Sentinel");
+    sentinel.kill().unwrap();
+    sentinel.wait().unwrap();
+}
+
+#[tokio::test]
+async fn too_many_clients_are_told_as_such() {
+    let redis = Redis::start_with(&["--maxclients", "1"]);
+    let mut only = None;
+    wait::wait_until("there is one client, this one", async || {
+        let mut stream = TcpStream::connect(("127.0.0.1", redis.port()))
+            .await
+            .unwrap();
+        stream.write_all(b"PING\r\n").await.unwrap();
+        let mut said = [0; 7];
+        let is_one = stream.read_exact(&mut said).await.is_ok() && &said == b"+PONG\r\n";
+        only = Some(stream);
+        is_one
+    })
+    .await;
+    for credentials in ["", "user:password@"] {
+        let told = doctor(&redis.url_with(credentials)).await;
+        let expected =
+            "ERR max number of clients reached -> close connections, or let it take more";
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_ping_or_a_server_that_knows_no_ping_is_of_use() {
+    let nobody_may = Redis::start_with(&["--rename-command", "PING", ""]);
+    let one_may_not = Redis::start();
+    let user = ["ACL", "SETUSER", "u", "on", ">pw", "~*", "+@all", "-ping"];
+    one_may_not.run::<()>(&user).await;
+    for (redis, credentials) in [(nobody_may, ""), (one_may_not, "u:pw@")] {
+        redis.set("fib:30", "832040").await;
+        let closed = ClosedPort::reserve();
+        let call = Program::rpcache(&["call", "30"])
+            .env("AMQP_URL", &format!("amqp://127.0.0.1:{}", closed.port()))
+            .env("REDIS_URL", &redis.url_with(credentials));
+        let call = call.run().await;
+        call.answers("832040\n");
+        assert_eq!(call.stderr, "");
+    }
+}
