@@ -27,6 +27,9 @@ const MOST: u32 = 64 * ROW;
 /// Not part of any call.
 const DEADLINE: Duration = Duration::from_millis(500);
 
+/// Of something foreign, in bytes.
+const SHOWN: usize = 40;
+
 /// What stands in a place.
 enum Place {
     Free,
@@ -194,12 +197,17 @@ fn read(found: Option<Vec<u8>>) -> Place {
     let Some(found) = found else {
         return Place::Free;
     };
+    if found.len() > WorkerStatus::LONGEST {
+        let limit = WorkerStatus::LONGEST;
+        return Place::Foreign(format!("more than {limit} bytes"));
+    }
+    let shown = quote(&found[..found.len().min(SHOWN)]);
     let Ok(text) = std::str::from_utf8(&found) else {
-        return Place::Foreign(format!("not UTF-8: \"{}\"", quote(&found)));
+        return Place::Foreign(format!("not UTF-8: \"{shown}\""));
     };
     match WorkerStatus::read(text) {
         Some(status) => Place::Worker(Box::new(status)),
-        None => Place::Foreign(quote(&found)),
+        None => Place::Foreign(format!("\"{shown}\"")),
     }
 }
 

@@ -304,6 +304,7 @@ async fn too_many_clients_are_told_as_such() {
     .await;
     for credentials in ["", "user:password@"] {
         let told = doctor(&redis.url_with(credentials)).await;
+        assert!(told.contains("cannot reach"), "{told}");
         let expected =
             "ERR max number of clients reached -> close connections, or let it take more";
         assert!(told.contains(expected), "{told}");

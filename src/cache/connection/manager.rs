@@ -117,9 +117,10 @@ impl Manager {
     fn translate(&self, error: &RedisError) -> Error {
         // What passes by itself is as good as not being there.
         let passes = ["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"];
+        let is_full = |detail: &str| detail.starts_with("max number of clients");
         let refused = error.kind() == ErrorKind::AuthenticationFailed
             || error.code().is_some_and(|code| !passes.contains(&code));
-        if refused {
+        if refused && !error.detail().is_some_and(is_full) {
             Error::Refused {
                 server: self.url.to_string(),
                 reason: describe(error),
