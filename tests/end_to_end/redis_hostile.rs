@@ -156,7 +156,7 @@ async fn what_stands_where_workers_announce_themselves_is_left_out_and_told() {
     redis.command::<()>(&bytes).await;
     redis.run::<()>(&["LPUSH", "rpcache:worker:1", "x"]).await;
     redis
-        .run::<()>(&["SETRANGE", "rpcache:worker:2", "200000000", "x"])
+        .run::<()>(&["SETRANGE", "rpcache:worker:2", "80000000", "x"])
         .await;
     redis.set("rpcache:worker:3", "\u{1b}[2J").await;
     let sent = async || {
