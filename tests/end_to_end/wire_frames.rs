@@ -240,11 +240,18 @@ async fn any_frame_size_that_a_broker_offers_is_honoured() {
         call.answers(&format!("100000\t{}\n30\t832040\n", fibonacci(100_000)));
         let once = setup.call(&["99999", "--no-cache"]).await;
         once.answers(&format!("{}\n", fibonacci(99_999)));
-        // The worker's own connections and the test's, which takes what is offered.
-        let sizes =
-            "[Size || [{frame_max, Size}] <- rabbit_networking:connection_info_all([frame_max])].";
-        let agreed = node.evaluate(sizes).unwrap();
-        eprintln!("offered {offered}: {agreed}");
+        let sizes = "io_lib:format(\"~p\", [[Size || [{frame_max, Size}] <- \
+                     rabbit_networking:connection_info_all([frame_max])]]).";
+        let sizes = node.evaluate(sizes).unwrap();
+        let agreed = match offered {
+            0 => 131_072,
+            offered => offered.min(131_072),
+        };
+        let connections = sizes.matches(&agreed.to_string()).count();
+        assert!(
+            connections >= 2,
+            "the worker's, of {sizes}, agreed to {agreed}"
+        );
         let memory = worker.memory_mb();
         assert!(
             memory < 60.0,

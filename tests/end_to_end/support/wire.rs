@@ -108,7 +108,7 @@ impl Wire {
                     return (frame[0], frame[7..total - 1].to_vec());
                 }
             }
-            let mut bytes = [0; 65536];
+            let mut bytes = vec![0; 65_536];
             let count = self.stream.read(&mut bytes).expect("the peer answers");
             assert!(count > 0, "the peer has closed the connection");
             self.unread.extend_from_slice(&bytes[..count]);
@@ -288,7 +288,7 @@ impl FalseBroker {
         ];
         self.0.send(&method(1, 60, 60, &deliver));
         self.0.send(&frame(HEADER, 1, &header.concat()));
-        let body = frame(BODY, 1, &[b'7'; 100_000]);
+        let body = frame(BODY, 1, &vec![b'7'; 100_000]);
         while self.0.stream.write_all(&body).is_ok() {}
     }
 }
