@@ -125,7 +125,7 @@ pub(crate) struct ClientArgs {
 
 impl Args {
     pub(crate) fn parse_with_help() -> Self {
-        let names = FAULTS.map(|about| format!("  {:<19} {}\n", about.name, about.what));
+        let names = FAULTS.map(|about| format!("  {:<23} {}\n", about.name, about.what));
         let help = format!(
             "Faults:\n{}\nExit code 1: a call was wrong, lost or late, or something leaked.",
             names.concat()

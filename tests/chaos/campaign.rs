@@ -17,6 +17,7 @@ use crate::progress::Progress;
 use crate::record::Clock;
 use crate::report::Report;
 use crate::self_test;
+use crate::stall::Ticker;
 use crate::strikes::Striker;
 use crate::support::lifetime;
 use crate::timeline::Timeline;
@@ -29,12 +30,13 @@ pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
     let oracle = Oracle::compute();
     self_test::run(&oracle);
     oracle.write(&answers).map_err(|error| error.to_string())?;
-    let fleet = Arc::new(Fleet::start(args).await?);
+    let fleet = Arc::new(Fleet::start(args)?);
     fleet.serving().await;
 
     let clock = Clock::new();
     let timeline = Arc::new(Timeline::new(clock));
-    let ledger = Arc::new(Ledger::new(clock, Arc::clone(&timeline), args.apart));
+    let ledger = Ledger::new(clock, Arc::clone(&timeline), args.apart, Ticker::start());
+    let ledger = Arc::new(ledger);
     let began = Instant::now();
     let clients = Clients::start(&fleet, &ledger, args, seed, &answers)?;
     let progress = Progress::start(&ledger, &timeline, length);
@@ -43,6 +45,7 @@ pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
         fleet: Arc::clone(&fleet),
         timeline: Arc::clone(&timeline),
         ledger: Arc::clone(&ledger),
+        orders: clients.orders(),
         stop: stop.clone(),
     };
     let follow = |lane| tokio::spawn(striker.clone().follow(lane, began));

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use rpcache::fibonacci::{Fibonacci, N};
 use rpcache::{CacheOptions, CacheUse, CallOptions, Client, ClientOptions, Error, Source};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::ClientArgs;
 use crate::oracle::{self, Oracle};
-use crate::record::{Asked, Batch, Call, Clock, Outcome, micros};
+use crate::record::{Asked, Batch, Call, Clock, Order, Outcome, micros};
 use crate::role;
 use crate::stall::Ticker;
 use crate::trap::{self, Trap};
@@ -38,6 +39,7 @@ struct Desk {
     ticker: Ticker,
     begun: AtomicU64,
     ended: Mutex<Vec<Call>>,
+    paused: watch::Sender<bool>,
 }
 
 pub(crate) async fn run(args: ClientArgs) {
@@ -53,6 +55,7 @@ pub(crate) async fn run(args: ClientArgs) {
         ticker: Ticker::start(),
         begun: AtomicU64::new(0),
         ended: Mutex::default(),
+        paused: watch::Sender::new(false),
     });
     let stop = CancellationToken::new();
     let mut rng = Rng::with_seed(args.seed);
@@ -67,7 +70,10 @@ pub(crate) async fn run(args: ClientArgs) {
     }
     let reports = tokio::spawn(report_on(Arc::clone(&desk)));
     // Until the driver closes it, or is gone.
-    let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
+    let mut orders = BufReader::new(tokio::io::stdin()).lines();
+    while let Ok(Some(order)) = orders.next_line().await {
+        obey(&desk, &order).await;
+    }
     stop.cancel();
     while callers.join_next().await.is_some() {}
     // It stops between two reports: nothing is awaited within one.
@@ -77,6 +83,28 @@ pub(crate) async fn run(args: ClientArgs) {
     if let Some(desk) = Arc::into_inner(desk) {
         tokio::join!(desk.client.close(), desk.traps.close());
     }
+}
+
+/// Every caller waits as long as the driver orders; then what it names is asked for.
+async fn obey(desk: &Arc<Desk>, order: &str) {
+    let order: Order = serde_json::from_str(order).expect("the driver's own");
+    desk.paused.send_replace(order.pause_ms > 0);
+    tokio::time::sleep(Duration::from_millis(order.pause_ms)).await;
+    let cache = if order.stored {
+        CacheUse::Normal
+    } else {
+        CacheUse::Bypass
+    };
+    let mut calls = tokio::task::JoinSet::new();
+    for n in order.ask {
+        let desk = Arc::clone(desk);
+        calls.spawn(async move {
+            let asked = Asked::Fib(n);
+            call(&desk, asked, PATIENT, cache, order.stored).await;
+        });
+    }
+    desk.paused.send_replace(false);
+    while calls.join_next().await.is_some() {}
 }
 
 /// One caller: the next call when the last one has ended, but no more than its share of the rate.
@@ -90,7 +118,10 @@ async fn call_on(desk: Arc<Desk>, mut rng: Rng, args: ClientArgs, stop: Cancella
     tokio::time::sleep(pause.mul_f64(rng.f64())).await;
     let mut pace = interval(pause);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut paused = desk.paused.subscribe();
     while !stop.is_cancelled() {
+        // The desk has the sender.
+        let _ = paused.wait_for(|paused| !paused).await;
         if args.rate > 0 {
             pace.tick().await;
         }
@@ -101,7 +132,7 @@ async fn call_on(desk: Arc<Desk>, mut rng: Rng, args: ClientArgs, stop: Cancella
         };
         let timeout_ms = pick(&mut rng, HASTY, PATIENT);
         let cache = pick(&mut rng, UNCACHED, CacheUse::Normal);
-        call(&desk, asked, timeout_ms, cache).await;
+        call(&desk, asked, timeout_ms, cache, false).await;
     }
 }
 
@@ -116,7 +147,7 @@ fn pick<T>(rng: &mut Rng, choices: impl IntoIterator<Item = (u64, T)>, otherwise
     otherwise
 }
 
-async fn call(desk: &Desk, asked: Asked, timeout_ms: u64, cache: CacheUse) {
+async fn call(desk: &Desk, asked: Asked, timeout_ms: u64, cache: CacheUse, stored: bool) {
     let patience = Duration::from_millis(timeout_ms);
     let mut options = CallOptions::within(patience);
     options.cache = cache;
@@ -142,6 +173,7 @@ async fn call(desk: &Desk, asked: Asked, timeout_ms: u64, cache: CacheUse) {
         Ok(Err(error)) => Outcome::Failed(error.code().to_owned(), error.to_string()),
         Err(_) => Outcome::Lost,
     };
+    let stored = stored.then(|| micros(desk.ticker.within(start, start + oracle::BUDGET)));
     let mut late = oracle::late(end - start, patience, Duration::ZERO);
     if !late.is_zero() {
         let stalls = desk.ticker.since(start + patience).await;
@@ -153,6 +185,7 @@ async fn call(desk: &Desk, asked: Asked, timeout_ms: u64, cache: CacheUse) {
         timeout_ms,
         asked,
         cached: cache == CacheUse::Normal,
+        stored,
         late: micros(late),
         outcome,
     };

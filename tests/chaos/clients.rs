@@ -4,20 +4,28 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, ChildStdout};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::args::Args;
 use crate::fleet::Fleet;
 use crate::ledger::Ledger;
-use crate::record::Batch;
+use crate::record::{Batch, Order};
 
 /// The most patient call, what it is given beyond, and the end of the process.
 const ENDS_WITHIN: Duration = Duration::from_secs(50);
 
-pub(crate) struct Clients(Vec<Client>);
+pub(crate) struct Clients {
+    clients: Vec<Client>,
+    orders: Orders,
+}
+
+/// What the clients are told by their stdin, which ends them when it is closed.
+#[derive(Clone)]
+pub(crate) struct Orders(Arc<Mutex<Vec<ChildStdin>>>);
 
 struct Client {
     child: Child,
@@ -39,22 +47,26 @@ impl Clients {
             let reading = tokio::spawn(read(stdout, number, Arc::clone(ledger)));
             Ok(Client { child, reading })
         };
-        let started: std::io::Result<Vec<_>> = (0..args.clients as usize).map(start).collect();
-        started
-            .map(Self)
-            .map_err(|error| format!("no client: {error}"))
+        let started: std::io::Result<Vec<Client>> = (0..args.clients as usize).map(start).collect();
+        let mut clients = started.map_err(|error| format!("no client: {error}"))?;
+        let stdins = clients.iter_mut().map(|client| client.child.stdin.take());
+        let orders = stdins.map(|stdin| stdin.expect("it is piped")).collect();
+        let orders = Orders(Arc::new(Mutex::new(orders)));
+        Ok(Self { clients, orders })
+    }
+
+    pub(crate) fn orders(&self) -> Orders {
+        self.orders.clone()
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = Option<u32>> {
-        self.0.iter().map(|client| client.child.id())
+        self.clients.iter().map(|client| client.child.id())
     }
 
     /// Lets them finish what they have begun.
-    pub(crate) async fn end(mut self, ledger: &Ledger) {
-        for client in &mut self.0 {
-            drop(client.child.stdin.take());
-        }
-        for (number, mut client) in self.0.into_iter().enumerate() {
+    pub(crate) async fn end(self, ledger: &Ledger) {
+        self.orders.0.lock().await.clear();
+        for (number, mut client) in self.clients.into_iter().enumerate() {
             let ended = timeout(ENDS_WITHIN, client.child.wait()).await;
             let succeeded = matches!(ended, Ok(Ok(status)) if status.success());
             // Its pipe ends with it.
@@ -62,6 +74,17 @@ impl Clients {
             let (calls, complete) = client.reading.await.unwrap_or((0, false));
             ledger.client_ended(number, calls, succeeded && complete);
         }
+    }
+}
+
+impl Orders {
+    /// To one of the clients.
+    pub(crate) async fn give(&self, client: usize, order: &Order) -> Result<(), String> {
+        let line = serde_json::to_string(order).expect("plain data") + "\n";
+        let mut stdins = self.0.lock().await;
+        let stdin = stdins.get_mut(client).ok_or("the client has ended")?;
+        let written = stdin.write_all(line.as_bytes()).await;
+        written.map_err(|error| format!("client {client}: {error}"))
     }
 }
 

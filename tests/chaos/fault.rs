@@ -21,6 +21,7 @@ pub(crate) enum Fault {
     KillAfterFill,
     KillAfterReply,
     KillBeforeAck,
+    LogPipeStalled,
     BrokerKill,
     BrokerClose,
     BrokerAlarm,
@@ -31,6 +32,9 @@ pub(crate) enum Fault {
     AmqpDelay,
     AmqpRefuse,
     AmqpNodeDown,
+    FirstAddressDead,
+    ReplyRefused,
+    HostilePublisher,
     RedisKill,
     RedisFreeze,
     RedisPause,
@@ -46,6 +50,8 @@ pub(crate) enum Fault {
     RedisRefuse,
     RedisLoading,
     RedisEvicting,
+    RedisReadonlyForGood,
+    RedisIdleClose,
 }
 
 /// Why a fault that was to strike did not.
@@ -79,21 +85,22 @@ pub(crate) struct About {
 
 /// Every fault there is, in the order of [`Fault`].
 #[rustfmt::skip]
-pub(crate) const FAULTS: [About; 33] = {
+pub(crate) const FAULTS: [About; 39] = {
     use Fault as F;
     use Scope::{Broker, Redis, Worker};
     const fn about(fault: Fault, name: &'static str, scope: Scope, weight: u64, lasts: (u64, u64), repair: u64, what: &'static str) -> About {
         About { fault, name, scope, weight, lasts, repair, what }
     }
     [
-        about(F::WorkerKill, "worker-kill", Worker, 6, (0, 400), 0, "SIGKILL, then another one in its place"),
-        about(F::WorkerStop, "worker-stop", Worker, 1, (50, 20_000), 0, "SIGSTOP, SIGCONT"),
-        about(F::WorkerTerm, "worker-term", Worker, 1, (0, 200), 300, "SIGTERM, then another one in its place"),
-        about(F::KillBeforeCompute, "kill-before-compute", Worker, 1, (0, 400), 0, "SIGKILL when a request was delivered and is not looked up yet"),
-        about(F::KillInCompute, "kill-in-compute", Worker, 1, (0, 400), 0, "SIGKILL when a request was looked up in vain"),
-        about(F::KillAfterFill, "kill-after-fill", Worker, 1, (0, 400), 0, "SIGKILL when an answer is stored and not replied"),
-        about(F::KillAfterReply, "kill-after-reply", Worker, 1, (0, 400), 0, "SIGKILL when a reply is published and not confirmed"),
-        about(F::KillBeforeAck, "kill-before-ack", Worker, 1, (0, 400), 0, "SIGKILL when a reply is confirmed and its request not acked"),
+        about(F::WorkerKill, "worker-kill", Worker, 12, (0, 400), 0, "SIGKILL, then another one in its place"),
+        about(F::WorkerStop, "worker-stop", Worker, 2, (50, 20_000), 0, "SIGSTOP, SIGCONT"),
+        about(F::WorkerTerm, "worker-term", Worker, 2, (0, 200), 300, "SIGTERM, then another one in its place"),
+        about(F::KillBeforeCompute, "kill-before-compute", Worker, 2, (0, 400), 0, "SIGKILL when a request was delivered and is not looked up yet"),
+        about(F::KillInCompute, "kill-in-compute", Worker, 2, (0, 400), 0, "SIGKILL when a request was looked up in vain"),
+        about(F::KillAfterFill, "kill-after-fill", Worker, 2, (0, 400), 0, "SIGKILL when an answer is stored and not replied"),
+        about(F::KillAfterReply, "kill-after-reply", Worker, 2, (0, 400), 0, "SIGKILL when a reply is published and not confirmed"),
+        about(F::KillBeforeAck, "kill-before-ack", Worker, 2, (0, 400), 0, "SIGKILL when a reply is confirmed and its request not acked"),
+        about(F::LogPipeStalled, "log-pipe-stalled", Worker, 1, (5000, 9000), 800, "a worker with -v whose stderr is a full pipe that is not read"),
         about(F::BrokerKill, "broker-kill", Broker, 1, (0, 1000), 8000, "SIGKILL, restart on the same data"),
         about(F::BrokerClose, "broker-close", Broker, 2, (0, 0), 500, "the broker closes every connection"),
         about(F::BrokerAlarm, "broker-alarm", Broker, 1, (500, 4000), 1000, "a memory alarm blocks publishers"),
@@ -104,6 +111,9 @@ pub(crate) const FAULTS: [About; 33] = {
         about(F::AmqpDelay, "amqp-delay", Broker, 1, (500, 4000), 0, "links to the broker take 50 ms more each way"),
         about(F::AmqpRefuse, "amqp-refuse", Broker, 1, (200, 3000), 0, "links to the broker are reset, and new ones as well"),
         about(F::AmqpNodeDown, "amqp-node-down", Broker, 2, (500, 5000), 0, "one of the broker's two addresses is reset, and refuses"),
+        about(F::FirstAddressDead, "first-address-dead", Broker, 2, (1000, 4000), 300, "the first of the broker's addresses swallows packets while connections are reset"),
+        about(F::ReplyRefused, "reply-refused", Broker, 2, (500, 3000), 2000, "max_message_size is lower than some replies"),
+        about(F::HostilePublisher, "hostile-publisher", Broker, 2, (2000, 6000), 500, "a peer sends properties, headers, bodies and reply-to names that no library would"),
         about(F::RedisKill, "redis-kill", Redis, 2, (0, 1500), 100, "SIGKILL, restart with nothing in it"),
         about(F::RedisFreeze, "redis-freeze", Redis, 2, (50, 5000), 0, "SIGSTOP, SIGCONT"),
         about(F::RedisPause, "redis-pause", Redis, 1, (50, 2000), 0, "CLIENT PAUSE"),
@@ -119,6 +129,8 @@ pub(crate) const FAULTS: [About; 33] = {
         about(F::RedisRefuse, "redis-refuse", Redis, 1, (100, 2000), 0, "links to Redis are reset, and new ones as well"),
         about(F::RedisLoading, "redis-loading", Redis, 1, (200, 3000), 500, "SIGKILL, restart that takes its time to load what was saved"),
         about(F::RedisEvicting, "redis-evicting", Redis, 1, (200, 3000), 0, "maxmemory below what is used: answers are evicted"),
+        about(F::RedisReadonlyForGood, "redis-readonly-for-good", Redis, 2, (0, 1000), 700, "its name leads to another one; the old one stays up as a read-only replica"),
+        about(F::RedisIdleClose, "redis-idle-close", Redis, 2, (3500, 5000), 500, "Redis closes idle connections while a client pauses"),
     ]
 };
 

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::args::{Args, Load};
 use crate::broker::{Broker, VHOST};
+use crate::fault::Fault;
 use crate::proxy::Link;
 use crate::redis_server::Redis;
 use crate::support::lifetime;
@@ -42,24 +43,28 @@ pub(crate) struct Links {
 const TRAP_SEATS: u32 = 2;
 
 impl Fleet {
-    pub(crate) async fn start(args: &Args) -> Result<Self, String> {
+    pub(crate) fn start(args: &Args) -> Result<Self, String> {
         let broker = Broker::start()?;
+        if args.faults.0.contains(&Fault::HostilePublisher) {
+            // Before the workers, who look for it when they connect.
+            broker.declare_dead_letters()?;
+        }
         let redis = Redis::start()?;
         let taps: Vec<_> = (0..args.workers)
             .map(|_| Arc::new(Tap::default()))
             .collect();
         let mut links = Vec::new();
         for number in 0..(args.workers + args.clients + TRAP_SEATS) as usize {
-            let link = async |server, protocol| {
+            let link = |server, protocol| {
                 let tap = taps.get(number).map(|tap| (Arc::clone(tap), protocol));
-                Arc::new(Link::to(server, tap).await)
+                Arc::new(Link::to(server, tap))
             };
             links.push(Links {
                 amqp: [
-                    link(broker.port(), Protocol::Amqp).await,
-                    link(broker.port(), Protocol::Amqp).await,
+                    link(broker.port(), Protocol::Amqp),
+                    link(broker.port(), Protocol::Amqp),
                 ],
-                redis: link(redis.port(), Protocol::Redis).await,
+                redis: link(redis.port(), Protocol::Redis),
             });
         }
         let seat =
@@ -141,6 +146,18 @@ impl Fleet {
                 async || std::fs::read_to_string(log).is_ok_and(|log| log.contains("serving "));
             wait_until("a worker serves", serves).await;
         }
+    }
+
+    /// One of the clients.
+    pub(crate) fn client(&self, draw: u64) -> usize {
+        let seats = self.logs.iter();
+        let clients = seats.filter(|(name, _)| name.starts_with("client")).count();
+        usize::try_from(draw % clients as u64).expect("a few")
+    }
+
+    /// Whether the process with these links is neither replaced nor stopped by faults.
+    pub(crate) fn is_steady(&self, seat: usize) -> bool {
+        seat == 0 || self.logs[seat].0.starts_with("client")
     }
 
     /// Whose log is where.

@@ -1,6 +1,7 @@
 //! Every call is counted here, and judged together with the faults that were active when it ran.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use hdrhistogram::Histogram;
@@ -8,7 +9,9 @@ use hdrhistogram::Histogram;
 use crate::client::PATIENT;
 use crate::computed::Computed;
 use crate::fault::{Fault, Scope};
-use crate::record::{Asked, Batch, Call, Clock, Outcome};
+use crate::oracle;
+use crate::record::{Asked, Batch, Call, Clock, Outcome, micros};
+use crate::stall::Ticker;
 use crate::timeline::Timeline;
 use crate::trap;
 
@@ -18,11 +21,17 @@ const TOLD: usize = 10;
 /// In microseconds: longer than any call is waited for.
 const LONGEST: u64 = 100_000_000;
 
+/// Connections are made and the cache is filled, in microseconds.
+const WARM_UP: u64 = 2_000_000;
+
 pub(crate) struct Ledger {
     clock: Clock,
+    began: u64,
     timeline: Arc<Timeline>,
     /// One fault at a time.
     apart: bool,
+    /// Stalls of this process, through which every call goes.
+    ticker: Ticker,
     tally: Mutex<Tally>,
 }
 
@@ -35,7 +44,8 @@ pub(crate) struct Tally {
     pub(crate) wrong: u64,
     pub(crate) lost: u64,
     pub(crate) late: u64,
-    /// Patient calls that ended in an error without an excuse.
+    /// Patient calls that ended in an error without an excuse, hits that were none, and whatever else a
+    /// fault must not come to.
     pub(crate) broken: u64,
     /// Workers that a call for a trap has ended.
     pub(crate) killed_by_traps: u64,
@@ -43,6 +53,9 @@ pub(crate) struct Tally {
     pub(crate) failures: Vec<String>,
     pub(crate) errors: BTreeMap<String, Errors>,
     pub(crate) latencies: BTreeMap<(&'static str, bool), Histogram<u64>>,
+    /// Of calls beside a hostile publisher, and of those without: while no server is under a fault.
+    pub(crate) beside_hostile: BTreeMap<(&'static str, bool), Histogram<u64>>,
+    pub(crate) stored: Stored,
     pub(crate) computed: Computed,
     /// The longest stall of each client's own, in microseconds.
     pub(crate) stalls: BTreeMap<usize, u64>,
@@ -53,6 +66,14 @@ pub(crate) struct Tally {
     pub(crate) leaks: Vec<String>,
     /// What all workers together have logged.
     pub(crate) log_bytes: u64,
+}
+
+/// Calls for answers that were stored a moment before.
+#[derive(Default)]
+pub(crate) struct Stored {
+    pub(crate) hits: u64,
+    /// Misses while a process did not get to run.
+    pub(crate) excused: u64,
 }
 
 /// The errors of one code.
@@ -66,7 +87,7 @@ pub(crate) struct Errors {
 }
 
 impl Ledger {
-    pub(crate) fn new(clock: Clock, timeline: Arc<Timeline>, apart: bool) -> Self {
+    pub(crate) fn new(clock: Clock, timeline: Arc<Timeline>, apart: bool, ticker: Ticker) -> Self {
         let tally = Tally {
             ended: 0,
             begun: BTreeMap::new(),
@@ -79,6 +100,8 @@ impl Ledger {
             failures: Vec::new(),
             errors: BTreeMap::new(),
             latencies: BTreeMap::new(),
+            beside_hostile: BTreeMap::new(),
+            stored: Stored::default(),
             computed: Computed::default(),
             stalls: BTreeMap::new(),
             recoveries: Vec::new(),
@@ -90,6 +113,8 @@ impl Ledger {
             clock,
             timeline,
             apart,
+            began: clock.now(),
+            ticker,
             tally: Mutex::new(tally),
         }
     }
@@ -125,10 +150,16 @@ impl Ledger {
             Outcome::Answered(source) => {
                 *tally.answers.entry(source.clone()).or_default() += 1;
                 let kind = if source == "cache" { "hit" } else { "miss" };
-                let latencies = tally.latencies.entry((kind, !faults.is_empty()));
-                latencies
-                    .or_insert_with(|| Histogram::new_with_max(LONGEST, 3).expect("three digits"))
-                    .saturating_record(took);
+                record(&mut tally.latencies, (kind, !faults.is_empty()), took);
+                let servers = || {
+                    faults
+                        .iter()
+                        .filter(|fault| fault.about().scope != Scope::Worker)
+                };
+                let hostile = servers().any(|fault| *fault == Fault::HostilePublisher);
+                if servers().count() == usize::from(hostile) && call.start > self.began + WARM_UP {
+                    record(&mut tally.beside_hostile, (kind, hostile), took);
+                }
                 if source == "computed" {
                     for (accepts, first) in &mut tally.recoveries {
                         if first.is_none() && call.end > *accepts {
@@ -151,7 +182,7 @@ impl Ledger {
                 tally.lost += 1;
                 failure = Some("lost");
             }
-            Outcome::Failed(code, _) if must_end_in(call, code) => {
+            Outcome::Failed(code, _) if must_end_in(call, code, &faults) => {
                 let ending = format!("{code}, as it must");
                 *tally.answers.entry(ending).or_default() += 1;
             }
@@ -171,6 +202,16 @@ impl Ledger {
                 }
             }
         }
+        if let Some(stall) = call.stored {
+            let hit = matches!(&call.outcome, Outcome::Answered(source) if source == "cache");
+            let excused = !hit && self.costs_a_hit(call, stall);
+            tally.stored.hits += u64::from(hit);
+            tally.stored.excused += u64::from(excused);
+            if !hit && !excused {
+                tally.broken += 1;
+                failure = failure.or(Some("broken"));
+            }
+        }
         if call.late > 0 && call.outcome != Outcome::Lost {
             tally.late += 1;
             failure = failure.or(Some("late"));
@@ -188,6 +229,14 @@ impl Ledger {
                 names()
             ));
         }
+    }
+
+    /// Whether the client, or this process, which its lookups go through, did not get to run for a good part
+    /// of the time that a call may wait for the cache.
+    fn costs_a_hit(&self, call: &Call, stall: u64) -> bool {
+        let start = self.clock.instant(call.start);
+        let own = self.ticker.within(start, start + oracle::BUDGET);
+        micros(own).max(stall) >= micros(oracle::COSTS_A_HIT)
     }
 
     /// Whether a patient call may end in this error under these faults. One fault at a time it sits
@@ -228,21 +277,44 @@ impl Ledger {
         *self.tally().worker_exits.entry(code).or_default() += 1;
     }
 
+    /// What a fault has come to and must not.
+    pub(crate) fn broken(&self, what: impl Display) {
+        let mut tally = self.tally();
+        tally.broken += 1;
+        tally.failures.push(format!("broken: {what}"));
+    }
+
     pub(crate) fn leak(&self, what: String) {
         self.tally().leaks.push(what);
     }
 }
 
-fn must_end_in(call: &Call, code: &str) -> bool {
+fn record(
+    histograms: &mut BTreeMap<(&'static str, bool), Histogram<u64>>,
+    of: (&'static str, bool),
+    took: u64,
+) {
+    let new = || Histogram::new_with_max(LONGEST, 3).expect("three digits");
+    histograms
+        .entry(of)
+        .or_insert_with(new)
+        .saturating_record(took);
+}
+
+/// Whether this error is as right as an answer.
+fn must_end_in(call: &Call, code: &str, faults: &[Fault]) -> bool {
     match call.asked {
-        Asked::Fib(_) => false,
+        Asked::Fib(n) => {
+            code == "too-large" && oracle::is_large(n) && faults.contains(&Fault::ReplyRefused)
+        }
         Asked::Trap(n) => trap::nature(n).ends_in() == Some(code),
     }
 }
 
 fn never_ends_in(call: &Call, code: &str) -> bool {
     match call.asked {
-        Asked::Fib(_) => false,
+        // Every argument is a good one.
+        Asked::Fib(_) => ["too-large", "bad-argument"].contains(&code),
         Asked::Trap(n) => trap::nature(n).never_ends_in(code),
     }
 }

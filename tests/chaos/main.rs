@@ -20,6 +20,7 @@ mod computed;
 mod ending;
 mod fault;
 mod fleet;
+mod hostile;
 mod ledger;
 mod oracle;
 mod plan;

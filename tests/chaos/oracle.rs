@@ -12,6 +12,10 @@ use crate::trap;
 /// What a call may take beyond its deadline.
 const BOUND: Duration = Duration::from_millis(50);
 
+/// What a call may wait for the cache; and a stall of a process that may have cost a hit within it.
+pub(crate) const BUDGET: Duration = Duration::from_millis(50);
+pub(crate) const COSTS_A_HIT: Duration = Duration::from_millis(25);
+
 /// Arguments 0 to this, of which most calls ask.
 pub(crate) const COMMON: u64 = 20_000;
 /// And these, which are dear to compute.
@@ -42,6 +46,18 @@ pub(crate) fn draw(rng: &mut fastrand::Rng, hits: f64) -> u64 {
         0 => DEAR + rng.u64(0..DEAR_ONES),
         _ => rng.u64(0..COMMON),
     }
+}
+
+/// The answers of all others are shorter than this, in bytes, and of these longer.
+pub(crate) const LARGE: u64 = 10_000;
+
+/// Some of those.
+pub(crate) fn large(draw: u64) -> impl Iterator<Item = u64> {
+    (0..4).map(move |n| DEAR + (draw % DEAR_ONES + n * 7) % DEAR_ONES)
+}
+
+pub(crate) fn is_large(n: u64) -> bool {
+    n >= DEAR
 }
 
 pub(crate) struct Oracle(Vec<u64>);

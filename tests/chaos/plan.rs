@@ -138,7 +138,7 @@ pub(crate) fn print(lanes: &[Vec<Event>]) -> String {
             .worker
             .map_or(String::new(), |worker| format!("  worker {worker}"));
         format!(
-            "{:>8.3} s  {:<19} {:>6} ms{whom}\n",
+            "{:>8.3} s  {:<23} {:>6} ms{whom}\n",
             event.at.as_secs_f64(),
             event.fault,
             event.lasts.as_millis()

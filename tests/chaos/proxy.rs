@@ -1,14 +1,16 @@
 //! A link between one process and one server that can be made to fail at any moment.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::tap::{Protocol, Reader, Sender, Tap, Verdict};
 
@@ -21,43 +23,70 @@ pub(crate) enum Mode {
     Stall,
     /// New connections are reset.
     Refuse,
+    /// New connections are not accepted; [`Link::swallow`].
+    Swallow,
 }
+
+/// Connections that wait to be accepted: enough for all that one process makes at once.
+const BACKLOG: u32 = 16;
+/// A connection on this machine that has not come up by then is not going to.
+const COMES_UP: Duration = Duration::from_millis(200);
 
 /// Listens on a port of its own and forwards to the server's. Its end is the runtime's.
 pub(crate) struct Link {
     pub(crate) port: u16,
     mode: watch::Sender<Mode>,
     cuts: watch::Sender<()>,
-    open: Arc<AtomicUsize>,
+    carried: Arc<Carried>,
+}
+
+/// What a link carries, and where to.
+struct Carried {
+    /// The server's port.
+    server: AtomicU16,
+    /// Connections, by the port of their server.
+    open: Mutex<BTreeMap<u16, usize>>,
+    /// Connections that were accepted since the start.
+    accepted: AtomicUsize,
+    /// Connections that a server has ended.
+    ended: AtomicUsize,
 }
 
 /// Who watches a link, and what is spoken there.
 pub(crate) type Tapped = Option<(Arc<Tap>, Protocol)>;
 
 impl Link {
-    pub(crate) async fn to(server: u16, tap: Tapped) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
+    pub(crate) fn to(server: u16, tap: Tapped) -> Self {
+        let socket = TcpSocket::new_v4().expect("there are descriptors");
+        socket
+            .bind((Ipv4Addr::LOCALHOST, 0).into())
             .expect("some port is free");
+        let listener = socket.listen(BACKLOG).expect("it is bound");
         let port = listener.local_addr().expect("it is bound").port();
         let (mode, modes) = watch::channel(Mode::Pass);
         let (cuts, cut) = watch::channel(());
-        let open = Arc::new(AtomicUsize::new(0));
+        let carried = Arc::new(Carried {
+            server: AtomicU16::new(server),
+            open: Mutex::default(),
+            accepted: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
+        });
         tokio::spawn({
-            let open = Arc::clone(&open);
+            let carried = Arc::clone(&carried);
+            let mut mode = modes.clone();
             async move {
-                loop {
+                while mode.wait_for(|mode| *mode != Mode::Swallow).await.is_ok() {
+                    let accepted = tokio::select! {
+                        accepted = listener.accept() => accepted,
+                        _ = mode.wait_for(|mode| *mode == Mode::Swallow) => continue,
+                    };
                     // Out of descriptors for a moment: the caller sees a connection that hangs.
-                    let Ok((near, _)) = listener.accept().await else {
+                    let Ok((near, _)) = accepted else {
                         continue;
                     };
-                    let (modes, cut, open) = (modes.clone(), cut.clone(), Arc::clone(&open));
-                    let tap = tap.clone();
-                    tokio::spawn(async move {
-                        open.fetch_add(1, Ordering::Relaxed);
-                        forward(near, server, modes, cut, tap).await;
-                        open.fetch_sub(1, Ordering::Relaxed);
-                    });
+                    let (modes, cut, tap) = (modes.clone(), cut.clone(), tap.clone());
+                    let carried = Arc::clone(&carried);
+                    tokio::spawn(async move { carried.carry(near, modes, cut, tap).await });
                 }
             }
         });
@@ -65,7 +94,7 @@ impl Link {
             port,
             mode,
             cuts,
-            open,
+            carried,
         }
     }
 
@@ -78,30 +107,85 @@ impl Link {
         self.cuts.send_replace(());
     }
 
+    /// Packets of new connections are swallowed, until the mode is another one and what this returns is
+    /// dropped: what fills the queue of connections that wait to be accepted.
+    pub(crate) async fn swallow(&self) -> Vec<TcpStream> {
+        self.set(Mode::Swallow);
+        let mut waiting = Vec::new();
+        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        while let Ok(Ok(connected)) = timeout(COMES_UP, connect()).await {
+            waiting.push(connected);
+        }
+        waiting
+    }
+
+    /// New connections go to another server.
+    pub(crate) fn lead_to(&self, server: u16) {
+        self.carried.server.store(server, Ordering::Relaxed);
+    }
+
     pub(crate) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.carried.open().values().sum()
+    }
+
+    /// Of the open connections, those to this server.
+    pub(crate) fn open_to(&self, server: u16) -> usize {
+        self.carried.open().get(&server).copied().unwrap_or(0)
+    }
+
+    /// How many connections were accepted since the start.
+    pub(crate) fn accepted(&self) -> usize {
+        self.carried.accepted.load(Ordering::Relaxed)
+    }
+
+    /// How many connections the server has ended.
+    pub(crate) fn ended_by_server(&self) -> usize {
+        self.carried.ended.load(Ordering::Relaxed)
     }
 }
 
+impl Carried {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<u16, usize>> {
+        self.open.lock().expect("nobody panics with it")
+    }
+
+    async fn carry(
+        &self,
+        near: TcpStream,
+        modes: watch::Receiver<Mode>,
+        cut: watch::Receiver<()>,
+        tap: Tapped,
+    ) {
+        let server = self.server.load(Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        *self.open().entry(server).or_default() += 1;
+        if forward(near, server, modes, cut, tap).await == Some(Sender::Server) {
+            self.ended.fetch_add(1, Ordering::Relaxed);
+        }
+        *self.open().entry(server).or_default() -= 1;
+    }
+}
+
+/// Returns who has ended the connection, if either side has.
 async fn forward(
     mut near: TcpStream,
     server: u16,
     modes: watch::Receiver<Mode>,
     mut cut: watch::Receiver<()>,
     tap: Tapped,
-) {
+) -> Option<Sender> {
     cut.mark_unchanged();
     if *modes.borrow() == Mode::Refuse {
         let _ = near.set_zero_linger();
-        return;
+        return None;
     }
     let Ok(mut far) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await else {
         // As if it had not been accepted: the server is not there.
         let _ = near.set_zero_linger();
-        return;
+        return None;
     };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
-    let reset = {
+    let ended = {
         let (from_near, to_near) = near.split();
         let (from_far, to_far) = far.split();
         let tapped = |sender| {
@@ -109,14 +193,15 @@ async fn forward(
             tap.map(|(tap, protocol)| (&**tap, Reader::new(*protocol, sender)))
         };
         tokio::select! {
-            () = pump(from_near, to_far, modes.clone(), tapped(Sender::Worker)) => false,
-            () = pump(from_far, to_near, modes.clone(), tapped(Sender::Server)) => false,
-            _ = cut.changed() => true,
+            () = pump(from_near, to_far, modes.clone(), tapped(Sender::Worker)) => Some(Sender::Worker),
+            () = pump(from_far, to_near, modes.clone(), tapped(Sender::Server)) => Some(Sender::Server),
+            _ = cut.changed() => None,
         }
     };
-    if reset {
+    if ended.is_none() {
         let _ = (near.set_zero_linger(), far.set_zero_linger());
     }
+    ended
 }
 
 /// Until either side ends.

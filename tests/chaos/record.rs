@@ -1,4 +1,4 @@
-//! What a client tells the driver: one JSON object a line, every 100 ms.
+//! What a client tells the driver, one JSON object a line, every 100 ms; and what it is told.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,6 +19,17 @@ pub(crate) struct Batch {
     pub(crate) last: bool,
 }
 
+/// What the driver tells a client: one JSON object a line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    /// How long no call is made.
+    pub(crate) pause_ms: u64,
+    /// What is asked for then, all at once.
+    pub(crate) ask: Vec<u64>,
+    /// Whether the answers are stored then; else the cache is left alone.
+    pub(crate) stored: bool,
+}
+
 /// One call as its caller saw it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Call {
@@ -29,6 +40,9 @@ pub(crate) struct Call {
     pub(crate) asked: Asked,
     /// Neither looked in the cache; or looked, as calls do.
     pub(crate) cached: bool,
+    /// Its answer was stored a moment before, and Redis is well. For how long this process did not get to
+    /// run within the cache's budget, in microseconds.
+    pub(crate) stored: Option<u64>,
     /// By how much it ended after the bound, this process's own stall allowed for, in microseconds.
     pub(crate) late: u64,
     pub(crate) outcome: Outcome,
@@ -80,6 +94,12 @@ impl Clock {
 
     pub(crate) fn micros(&self, at: Instant) -> u64 {
         micros(self.read + at.duration_since(self.at))
+    }
+
+    /// Of a time that is not before this clock was read.
+    pub(crate) fn instant(&self, micros: u64) -> Instant {
+        let since = Duration::from_micros(micros).saturating_sub(self.read);
+        self.at + since
     }
 
     pub(crate) fn now(&self) -> u64 {

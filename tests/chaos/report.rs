@@ -55,6 +55,13 @@ impl Report {
             json!({"of": kind, "under_faults": faulty, "calls": latencies.len(),
                 "p50_us": at(0.5), "p99_us": at(0.99), "p999_us": at(0.999), "max_us": latencies.max()})
         });
+        let beside_hostile = tally
+            .beside_hostile
+            .iter()
+            .map(|((kind, hostile), latencies)| {
+                json!({"of": kind, "hostile_publisher": hostile, "calls": latencies.len(),
+                "p99_us": latencies.value_at_quantile(0.99)})
+            });
         let exits = tally
             .worker_exits
             .iter()
@@ -88,6 +95,8 @@ impl Report {
             "computed": {"calls": tally.computed.total, "keys": tally.computed.keys(),
                 "overlapping": tally.computed.overlapping, "again_at_once": tally.computed.again},
             "latencies": latencies.collect::<Vec<_>>(),
+            "stored": {"hits": tally.stored.hits, "misses_in_a_stall": tally.stored.excused},
+            "beside_hostile": beside_hostile.collect::<Vec<_>>(),
             "recoveries_us": tally.recoveries.iter().map(|(accepts, first)| first.map(|first| first - accepts)).collect::<Vec<_>>(),
             "worker_exits": exits.collect::<Vec<_>>(),
             "processes": self.growths,

@@ -9,6 +9,7 @@ use crate::fault::Fault;
 use crate::ledger::{Ledger, Tally};
 use crate::oracle::{self, Oracle};
 use crate::record::{Asked, Batch, Call, Clock, Outcome, micros};
+use crate::stall::Ticker;
 use crate::tap::{Protocol, Reader, Sender, Sight};
 use crate::timeline::Timeline;
 
@@ -23,6 +24,8 @@ pub(crate) fn run(oracle: &Oracle) {
     moments();
     missing_calls();
     patient_calls();
+    refused_replies();
+    stored_answers();
     traps(oracle);
     frames();
     commands();
@@ -40,13 +43,14 @@ fn judged(
         timeline.begin(fault);
     }
     let now = clock.now();
-    let ledger = Ledger::new(clock, timeline, apart);
+    let ledger = Ledger::new(clock, timeline, apart, Ticker::default());
     let call = |(asked, timeout_ms, late, outcome)| Call {
         start: now,
         end: now,
         timeout_ms,
         asked,
         cached: true,
+        stored: None,
         late: micros(late),
         outcome,
     };
@@ -155,6 +159,57 @@ fn patient_calls() {
     ));
     assert!(broken(PATIENT, "deadline", Some(Fault::BrokerAlarm), true));
     assert!(broken(PATIENT, "overloaded", Some(Fault::RedisFull), true));
+}
+
+/// An answer that the broker takes no more ends as `too-large`, and no other does.
+fn refused_replies() {
+    let (small, large) = (Asked::Fib(30), Asked::Fib(100_000));
+    let ends = |asked, code, fault, apart| one(asked, PATIENT, failed(code), fault, apart);
+    let refused = Some(Fault::ReplyRefused);
+    assert_eq!(ends(large, "too-large", refused, true), [0; 4]);
+    assert_eq!(ends(small, "too-large", refused, false), [1, 0, 0, 0]);
+    assert_eq!(ends(large, "too-large", None, false), [1, 0, 0, 0]);
+    assert_eq!(
+        ends(large, "too-large", Some(Fault::BrokerKill), false),
+        [1, 0, 0, 0]
+    );
+    assert_eq!(ends(large, "deadline", refused, true), [0, 0, 0, 1]);
+    assert_eq!(ends(small, "nobody-serving", refused, true), [0, 0, 0, 1]);
+}
+
+/// What was stored a moment before is a hit, unless this process did not get to run.
+fn stored_answers() {
+    let verdict = |source: &str, stored: Option<u64>, stall: u64| {
+        let clock = Clock::new();
+        let ticker = Ticker::default();
+        let ledger = Ledger::new(clock, Arc::new(Timeline::new(clock)), false, ticker.clone());
+        let start = clock.now();
+        ticker.note(Duration::from_millis(stall));
+        let call = Call {
+            start,
+            end: start + 1000,
+            timeout_ms: PATIENT,
+            asked: Asked::Fib(30),
+            cached: true,
+            stored,
+            late: 0,
+            outcome: Outcome::Answered(source.to_owned()),
+        };
+        let batch = Batch {
+            begun: 1,
+            calls: vec![call],
+            stall: 0,
+            last: true,
+        };
+        ledger.take(0, batch);
+        verdicts(&ledger)
+    };
+    assert_eq!(verdict("cache", Some(0), 0), [0; 4]);
+    assert_eq!(verdict("computed", Some(0), 0), [0, 0, 0, 1]);
+    assert_eq!(verdict("computed", Some(5000), 5), [0, 0, 0, 1]);
+    assert_eq!(verdict("computed", None, 0), [0; 4]);
+    assert_eq!(verdict("computed", Some(0), 100), [0; 4]);
+    assert_eq!(verdict("computed", Some(100_000), 0), [0; 4]);
 }
 
 fn traps(oracle: &Oracle) {

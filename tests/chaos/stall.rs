@@ -35,7 +35,7 @@ impl Ticker {
         ticker
     }
 
-    fn note(&self, stall: Duration) {
+    pub(crate) fn note(&self, stall: Duration) {
         if stall < NOTABLE {
             return;
         }
@@ -55,8 +55,16 @@ impl Ticker {
     /// All stalls together that touch the time from `since` to now, the tick under way included.
     pub(crate) async fn since(&self, since: Instant) -> Duration {
         tokio::time::sleep(TICK * 2).await;
+        self.within(since, Instant::now())
+    }
+
+    /// Those that touch the time between these, as far as they are over.
+    pub(crate) fn within(&self, since: Instant, until: Instant) -> Duration {
         let seen = self.0.lock().expect("nobody panics with it");
-        let touching = seen.stalls.iter().filter(|(at, _)| *at >= since);
+        let touches = |(at, stall): &&(Instant, Duration)| {
+            *at >= since && at.checked_sub(*stall) <= Some(until)
+        };
+        let touching = seen.stalls.iter().filter(touches);
         touching.map(|(_, stall)| *stall).sum()
     }
 

@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on, as far as it is of use here.
 
 #![expect(dead_code, reason = "shared with the end-to-end tests")]
+#![expect(clippy::unwrap_used, reason = "as tests may")]
 
 #[path = "../end_to_end/support/lifetime.rs"]
 pub(crate) mod lifetime;
@@ -12,6 +13,8 @@ pub(crate) mod process;
 pub(crate) mod rabbitmq;
 #[path = "../end_to_end/support/wait.rs"]
 pub(crate) mod wait;
+#[path = "../end_to_end/support/wire.rs"]
+pub(crate) mod wire;
 
 /// The broker speaks in plain text only.
 pub(crate) fn also_speaking(_: u16) -> String {

@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
-use crate::ledger::{Errors, Tally};
+use hdrhistogram::Histogram;
+
+use crate::ledger::{Errors, Stored, Tally};
 use crate::report::Report;
 use crate::timeline::Count;
 use crate::usage::{Growth, Usage};
@@ -18,7 +20,7 @@ struct Table(String);
 impl Table {
     fn row(&mut self, name: impl Display, value: impl Display) {
         use fmt::Write as _;
-        writeln!(self.0, "{:<23}{value}", name.to_string()).expect("strings take everything");
+        writeln!(self.0, "{:<26}{value}", name.to_string()).expect("strings take everything");
     }
 }
 
@@ -50,6 +52,7 @@ pub(crate) fn of(report: &Report) -> String {
     let tally = report.ledger.tally();
     calls(&mut table, &tally);
     latencies(&mut table, &tally);
+    beside_hostile(&mut table, &tally);
     if !tally.recoveries.is_empty() {
         let recoveries: Vec<_> = tally.recoveries.iter().map(recovery).collect();
         table.row("broker back, first", recoveries.join(", "));
@@ -87,6 +90,13 @@ fn calls(table: &mut Table, tally: &Tally) {
     table.row("broken", tally.broken);
     let stall = tally.stalls.values().max().unwrap_or(&0) / 1000;
     table.row("longest own stall", format!("{stall} ms"));
+    let Stored { hits, excused } = tally.stored;
+    if hits + excused > 0 {
+        table.row(
+            "stored answers",
+            format!("{hits} hits, {excused} misses in a stall"),
+        );
+    }
     let computed = &tally.computed;
     table.row(
         "computed",
@@ -139,6 +149,28 @@ fn latencies(table: &mut Table, tally: &Tally) {
         table.row(
             name,
             format!("{:>8.1} {:>8.1} {max:>8.1} {calls:>8}", at(0.5), at(0.99)),
+        );
+    }
+}
+
+/// The 99th percentile of calls beside a hostile publisher, and of others.
+fn beside_hostile(table: &mut Table, tally: &Tally) {
+    for kind in ["hit", "miss"] {
+        let [with, without] =
+            [true, false].map(|hostile| tally.beside_hostile.get(&(kind, hostile)));
+        let (Some(with), Some(without)) = (with, without) else {
+            continue;
+        };
+        let p99 = |latencies: &Histogram<u64>| millis(latencies.value_at_quantile(0.99));
+        table.row(
+            format!("{kind} p99, hostile peer"),
+            format!(
+                "{:.1} ms with, {:.1} ms without ({} and {} calls)",
+                p99(with),
+                p99(without),
+                with.len(),
+                without.len()
+            ),
         );
     }
 }

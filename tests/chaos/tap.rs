@@ -5,7 +5,7 @@
 //! it died at that point exactly, whatever it still did in its last millisecond.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
 use tokio::task::block_in_place;
@@ -58,6 +58,7 @@ fn mark(point: Fault) -> Option<(Sight, bool)> {
 pub(crate) struct Tap {
     armed: Mutex<Option<(Fault, Kill)>>,
     sprung: AtomicBool,
+    replies: AtomicU64,
 }
 
 /// To be carried out at once.
@@ -91,8 +92,16 @@ impl Tap {
         armed.take().is_some()
     }
 
+    /// How many replies have been on their way.
+    pub(crate) fn replies(&self) -> u64 {
+        self.replies.load(Ordering::Relaxed)
+    }
+
     /// What becomes of a piece with these sights in it.
     pub(crate) fn judge(&self, sights: &[Sight]) -> Verdict {
+        let replies = sights.iter().filter(|sight| **sight == Sight::Reply);
+        self.replies
+            .fetch_add(replies.count() as u64, Ordering::Relaxed);
         let mut armed = self.armed.lock().expect("nobody panics with it");
         if self.sprung.load(Ordering::Acquire) {
             return Verdict::IsDropped;

@@ -114,6 +114,11 @@ impl Timeline {
         faults
     }
 
+    pub(crate) fn active_now(&self) -> Vec<Fault> {
+        let now = self.clock.now();
+        self.active(now, now)
+    }
+
     /// How often each struck, as far as their repairs are complete.
     pub(crate) fn counts(&self) -> BTreeMap<Fault, Count> {
         self.inner

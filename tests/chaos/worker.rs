@@ -1,5 +1,6 @@
 //! The worker processes: real ones, as users start them.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,31 +18,37 @@ const ENDS_WITHIN: Duration = Duration::from_secs(15);
 pub(crate) struct Worker {
     child: Child,
     command: Command,
+    /// As one that reports each call is started.
+    verbose: Command,
 }
 
 impl Worker {
     /// All of them write to the same log, one after another.
     pub(crate) fn start((amqp, redis): (String, String), ttl_ms: u64, log: &Path) -> Self {
         let log = std::fs::File::create(log).expect("the run's folder is ours");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rpcache"));
-        command
-            .args([
-                "worker",
-                "--concurrency",
-                "2",
-                "--ttl",
-                &format!("{ttl_ms}ms"),
-            ])
-            .env_clear()
-            .env("AMQP_URL", amqp)
-            .env("REDIS_URL", redis)
-            .process_group(lifetime::group())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true);
+        let new = |verbosity: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_rpcache"));
+            command
+                .args(["worker", "--concurrency", "2"])
+                .args(["--ttl", &format!("{ttl_ms}ms")])
+                .args(verbosity)
+                .env_clear()
+                .env("AMQP_URL", &amqp)
+                .env("REDIS_URL", &redis)
+                .process_group(lifetime::group())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .kill_on_drop(true);
+            command
+        };
+        let mut command = new(&[]);
+        command.stderr(log);
         let child = command.spawn().expect("the command was built");
-        Self { child, command }
+        Self {
+            child,
+            command,
+            verbose: new(&["-v"]),
+        }
     }
 
     pub(crate) fn id(&self) -> Option<u32> {
@@ -68,6 +75,15 @@ impl Worker {
 
     pub(crate) fn start_again(&mut self) -> Result<(), String> {
         self.child = self.command.spawn().map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// One that reports each call, to there.
+    pub(crate) fn start_verbose(&mut self, stderr: OwnedFd) -> Result<(), String> {
+        let started = self.verbose.stderr(stderr).spawn();
+        // The command would keep the pipe open.
+        self.verbose.stderr(Stdio::null());
+        self.child = started.map_err(|error| error.to_string())?;
         Ok(())
     }
 

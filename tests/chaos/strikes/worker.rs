@@ -52,6 +52,10 @@ impl Striker {
                 self.last(event).await;
                 Ok(worker.start_again()?)
             }
+            Fault::LogPipeStalled => {
+                self.log_pipe(event, &mut worker, seat).await?;
+                Ok(worker.start_again()?)
+            }
             Fault::WorkerStop => {
                 worker.signal("STOP");
                 self.last(event).await;
