@@ -6,8 +6,10 @@
 //! which the broker refuses).
 
 mod dial;
+mod errors;
 mod examine;
 mod frames;
+mod publisher;
 mod watch;
 
 use std::io;
@@ -15,26 +17,33 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use lapin::options::QueueDeclareOptions;
-use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::protocol::AMQPSoftError;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
-use lapin::{Channel, Connection, ErrorKind, Event, Queue};
+use lapin::{Channel, Connection, Event, Queue};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::dial::dial;
+pub(crate) use self::errors::{
+    describe, is_closed_over_message, is_locked, translate, unreachable,
+};
+use self::errors::{hard_error, soft_error};
 pub use self::examine::Declared;
 pub(crate) use self::examine::{Look, Visit};
 pub(crate) use self::frames::MAX_BODY;
 pub(crate) use self::frames::properties::{CORRELATION_BYTES, OVERSIZED};
+pub(crate) use self::publisher::{Message, Published, Publisher, Refusal};
 pub use self::watch::{QueueDepth, QueueDepths, QueueWatch};
 
 use crate::counts::BrokerCounts;
 use crate::error::{Error, quote};
 use crate::server_url::AmqpUrl;
-use crate::transport;
 
 /// To connect, log in and open a channel; and for each declaration.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Channels on one connection: for messages, for a message that is published alone, and for looking at queues.
+const MIN_CHANNELS: u16 = 3;
 
 /// To say goodbye. A connection that the broker has blocked never hears back.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
@@ -68,7 +77,23 @@ pub(crate) enum Audience {
 pub(crate) async fn connect(url: &AmqpUrl, role: &str) -> Result<Connection, Error> {
     // In a box: what waits for a connection stays small.
     let dialled = Box::pin(dial(url, role)).await;
-    dialled.map_err(|failure| failure.into_error(url))
+    let connection = dialled.map_err(|failure| failure.into_error(url))?;
+    has_enough_channels(url, &connection)?;
+    Ok(connection)
+}
+
+/// An error where the broker allows fewer channels on a connection than a client or worker needs.
+fn has_enough_channels(url: &AmqpUrl, connection: &Connection) -> Result<(), Error> {
+    let allowed = connection.configuration().channel_max();
+    if allowed >= MIN_CHANNELS {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        server: url.to_string(),
+        reason: format!(
+            "its channel_max of {allowed} is too low, {MIN_CHANNELS} are needed on a connection"
+        ),
+    })
 }
 
 /// Waits for a call to the broker, but not for ever.
@@ -240,64 +265,4 @@ async fn declare_as(
     channel
         .queue_declare(queue.clone(), options, arguments)
         .await
-}
-
-/// What an error of lapin's means for whoever called.
-pub(crate) fn translate(url: &AmqpUrl, error: &lapin::Error) -> Error {
-    let server = url.to_string();
-    let reason = describe(error);
-    // 530 is how RabbitMQ says that there is no such vhost, or that this user may not use it.
-    let refused = hard_error(error) == Some(AMQPHardError::NOTALLOWED)
-        || soft_error(error) == Some(AMQPSoftError::ACCESSREFUSED)
-        || matches!(error.kind(), ErrorKind::AuthProviderError(_));
-    if refused {
-        Error::Refused { server, reason }
-    } else {
-        Error::Unreachable { server, reason }
-    }
-}
-
-/// Whether the broker itself failed over what it was sent, and closed the connection for it.
-pub(crate) fn is_internal_error(error: &lapin::Error) -> bool {
-    hard_error(error) == Some(AMQPHardError::INTERNALERROR)
-}
-
-pub(crate) fn unreachable(url: &AmqpUrl, reason: &str) -> Error {
-    Error::Unreachable {
-        server: url.to_string(),
-        reason: reason.to_owned(),
-    }
-}
-
-fn soft_error(error: &lapin::Error) -> Option<AMQPSoftError> {
-    match error.kind() {
-        ErrorKind::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Soft(error) => Some(error.clone()),
-            AMQPErrorKind::Hard(_) => None,
-        },
-        _ => None,
-    }
-}
-
-fn hard_error(error: &lapin::Error) -> Option<AMQPHardError> {
-    match error.kind() {
-        ErrorKind::ProtocolError(error) => match error.kind() {
-            AMQPErrorKind::Hard(error) => Some(error.clone()),
-            AMQPErrorKind::Soft(_) => None,
-        },
-        _ => None,
-    }
-}
-
-/// What happened, for a log line or a message.
-pub(crate) fn describe(error: &lapin::Error) -> String {
-    match error.kind() {
-        ErrorKind::IOError(error) => transport::describe(error),
-        ErrorKind::ProtocolError(error) => quote(error.get_message().as_str().as_bytes()),
-        ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
-            "what answers there is not RabbitMQ".to_owned()
-        }
-        ErrorKind::MissingHeartbeatError => "it has stopped answering".to_owned(),
-        _ => quote(error.to_string().as_bytes()),
-    }
 }

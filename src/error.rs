@@ -25,13 +25,13 @@ use crate::tls::TlsFault;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A worker answered that there is no answer. Asking again for the same gives the same, except
-    /// after [`ErrorCode::Expired`].
+    /// A worker answered that there is no answer, or the broker refuses the request itself as too large.
+    /// Asking again for the same gives the same, except after [`ErrorCode::Expired`].
     #[error("{message}")]
     Failed {
         /// What kind of failure.
         code: ErrorCode,
-        /// The worker's words: peer text, escaped and shortened.
+        /// The worker's words, or the reason: peer text, escaped and shortened.
         message: String,
     },
 
@@ -158,7 +158,7 @@ impl Error {
 pub enum ErrorCode {
     /// The request's body is no argument of the procedure.
     BadArgument,
-    /// The argument or its answer is above the worker's limit.
+    /// The argument or its answer is above the worker's limit, or the broker's.
     TooLarge,
     /// Computing was tried and failed, or panicked.
     Failed,

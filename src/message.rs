@@ -360,7 +360,7 @@ pub(crate) enum CorrelationId {
 }
 
 impl CorrelationId {
-    fn read(properties: &BasicProperties) -> Option<Self> {
+    pub(crate) fn read(properties: &BasicProperties) -> Option<Self> {
         match properties.correlation_id() {
             Some(id) => Some(Self::Text(id.clone())),
             None => header(properties, CORRELATION_BYTES).map(|id| Self::Bytes(id.to_vec())),

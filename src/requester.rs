@@ -7,6 +7,7 @@
 
 mod channels;
 mod pending;
+mod requests;
 mod retry_budget;
 mod session;
 #[cfg(test)]

@@ -8,8 +8,10 @@
 mod activity;
 mod announcement;
 mod answer;
+mod callback_queues;
 mod compute;
 mod dead_letters;
+mod direct;
 mod flight;
 mod health;
 mod intake;
@@ -23,6 +25,7 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 mod told;
+mod turns;
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -245,7 +248,7 @@ impl<P: Procedure> Desk<P> {
     ) {
         let arrival = Arc::new(arrival);
         if let Some(name) = &request.reply_to
-            && !self.may_reply_to(name)
+            && !self.may_reply_to(post, name, || arrival.waits()).await
         {
             return post.ack(unsettled).await;
         }
@@ -264,39 +267,48 @@ impl<P: Procedure> Desk<P> {
             return post.ack(unsettled).await;
         };
         let (body, properties) = reply.write(request.correlation_id.as_ref());
-        let replying = post.reply(unsettled, reply_to, &body, properties);
+        let replying = post.reply(unsettled, reply_to, &body, properties, || arrival.waits());
         trace::within(trace::reply, replying).await;
     }
 
     /// Answers for a request that the broker has given up, see [`dead_letters`].
     async fn serve_dead(self: Arc<Self>, post: Arc<Post>, delivery: Delivery) {
         let (unsettled, body, properties) = Unsettled::take(delivery);
-        let failure = dead_letters::failure(&properties);
+        let given_up = dead_letters::given_up(&properties);
         let request = Request::read(body, &properties);
-        if let Some(failure) = &failure {
+        if let Some(given_up) = &given_up
+            && !given_up.rejected
+        {
+            let failure = &given_up.failure;
             self.vitals.activity.failed.count(failure.code.as_str());
             self.tell_given_up(&request, failure);
         }
-        if let (Some(failure), Some(reply_to)) = (failure, request.reply_to)
-            && self.may_reply_to(&reply_to)
+        if let (Some(given_up), Some(reply_to)) = (given_up, request.reply_to)
+            && self.may_reply_to(&post, &reply_to, || {}).await
         {
-            let (body, properties) = Reply::failure(failure).write(request.correlation_id.as_ref());
-            return post.reply(unsettled, reply_to, &body, properties).await;
+            let reply = Reply::failure(given_up.failure);
+            let (body, properties) = reply.write(request.correlation_id.as_ref());
+            let replying = post.reply(unsettled, reply_to, &body, properties, || {});
+            return replying.await;
         }
         post.ack(unsettled).await;
     }
 
-    /// Only to callback queues: see [`ReplyPattern`]. Never to where requests come from.
-    fn may_reply_to(&self, name: &ShortString) -> bool {
-        let name = name.as_str();
-        let may =
-            !self.queue.covers(name) && self.reply_to.iter().any(|pattern| pattern.matches(name));
+    /// Only to callback queues: by their name, see [`ReplyPattern`], or because they are exclusive to another
+    /// connection. Never to where requests come from.
+    async fn may_reply_to(&self, post: &Post, name: &ShortString, waits: impl Fn()) -> bool {
+        let replies = post.replies();
+        let text = name.as_str();
+        let named = self.reply_to.iter().any(|pattern| pattern.matches(text));
+        // In a box: looking for a queue is rare, and each delivery's task would be larger.
+        let may = !self.queue.covers(text)
+            && (named || Box::pin(replies.is_callback_queue(name, waits)).await);
         if !may {
             self.vitals.activity.refused_reply_to.count();
         }
         if !may && let Some(left_out) = self.refused_reply_to.happened() {
             warn!(
-                reply_to = quote(name.as_bytes()),
+                reply_to = quote(text.as_bytes()),
                 left_out,
                 "refused a request: its reply_to is no callback queue; --reply-to PATTERN allows it",
             );

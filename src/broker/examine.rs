@@ -11,8 +11,8 @@ use lapin::{BasicProperties, Connection, Queue};
 use uuid::Uuid;
 
 use super::dial::{Failure, dial};
-use super::{bounded_lapin, close, declare_passively, describe, hard_error, open_channel};
-use super::{soft_error, translate};
+use super::{bounded_lapin, close, declare_passively, describe, hard_error, has_enough_channels};
+use super::{open_channel, soft_error, translate};
 use crate::error::{Error, quote};
 use crate::server_url::AmqpUrl;
 use lapin::protocol::AMQPHardError;
@@ -47,6 +47,8 @@ pub(crate) enum Look {
         waiting: u32,
     },
     Missing,
+    /// It is exclusive to another program's connection.
+    Exclusive,
     /// What the broker says instead.
     NotTold(String),
 }
@@ -56,10 +58,11 @@ impl Visit {
     /// `role` names the connection in the broker's lists.
     pub(crate) async fn enter(url: &AmqpUrl, role: &str) -> Result<Result<Self, Error>, Error> {
         match Box::pin(dial(url, role)).await {
-            Ok(connection) => Ok(Ok(Self {
-                url: url.clone(),
-                connection,
-            })),
+            Ok(connection) => {
+                has_enough_channels(url, &connection)?;
+                let url = url.clone();
+                Ok(Ok(Self { url, connection }))
+            }
             // By then the password was accepted.
             Err(Failure::Amqp(error)) if hard_error(&error) == Some(AMQPHardError::NOTALLOWED) => {
                 Ok(Err(translate(url, &error)))
@@ -155,10 +158,9 @@ fn seen(found: lapin::Result<Queue>) -> lapin::Result<Look> {
         }),
         Err(error) => match soft_error(&error) {
             Some(AMQPSoftError::NOTFOUND) => Ok(Look::Missing),
-            // Newer brokers want rights for a look, too; nobody else may look at an exclusive queue.
-            Some(AMQPSoftError::ACCESSREFUSED | AMQPSoftError::RESOURCELOCKED) => {
-                Ok(Look::NotTold(describe(&error)))
-            }
+            Some(AMQPSoftError::RESOURCELOCKED) => Ok(Look::Exclusive),
+            // Newer brokers want rights for a look, too.
+            Some(AMQPSoftError::ACCESSREFUSED) => Ok(Look::NotTold(describe(&error))),
             _ => Err(error),
         },
     }
@@ -221,9 +223,14 @@ mod tests {
 
     #[test]
     fn who_may_not_look_knows_nothing() {
+        let look = seen(Err(refusal(
+            AMQPSoftError::ACCESSREFUSED,
+            "ACCESS_REFUSED - no",
+        )));
+        assert!(matches!(look, Ok(Look::NotTold(said)) if said == "ACCESS_REFUSED - no"));
+        let locked = seen(Err(refusal(AMQPSoftError::RESOURCELOCKED, "no")));
+        assert!(matches!(locked, Ok(Look::Exclusive)));
         for kind in [AMQPSoftError::ACCESSREFUSED, AMQPSoftError::RESOURCELOCKED] {
-            let look = seen(Err(refusal(kind.clone(), "ACCESS_REFUSED - no")));
-            assert!(matches!(look, Ok(Look::NotTold(said)) if said == "ACCESS_REFUSED - no"));
             assert_eq!(
                 declared(Err(refusal(kind, "no"))).ok(),
                 Some(Declared::Unknown)

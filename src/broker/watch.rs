@@ -94,6 +94,7 @@ async fn depth(visit: &Visit, queue: &ShortString) -> Result<QueueDepth, Error> 
             consumers,
         },
         Look::Missing => QueueDepth::Missing,
-        Look::NotTold(_) => QueueDepth::NotPermitted,
+        // Nobody else may look at a queue that is exclusive to another program.
+        Look::Exclusive | Look::NotTold(_) => QueueDepth::NotPermitted,
     })
 }

@@ -97,6 +97,8 @@ pub enum Found {
     Queue(Declared),
     /// A queue is missing.
     NoQueue(String),
+    /// A queue is exclusive to another program's connection: no worker can read it.
+    ExclusiveQueue(String),
     /// Who reads a queue.
     Audience {
         /// Its name.
@@ -167,6 +169,9 @@ impl fmt::Display for Found {
             Self::MayNotPublish { said, .. } => write!(f, "requests cannot be published: {said}"),
             Self::Queue(declared) => declared.fmt(f),
             Self::NoQueue(queue) => write!(f, "there is no queue {queue}"),
+            Self::ExclusiveQueue(queue) => {
+                write!(f, "{queue} is exclusive to another program's connection")
+            }
             Self::Audience {
                 queue,
                 consumers,

@@ -58,6 +58,7 @@ impl<P: Procedure> Doctor<P> {
         };
         let judged = match &look {
             Look::Missing => Judged::failure(Found::NoQueue(self.queue.to_string())),
+            Look::Exclusive => Judged::failure(Found::ExclusiveQueue(self.queue.to_string())),
             Look::NotTold(said) => Judged::skipped(Found::NotTold(said.clone())),
             Look::Found { .. } => match visit.declared(&name).await {
                 Ok(declared @ (Declared::Transient | Declared::Otherwise(_))) => {
@@ -88,7 +89,7 @@ impl<P: Procedure> Doctor<P> {
                 }
             }
             Some(Look::NotTold(said)) => Judged::skipped(Found::NotTold(said.clone())),
-            Some(Look::Missing) | None => Judged::nothing(),
+            Some(Look::Missing | Look::Exclusive) | None => Judged::nothing(),
         }
     }
 
@@ -112,6 +113,7 @@ impl<P: Procedure> Doctor<P> {
                 }
             }
             Ok(Look::Missing) => Judged::warning(Found::NoQueue(queue)),
+            Ok(Look::Exclusive) => Judged::warning(Found::ExclusiveQueue(queue)),
             Ok(Look::NotTold(said)) => Judged::skipped(Found::NotTold(said)),
             Err(error) => Judged::failure(Found::Failed(error)),
         }

@@ -1,13 +1,16 @@
 //! Where a session's requests go and its replies come: a callback queue, or direct reply-to.
 
+use std::sync::Arc;
+
 use lapin::options::{BasicConsumeOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 
-use crate::broker;
+use super::requests::Requests;
+use crate::broker::{self, Publisher};
 
-/// A channel to publish on, a consumer of replies, and the name to reach it by.
-pub(super) type Channels = (Channel, Consumer, ShortString);
+/// Where to publish, a consumer of replies, and the name to reach it by.
+pub(super) type Channels = (Requests, Consumer, ShortString);
 
 /// For one call and the end: direct reply-to, which wants everything on one channel and no queue.
 pub(super) async fn open_direct(connection: &Connection) -> lapin::Result<Channels> {
@@ -17,34 +20,29 @@ pub(super) async fn open_direct(connection: &Connection) -> lapin::Result<Channe
         consume(&channel, direct.clone()),
         channel.confirm_select(ConfirmSelectOptions::default()),
     )?;
-    Ok((channel, replies, direct))
+    Ok((Requests::WithReplies(channel), replies, direct))
 }
 
 /// For a long-lived client: an exclusive queue that the broker names.
 pub(super) async fn open_queue(
     replies: &Connection,
-    requests: &Connection,
+    requests: Connection,
 ) -> lapin::Result<Channels> {
-    let (replies, requests) = tokio::try_join!(
-        broker::open_channel(replies),
-        broker::open_channel(requests)
-    )?;
     let callback = async {
+        let channel = broker::open_channel(replies).await?;
         let exclusive = QueueDeclareOptions {
             exclusive: true,
             ..QueueDeclareOptions::default()
         };
-        let queue = replies
+        let queue = channel
             .queue_declare(ShortString::default(), exclusive, FieldTable::default())
             .await?;
         let name = queue.name().clone();
-        Ok((consume(&replies, name.clone()).await?, name))
+        Ok((consume(&channel, name.clone()).await?, name))
     };
-    let ((replies, name), ()) = tokio::try_join!(
-        callback,
-        requests.confirm_select(ConfirmSelectOptions::default()),
-    )?;
-    Ok((requests, replies, name))
+    let requests = Publisher::open(Arc::new(requests));
+    let ((replies, name), requests) = tokio::try_join!(callback, requests)?;
+    Ok((Requests::Apart(requests), replies, name))
 }
 
 /// Without acks: a reply that is lost with the connection is asked for again.

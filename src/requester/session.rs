@@ -2,7 +2,8 @@
 //!
 //! A session is a channel to publish on, a callback queue, and the task that reads replies, settles
 //! confirms and looks now and then whether anybody serves. When any part of it is lost, all of it
-//! is: every waiter is told, and the next session has fresh connections and a fresh callback queue.
+//! is: every waiter is told, and the next session has fresh connections and a fresh callback queue. Only a
+//! channel that the broker closes over one request costs that request alone, see [`Requests`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,8 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
-use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer};
+use lapin::{BasicProperties, Connection, Consumer};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,8 @@ use uuid::Uuid;
 use super::RequesterOptions;
 use super::channels::{Channels, open_direct, open_queue};
 use super::pending::{MOST_IN_FLIGHT, Outcome, Pending};
-use crate::broker::{self, Audience, Trouble};
+use super::requests::{Publication, Requests, refused};
+use crate::broker::{self, Audience, Published, Trouble};
 use crate::counts::BrokerCounts;
 use crate::error::Error;
 use crate::message::{self, Reply};
@@ -59,15 +60,6 @@ pub(super) struct Session {
     /// To the supervisor, which publishes: a caller that gives up then leaves no half-sent request
     /// and no unresolved confirm behind. Closed when the session is over.
     publications: mpsc::UnboundedSender<Publication>,
-}
-
-#[derive(Debug)]
-pub(super) struct Publication {
-    pub(super) id: Uuid,
-    pub(super) body: Vec<u8>,
-    pub(super) properties: BasicProperties,
-    /// Ends with the broker's confirm.
-    pub(super) span: Span,
 }
 
 impl Session {
@@ -116,12 +108,11 @@ pub(super) struct Supervisor {
 /// A session as the supervisor holds it.
 struct Held {
     session: Arc<Session>,
-    channel: Channel,
+    requests: Requests,
     replies: Consumer,
     publications: mpsc::UnboundedReceiver<Publication>,
-    /// Of a long-lived client: replies come by the first connection, requests go by the second,
-    /// since an alarm stops the second. A one-shot call has a single one.
-    connections: (Connection, Option<Connection>),
+    /// Replies come by it; requests as well, of a one-shot call alone.
+    connection: Connection,
 }
 
 impl Supervisor {
@@ -191,12 +182,12 @@ impl Supervisor {
         if self.options.one_shot {
             let connection = broker::connect(&url.with_small_frames(), "call").await?;
             let channels = broker::bounded(url, open_direct(&connection)).await?;
-            Ok(Held::new(channels, (connection, None)))
+            Ok(Held::new(channels, connection))
         } else {
             let connect = || broker::connect(url, "client");
             let (replies, requests) = tokio::try_join!(connect(), connect())?;
-            let channels = broker::bounded(url, open_queue(&replies, &requests)).await?;
-            Ok(Held::new(channels, (replies, Some(requests))))
+            let channels = broker::bounded(url, open_queue(&replies, requests)).await?;
+            Ok(Held::new(channels, replies))
         }
     }
 
@@ -204,8 +195,7 @@ impl Supervisor {
     /// queue last had a consumer, as far as is known.
     async fn serve(&self, held: &mut Held, mut seen: Option<Instant>) -> Option<Error> {
         let url = &self.options.url;
-        let (replies, requests) = &held.connections;
-        let requests = requests.as_ref().unwrap_or(replies);
+        let requests = held.requests.connection(&held.connection);
         let mut events = Box::pin(requests.events_listener());
         let mut unconfirmed = FuturesUnordered::new();
         let mut looking = FuturesUnordered::new();
@@ -220,7 +210,13 @@ impl Supervisor {
                 mut delivery = held.replies.next() => loop {
                     match delivery {
                         Some(Ok(reply)) => self.take(reply),
-                        Some(Err(error)) => return Some(broker::translate(url, &error)),
+                        Some(Err(error)) => {
+                            // A one-shot call's channel was closed: its confirm may say why.
+                            while let Some(Some((id, Ok(published)))) = unconfirmed.next().now_or_never() {
+                                self.settle(id, published, recently(seen));
+                            }
+                            return Some(broker::translate(url, &error));
+                        }
                         None => return Some(broker::unreachable(url, "the callback queue is gone")),
                     }
                     // Whoever replies was there a moment ago.
@@ -236,14 +232,14 @@ impl Supervisor {
                     } else if unconfirmed.len() >= MOST_IN_FLIGHT {
                         self.pending.complete(id, overloaded("RabbitMQ does not confirm requests"));
                     } else if self.pending.awaits(id) {
-                        unconfirmed.push(publish(&held.channel, &self.options.queue, publication));
+                        unconfirmed.push(held.requests.publish(&self.options.queue, publication));
                     }
                     let Ok(next) = held.publications.try_recv() else { break };
                     publication = next;
                 },
                 Some(mut confirmed) = unconfirmed.next() => loop {
                     match confirmed {
-                        (id, Ok(confirmed)) => self.settle(id, confirmed, recently(seen)),
+                        (id, Ok(published)) => self.settle(id, published, recently(seen)),
                         (_, Err(error)) => return Some(broker::translate(url, &error)),
                     }
                     // By now a queue that nobody reads from has the request in it.
@@ -285,7 +281,14 @@ impl Supervisor {
 
     /// What a confirm says. A returned request may come with another one's confirm: whose it is,
     /// its own correlation id tells.
-    fn settle(&self, id: Uuid, confirmed: Confirmation, may_come_back: bool) {
+    fn settle(&self, id: Uuid, published: Published, may_come_back: bool) {
+        let confirmed = match published {
+            Published::Confirmed(confirmed) => confirmed,
+            Published::Refused(refusal) => {
+                let error = refused(&self.options.url, &refusal);
+                return self.pending.complete(id, Outcome::Failed(error));
+            }
+        };
         if confirmed.is_nack() {
             self.pending.complete(id, Outcome::Nacked);
         }
@@ -320,59 +323,24 @@ fn recently(seen: Option<Instant>) -> bool {
     seen.is_some_and(|seen| seen.elapsed() < AUDIENCE_MEMORY)
 }
 
-async fn publish(
-    channel: &Channel,
-    queue: &ShortString,
-    publication: Publication,
-) -> (Uuid, lapin::Result<Confirmation>) {
-    let mandatory = BasicPublishOptions {
-        mandatory: true,
-        ..BasicPublishOptions::default()
-    };
-    let Publication {
-        id,
-        body,
-        properties,
-        span: _span,
-    } = publication;
-    let default_exchange = ShortString::default();
-    let confirmed = async {
-        channel
-            .basic_publish(
-                default_exchange,
-                queue.clone(),
-                mandatory,
-                &body,
-                properties,
-            )
-            .await?
-            .await
-    };
-    (id, confirmed.await)
-}
-
 impl Held {
-    fn new(
-        (channel, replies, reply_to): Channels,
-        connections: (Connection, Option<Connection>),
-    ) -> Self {
+    fn new((requests, replies, reply_to): Channels, connection: Connection) -> Self {
         let (session, publications) = Session::new(reply_to);
         Self {
             session: Arc::new(session),
-            channel,
+            requests,
             replies,
             publications,
-            connections,
+            connection,
         }
     }
 
     async fn close(self) {
-        let (replies, requests) = &self.connections;
         let close_requests = async {
-            if let Some(requests) = requests {
-                broker::close(requests).await;
+            if let Requests::Apart(publisher) = &self.requests {
+                broker::close(publisher.connection()).await;
             }
         };
-        tokio::join!(close_requests, broker::close(replies));
+        tokio::join!(close_requests, broker::close(&self.connection));
     }
 }

@@ -3,16 +3,148 @@
 //! Where a policy sends expired, poisonous or overflowing requests to `QUEUE.dead`, their callers
 //! would never hear of it. Workers consume that queue and reply with the failure that the broker
 //! names in `x-death`; so even a caller in another language learns what became of its request.
+//!
+//! They do so over a connection of its own: anybody may publish to that queue, and whatever comes there
+//! costs that connection at most, which is opened again after a pause that doubles up to half a minute.
 
-use lapin::BasicProperties;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::BasicQosOptions;
 use lapin::types::AMQPValue;
+use lapin::{BasicProperties, Channel, Connection, Consumer};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
 
+use super::Desk;
+use super::intake::consume;
+use super::post::Post;
+use super::session::report;
+use crate::broker;
 use crate::error::ErrorCode;
 use crate::message::Failure;
+use crate::procedure::Procedure;
+use crate::seldom::Seldom;
+use crate::server_url::AmqpUrl;
 
-/// What to tell the caller of a dead-lettered request; `None` if it is none: anybody may publish to
-/// that queue.
-pub(super) fn failure(properties: &BasicProperties) -> Option<Failure> {
+/// Dead letters are few, and answering takes no computing.
+const PREFETCH: u16 = 16;
+
+/// A connection that ends sooner may have been closed over a dead letter: the next pause is longer.
+const LIVED: Duration = Duration::from_secs(60);
+
+/// The first pause and the longest one before it is opened again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// Answers for dead letters until `stopping`, and then for those that it holds; ends as well when there is
+/// no such queue any more or the session of `session` is lost. `session` replies, and is never ended by it.
+pub(super) async fn serve<P: Procedure>(
+    desk: Arc<Desk<P>>,
+    url: AmqpUrl,
+    session: Arc<Post>,
+    stopping: CancellationToken,
+) {
+    let lost = session.lost.clone();
+    let log = Seldom::default();
+    let serve = async {
+        let mut pause = PAUSES.0;
+        while !stopping.is_cancelled() {
+            let since = Instant::now();
+            let ended = serve_once(&desk, &url, &session, &stopping).await;
+            match ended {
+                Ok(()) => return,
+                Err(reason) => {
+                    if let Some(left_out) = log.happened() {
+                        warn!(
+                            left_out,
+                            "lost the connection for dead letters: {reason}; requests are served as before"
+                        );
+                    }
+                }
+            }
+            if since.elapsed() >= LIVED {
+                pause = PAUSES.0;
+            }
+            let pausing = sleep(pause.mul_f32(0.5 + fastrand::f32() / 2.0));
+            stopping.run_until_cancelled(pausing).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    };
+    // Whatever is held goes back to the queue.
+    lost.run_until_cancelled(serve).await;
+}
+
+/// One connection; the reason, if that is lost. `Ok` when nothing is left to do.
+async fn serve_once<P: Procedure>(
+    desk: &Arc<Desk<P>>,
+    url: &AmqpUrl,
+    session: &Post,
+    stopping: &CancellationToken,
+) -> Result<(), String> {
+    let connecting = broker::connect(url, "worker dead letters").await;
+    let connection = connecting.map_err(|error| error.to_string())?;
+    let opened = broker::bounded(url, open(&connection, desk)).await;
+    let (acks, mut letters) = match opened {
+        Ok(opened) => opened,
+        // Deleted meanwhile, or this login may not read it. It is looked for again at the next session.
+        Err(error) if connection.status().connected() => {
+            debug!(%error, "not answering for dead letters");
+            broker::close(&connection).await;
+            return Ok(());
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let lost = CancellationToken::new();
+    let post = Arc::new(Post::new(acks, Arc::clone(session.replies()), lost.clone()));
+    let mut tasks = JoinSet::new();
+    let ended = loop {
+        tokio::select! {
+            letter = letters.next() => match letter {
+                Some(Ok(letter)) => {
+                    tasks.spawn(Arc::clone(desk).serve_dead(Arc::clone(&post), letter));
+                }
+                Some(Err(error)) => break Err(broker::describe(&error)),
+                // The queue was deleted.
+                None => break Ok(()),
+            },
+            Some(ended) = tasks.join_next() => report(ended),
+            () = stopping.cancelled() => break Ok(()),
+            () = lost.cancelled() => break Err(post.why()),
+        }
+    };
+    while let Some(ended) = tasks.join_next().await {
+        report(ended);
+    }
+    broker::close(&connection).await;
+    ended
+}
+
+async fn open<P: Procedure>(
+    connection: &Connection,
+    desk: &Desk<P>,
+) -> lapin::Result<(Channel, Consumer)> {
+    let channel = broker::open_channel(connection).await?;
+    channel
+        .basic_qos(PREFETCH, BasicQosOptions::default())
+        .await?;
+    let letters = consume(&channel, desk.queue.dead_letters()).await?;
+    Ok((channel, letters))
+}
+
+/// A request that the broker has given up.
+pub(super) struct GivenUp {
+    /// What its caller is told.
+    pub(super) failure: Failure,
+    /// A worker rejected it. One of another kind may have replied before: the caller takes the first reply,
+    /// and this one is no failure of a request.
+    pub(super) rejected: bool,
+}
+
+/// What became of a dead-lettered request; `None` if it is none: anybody may publish to that queue.
+pub(super) fn given_up(properties: &BasicProperties) -> Option<GivenUp> {
     let deaths = properties.headers().as_ref()?.inner().get("x-death")?;
     let AMQPValue::FieldArray(deaths) = deaths else {
         return None;
@@ -31,10 +163,14 @@ pub(super) fn failure(properties: &BasicProperties) -> Option<Failure> {
         ),
         b"delivery_limit" => (ErrorCode::Poison, "the request was delivered too often"),
         b"maxlen" => (ErrorCode::Overloaded, "the queue is full"),
+        b"rejected" => (ErrorCode::Failed, "a worker rejected the request"),
         _ => (ErrorCode::Failed, "the broker gave the request up"),
     };
-    Some(Failure {
-        code,
-        message: message.to_owned(),
+    Some(GivenUp {
+        failure: Failure {
+            code,
+            message: message.to_owned(),
+        },
+        rejected: reason.as_bytes() == b"rejected",
     })
 }

@@ -33,10 +33,12 @@ pub struct WorkerOptions {
     pub prefetch: Option<u16>,
     /// How the queue is created where it is missing. [`Declare::Quorum`] by default.
     pub declare: Declare,
-    /// Queues that may be replied to; by default [`ReplyPattern::defaults`].
+    /// Queues that may be replied to; by default [`ReplyPattern::defaults`]. A queue that is exclusive to
+    /// another connection may always be, where this login may look at it.
     pub reply_to: Vec<ReplyPattern>,
-    /// A larger answer is not sent but refused as `too-large`, in bytes; 8 MiB by default. Brokers
-    /// have a limit of their own (16 MiB for RabbitMQ 4) and close the channel above it.
+    /// A larger answer is not sent but refused as `too-large`, in bytes; 8 MiB by default. So is one above
+    /// the broker's own limit (`max_message_size`, 16 MiB for RabbitMQ 4), which the worker learns from the
+    /// first answer that the broker refuses.
     pub max_reply_size: usize,
     /// How long a worker that was asked to stop goes on with what it holds; 10 s by default. Whatever
     /// watches over the process should wait for a little longer before it kills it.

@@ -2,32 +2,30 @@
 //!
 //! Requests come and are acked on one connection, replies go by another: an alarm at the broker
 //! stops everything on the connection that publishes, and must not stop acks. When either is lost,
-//! the session is: nothing more is settled, and the broker redelivers what was not.
+//! the session is: nothing more is settled, and the broker redelivers what was not. Dead letters and
+//! replies by direct reply-to have connections of their own, since what comes there can close them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicQosOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::{Channel, Connection, Consumer};
+use lapin::{Channel, Connection};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, error, info, warn};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
 
-use super::intake::{Intake, Place, consume};
-use super::post::Post;
+use super::dead_letters;
+use super::intake::{Intake, Place};
+use super::post::{Post, Replies};
 use super::{Desk, Stopped};
 use crate::broker::{self, Declare, Trouble};
 use crate::error::Error;
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::server_url::AmqpUrl;
-
-/// Dead letters are few, and answering takes no computing.
-const DEAD_PREFETCH: u16 = 16;
 
 /// How a session ended.
 pub(super) enum Ended {
@@ -38,11 +36,12 @@ pub(super) enum Ended {
 }
 
 pub(super) struct Session {
+    url: AmqpUrl,
     consuming: Connection,
-    publishing: Connection,
+    publishing: Arc<Connection>,
     intake: Intake,
-    /// Of the dead-letter queue, where there is one that may be read, with the channel for its acks.
-    dead: Option<(Channel, Consumer)>,
+    /// There is a dead-letter queue.
+    has_dead_letters: bool,
     post: Arc<Post>,
     /// What the broker says of the queue, where it is not what was to be declared.
     pub(super) declared_otherwise: Option<String>,
@@ -63,16 +62,25 @@ impl Session {
             broker::connect(url, "worker replies"),
         )?;
         let declared_otherwise = broker::ensure_queue(url, &consuming, &queue, declare).await?;
-        let (acks, replies, intake) =
-            broker::bounded(url, open_channels(&consuming, &publishing, queue, prefetch)).await?;
-        let dead = open_dead(&consuming, dead_letters).await;
+        let publishing = Arc::new(publishing);
+        let open = async {
+            let replies = Replies::open(url, Arc::clone(&publishing));
+            let (replies, (acks, intake)) =
+                tokio::try_join!(replies, open_intake(&consuming, queue, prefetch))?;
+            Ok((acks, Arc::new(replies), intake))
+        };
+        let (acks, replies, intake) = broker::bounded(url, open).await?;
+        // There need not be one, nor the right to look.
+        let found = broker::declare_passively(&consuming, &dead_letters);
+        let has_dead_letters = broker::bounded_lapin(found).await.is_ok();
         let lost = CancellationToken::new();
         Ok(Self {
-            dead,
+            url: url.clone(),
+            has_dead_letters,
             consuming,
             publishing,
             intake,
-            post: Arc::new(Post::new(url, acks, replies, lost.clone())),
+            post: Arc::new(Post::new(acks, replies, lost.clone())),
             declared_otherwise,
             _ends: lost.drop_guard(),
         })
@@ -88,11 +96,24 @@ impl Session {
         stop: &mut (impl Future<Output = ()> + Unpin),
         grace: Duration,
     ) -> Ended {
+        let stopping = CancellationToken::new();
+        let dead_letters = self.has_dead_letters.then(|| {
+            let (desk, url, post) = (Arc::clone(desk), self.url.clone(), Arc::clone(&self.post));
+            let served = dead_letters::serve(desk, url, post, stopping.clone());
+            AbortOnDropHandle::new(tokio::spawn(served))
+        });
         let ended = tokio::select! {
             reason = self.serve_until_lost(desk, tasks) => Ended::Lost(reason),
             () = stop => {
                 info!("stopping: taking no more requests, finishing those held");
-                Ended::Stopped(self.finish(desk, tasks, Instant::now() + grace).await)
+                stopping.cancel();
+                let deadline = Instant::now() + grace;
+                let stopped = self.finish(desk, tasks, deadline).await;
+                if let Some(dead_letters) = dead_letters {
+                    // What is left of them then, the broker gives to other workers.
+                    let _ = timeout_at(deadline, dead_letters).await;
+                }
+                Ended::Stopped(stopped)
             }
         };
         // What waits ends now; what is computed goes on, no more of it than there are slots. The
@@ -100,7 +121,8 @@ impl Session {
         self.post.lost.cancel();
         tokio::join!(
             broker::close(&self.publishing),
-            broker::close(&self.consuming)
+            broker::close(&self.consuming),
+            self.post.replies().close_direct(),
         );
         ended
     }
@@ -121,10 +143,6 @@ impl Session {
                     },
                     Err(reason) => return reason,
                 },
-                Some((acks, delivery)) = next_dead(&mut self.dead) => {
-                    let post = Arc::new(self.post.with_acks(acks));
-                    tasks.spawn(Arc::clone(desk).serve_dead(post, delivery));
-                }
                 Some(ended) = tasks.join_next() => {
                     report(ended);
                     while let Some(ended) = tasks.try_join_next() {
@@ -181,41 +199,8 @@ impl Session {
     }
 }
 
-/// A consumer of the dead-letter queue. There need not be one, nor the right to read it.
-async fn open_dead(connection: &Connection, queue: ShortString) -> Option<(Channel, Consumer)> {
-    let open = async {
-        broker::declare_passively(connection, &queue).await?;
-        let channel = broker::open_channel(connection).await?;
-        channel
-            .basic_qos(DEAD_PREFETCH, BasicQosOptions::default())
-            .await?;
-        let deliveries = consume(&channel, queue.clone()).await?;
-        Ok((channel, deliveries))
-    };
-    match broker::bounded_lapin(open).await {
-        Ok(dead) => Some(dead),
-        Err(error) => {
-            debug!(%queue, %error, "not answering for dead letters");
-            None
-        }
-    }
-}
-
-/// The next dead letter; `None` when there is none to be had any more.
-async fn next_dead(dead: &mut Option<(Channel, Consumer)>) -> Option<(Channel, Delivery)> {
-    let Some((acks, deliveries)) = dead else {
-        return std::future::pending().await;
-    };
-    if let Some(Ok(delivery)) = deliveries.next().await {
-        return Some((acks.clone(), delivery));
-    }
-    // Deleted, most likely. It is looked for again at the next connect.
-    *dead = None;
-    None
-}
-
 /// A task that panicked has settled nothing: its delivery stays unacked until the session ends.
-fn report(ended: Result<(), tokio::task::JoinError>) {
+pub(super) fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(ended) = ended
         && ended.is_panic()
     {
@@ -223,19 +208,12 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn open_channels(
+async fn open_intake(
     consuming: &Connection,
-    publishing: &Connection,
     queue: ShortString,
     prefetch: u16,
-) -> lapin::Result<(Channel, Channel, Intake)> {
-    let (acks, replies) = tokio::try_join!(
-        broker::open_channel(consuming),
-        broker::open_channel(publishing)
-    )?;
-    replies
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
+) -> lapin::Result<(Channel, Intake)> {
+    let acks = broker::open_channel(consuming).await?;
     let intake = Intake::open(acks.clone(), queue, prefetch).await?;
-    Ok((acks, replies, intake))
+    Ok((acks, intake))
 }

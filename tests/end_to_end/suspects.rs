@@ -192,7 +192,7 @@ async fn request_that_joins_one_that_expires_does_not_expire_with_it() {
 
 /// Declares the request queue so that what the broker gives up goes to `rpc_queue.dead`. In earnest
 /// that is a policy's business; a worker uses the queue as it is.
-async fn queue_with_dead_letters(setup: &Setup, extra: &[(&'static str, AMQPValue)]) {
+pub(crate) async fn queue_with_dead_letters(setup: &Setup, extra: &[(&'static str, AMQPValue)]) {
     let text = |text: &str| AMQPValue::LongString(text.into());
     let mut arguments = FieldTable::default();
     arguments.insert("x-dead-letter-exchange".into(), text(""));

@@ -1,7 +1,7 @@
 //! What our worker makes of requests that are wrong, late or meant to hurt. Each is settled, each is
 //! answered where there is somebody to answer to, and the next one is served.
 
-use crate::support::amqp::{Declared, QUEUE};
+use crate::support::amqp::{Caller, Declared, QUEUE};
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup};
 use lapin::options::QueueDeclareOptions;
 use lapin::protocol::basic::AMQPProperties;
@@ -171,6 +171,28 @@ async fn nothing_is_sent_to_a_queue_that_is_no_callback_queue() {
         "one warning names the flag: {}",
         finished.stderr
     );
+}
+
+/// As the RPC libraries of PHP and others name them. A queue that is not exclusive, or gone, gets nothing.
+#[tokio::test]
+async fn callback_queue_with_a_name_of_its_callers_own_is_answered() {
+    let setup = Setup::new().await;
+    let plain = setup
+        .broker
+        .declare("plain.rpc.0f3a", Declared::DurableQuorum);
+    plain.await.unwrap();
+    let worker = setup.worker(&[]).await;
+    let mut caller = Caller::with_named_queue(&setup.vhost.url(), "billing.rpc.0f3a").await;
+    caller.is_served().await;
+    for reply_to in ["plain.rpc.0f3a", "nobody.rpc.0f3a"] {
+        let properties = caller.properties().with_reply_to(reply_to.into());
+        caller.send(b"30", properties).await;
+    }
+    caller.is_served().await;
+    let finished = setup.assert_settled(worker).await;
+    setup.broker.assert_empty("plain.rpc.0f3a").await;
+    assert!(finished.stderr.contains("--reply-to"), "{finished:#?}");
+    assert!(!finished.stderr.contains("lost RabbitMQ"), "{finished:#?}");
 }
 
 #[tokio::test]

@@ -118,6 +118,9 @@ fn remedy(error: &Error) -> Option<String> {
             "is it running? `scripts/services up` or `docker compose up -d` starts the servers"
         }
         Error::Tls { server, fault } => return of_tls(fault, !is_amqp(server)),
+        Error::Refused { reason, .. } if reason.contains("channel_max") => {
+            "set channel_max in the broker's rabbitmq.conf, and none in --amqp-url (AMQP_URL)"
+        }
         Error::Unreachable { server, .. } | Error::Refused { server, .. } => {
             if is_amqp(server) {
                 "check --amqp-url (AMQP_URL): host, user, password, vhost, and the user's rights there"
@@ -135,7 +138,7 @@ fn remedy(error: &Error) -> Option<String> {
         Error::Failed {
             code: ErrorCode::TooLarge,
             ..
-        } => "a worker started with a larger --max-n would compute it",
+        } => "limits: the worker's --max-n and --max-reply-size, the broker's max_message_size",
         _ => return None,
     };
     Some(remedy.to_owned())

@@ -4,7 +4,7 @@ use lapin::types::{AMQPValue, FieldTable};
 
 use super::told::{examine, scrubbed, told};
 use super::{DEAD, bound, healthy, prepared, serving};
-use crate::support::amqp::{Declared, QUEUE};
+use crate::support::amqp::{Caller, Declared, QUEUE};
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup};
 
 #[tokio::test]
@@ -53,6 +53,18 @@ async fn declaration_that_compares_creates_nothing() {
     let error = declared.await.unwrap_err().to_string();
     assert!(error.contains("invalid arg 'x-max-age'"), "{error}");
     assert_eq!(setup.broker.look_at(QUEUE).await, None);
+}
+
+#[tokio::test]
+async fn queue_that_is_exclusive_to_another_program_is_told() {
+    let setup = Setup::new().await;
+    bound(&setup.redis).await;
+    let _other = Caller::with_named_queue(&setup.vhost.url(), QUEUE).await;
+    let told = examine(&setup, |doctor| doctor, 3).await;
+    let expected = "failure queue: rpc_queue is exclusive to another program's connection\n\
+         -> stop the program that has rpc_queue: rabbitmqctl list_queues -p VHOST name owner_pid\n\
+         -> or give ours another --queue (RPCACHE_QUEUE)\n";
+    assert!(told.troubles.starts_with(expected), "{}", told.troubles);
 }
 
 #[tokio::test]

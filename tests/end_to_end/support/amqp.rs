@@ -203,6 +203,19 @@ impl Caller {
         Self::listening(broker, reply_to).await
     }
 
+    /// One with an exclusive callback queue of this name.
+    pub(crate) async fn with_named_queue(url: &str, name: &str) -> Self {
+        let broker = Broker::connect(url).await;
+        let options = QueueDeclareOptions::exclusive();
+        let declared = broker
+            .channel
+            .queue_declare(name.into(), options, FieldTable::default());
+        soon("a callback queue", declared)
+            .await
+            .expect("nobody has one of this name");
+        Self::listening(broker, name.to_owned()).await
+    }
+
     async fn listening(broker: Broker, reply_to: String) -> Self {
         let replies = broker.consume(&reply_to, true).await;
         Self {
@@ -327,12 +340,21 @@ impl Worker {
         }
     }
 
-    /// The next request, acked.
-    pub(crate) async fn take(&mut self) -> Delivery {
-        let request = soon("a request", self.requests.next())
+    /// The next request, for the test to settle.
+    pub(crate) async fn take_unsettled(&mut self) -> Delivery {
+        soon("a request", self.requests.next())
             .await
             .expect("the consumer lives")
-            .expect("a delivery");
+            .expect("a delivery")
+    }
+
+    pub(crate) async fn close(self) {
+        self.broker.close().await;
+    }
+
+    /// The next request, acked.
+    pub(crate) async fn take(&mut self) -> Delivery {
+        let request = self.take_unsettled().await;
         request
             .ack(BasicAckOptions::default())
             .await

@@ -131,10 +131,15 @@ pub(crate) struct Node {
 impl Node {
     /// With so many vhosts. Each makes the start, and a restart even more, some 0.1 s longer.
     pub(crate) fn start(vhosts: usize) -> Result<Self, String> {
+        Self::start_with(vhosts, "")
+    }
+
+    /// The same with further lines of rabbitmq.conf.
+    pub(crate) fn start_with(vhosts: usize, settings: &str) -> Result<Self, String> {
         let mut failure = String::new();
         for _ in 0..3 {
             // Another process may have taken one of the ports: once more with others.
-            match Self::try_to_start(vhosts) {
+            match Self::try_to_start(vhosts, settings) {
                 Ok(node) => return Ok(node),
                 Err(reason) => failure = reason,
             }
@@ -142,10 +147,11 @@ impl Node {
         Err(failure)
     }
 
-    fn try_to_start(vhosts: usize) -> Result<Self, String> {
+    fn try_to_start(vhosts: usize, settings: &str) -> Result<Self, String> {
         let folder = lifetime::folder("rabbitmq");
         let [amqp, other, distribution, epmd] = ports::free();
-        write_configuration(&folder, amqp, vhosts, &super::also_speaking(other));
+        let settings = super::also_speaking(other) + settings;
+        write_configuration(&folder, amqp, vhosts, &settings);
         // Left to itself the node starts an epmd that outlives it and belongs to nobody.
         let epmd_process =
             lifetime::start_server(epmd_command(epmd), &lifetime::folder("epmd"), epmd)?;

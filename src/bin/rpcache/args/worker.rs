@@ -7,7 +7,7 @@ use rpcache::fibonacci::{self, Fibonacci};
 use rpcache::{Declare, ReplyPattern, WorkerOptions};
 
 use super::{Broker, Caching};
-use crate::values::address;
+use crate::values::{address, size};
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
@@ -39,6 +39,11 @@ pub(crate) struct Worker {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) prefetch: Option<u16>,
 
+    /// The largest answer that is sent, such as 64kB or 8MB; a larger one is refused as too-large, and so is
+    /// one that is too large for the broker [default: 8388608]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_reply_size: Option<usize>,
+
     /// How F(n) is computed
     #[arg(long, value_enum, default_value_t = Algorithm::Doubling)]
     algorithm: Algorithm,
@@ -52,7 +57,8 @@ pub(crate) struct Worker {
     declare: DeclareAs,
 
     /// Allow replies to this queue, or with a * at the end to all that begin so; callback queues as
-    /// RabbitMQ names them are always allowed
+    /// RabbitMQ names them are always allowed, and queues that are exclusive to another connection, where
+    /// this login may look at them
     #[arg(long, value_name = "PATTERN")]
     reply_to: Vec<ReplyPattern>,
 
@@ -97,6 +103,7 @@ impl Worker {
         options.queue = Some(self.broker.queue);
         options.concurrency = self.concurrency.unwrap_or(options.concurrency);
         options.prefetch = self.prefetch;
+        options.max_reply_size = self.max_reply_size.unwrap_or(options.max_reply_size);
         options.declare = match self.declare {
             DeclareAs::Quorum => Declare::Quorum,
             DeclareAs::Classic => Declare::Classic,

@@ -49,6 +49,10 @@ impl Remedies {
             (Check::Queue, Found::NoQueue(_)) => {
                 format!("start a worker, which creates it: {}", self.worker())
             }
+            (_, Found::ExclusiveQueue(queue)) => format!(
+                "stop the program that has {queue}: rabbitmqctl list_queues -p {vhost} name owner_pid\n\
+                 or give ours another --queue (RPCACHE_QUEUE)"
+            ),
             (Check::Queue, Found::Queue(_)) => format!(
                 "if no tutorial program needs it like this, stop the workers, and\n\
                  rabbitmqctl delete_queue -p {vhost} {queue} --if-empty\n\
@@ -154,11 +158,23 @@ fn of_server(finding: &Finding) -> String {
         (Check::RedisProtocol, _) => {
             format!("correct host and port in {url}; Redis' own port is 6379")
         }
+        (Check::AmqpLogin, Found::Failed(Error::Refused { reason, .. }))
+            if reason.contains("channel_max") =>
+        {
+            "set channel_max in the broker's rabbitmq.conf, and no channel_max in the address: 2047 is the \
+             default"
+                .to_owned()
+        }
         (Check::AmqpLogin, Found::Failed(Error::Refused { .. })) => format!(
             "correct user and password in {url}, or on the broker:\n\
              rabbitmqctl change_password USER PASSWORD\n\
              (guest may log in from the broker's own machine only)"
         ),
+        (Check::AmqpVhost, Found::Failed(Error::Overloaded { .. })) => {
+            "wait until connections are closed, or raise the limit: rabbitmqctl list_vhost_limits, \
+             list_user_limits"
+                .to_owned()
+        }
         (Check::AmqpVhost, Found::Failed(_)) => format!(
             "correct the vhost in {url} (the vhost / is written %2f), or create it:\n\
              rabbitmqctl add_vhost VHOST\n\

@@ -1,0 +1,203 @@
+//! Which direct reply-to names share their fate, and what is known of them. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+/// How long a group that closed a connection is not tried again. Its node may only have been cut off.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+
+/// Groups that are remembered. When there are more, all are forgotten, and tried again.
+const MAX_GROUPS: usize = 4096;
+
+const PREFIX: &str = "amq.rabbitmq.reply-to.";
+
+/// An Erlang term that is a process identifier of the present form (`NEW_PID_EXT`).
+const PID_TERM: [u8; 2] = [131, 88];
+
+/// What stands last in it: the process' number, its serial and its node's incarnation, 32 bits each.
+const PID_NUMBERS: usize = 12;
+
+/// Names that the broker resolves alike.
+///
+/// A name is `amq.rabbitmq.reply-to.PID.KEY`, both in Base64. The PID names the node by a hash, its
+/// incarnation, and the caller's channel there. An unknown hash closes the connection, and so does a channel
+/// number that is too large for a process of this incarnation: Erlang 25 has 15 bits for the number and 13
+/// for the serial. So a group is a PID without those bits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Group(Box<[u8]>);
+
+impl Group {
+    /// `None` if the broker gives out no such name.
+    fn of(name: &str) -> Option<Self> {
+        let (pid, key) = name.strip_prefix(PREFIX)?.split_once('.')?;
+        let is_key = !key.is_empty()
+            && key
+                .bytes()
+                .all(|byte| byte == b'=' || digit(byte).is_some());
+        let mut term = decode_base64(pid)?;
+        if !is_key || !term.starts_with(&PID_TERM) {
+            return None;
+        }
+        let numbers = term.len().checked_sub(PID_NUMBERS)?;
+        let (number, serial) = (numbers..numbers + 4, numbers + 4..numbers + 8);
+        for (place, bits) in [(number, 15), (serial, 13)] {
+            let value = u32::from_be_bytes(term[place.clone()].try_into().ok()?);
+            term[place].copy_from_slice(&(value >> bits << bits).to_be_bytes());
+        }
+        Some(Self(term.into()))
+    }
+
+    /// Of one name alone. No PID begins so.
+    fn alone(name: &str) -> Self {
+        Self(name.as_bytes().into())
+    }
+}
+
+/// What is known of a group.
+#[derive(Debug, Clone)]
+pub(super) enum Standing {
+    /// None of its names closes a connection.
+    Proven,
+    /// One name is tried for the group, or waits for that. Set when the outcome is known: whether it was
+    /// given up untried.
+    OnProbation(Arc<OnceCell<bool>>),
+    /// The broker cannot resolve it.
+    Undeliverable,
+}
+
+#[derive(Debug)]
+enum Known {
+    Proven,
+    OnProbation(Arc<OnceCell<bool>>),
+    Refused { until: Instant },
+}
+
+/// All groups that are known.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    /// Of this worker's own connection. `None` where the broker's names have another form: then each name
+    /// is a group, and proven until its connection is lost.
+    own: Option<Group>,
+    known: HashMap<Group, Known>,
+}
+
+impl Groups {
+    /// There is a connection, and this is its name for direct reply-to.
+    pub(super) fn connected_as(&mut self, own: Option<&str>) {
+        self.own = own.and_then(Group::of);
+    }
+
+    /// The group of a name and what is known of it; of the name alone where it was `singled_out`, now or
+    /// before. A group that is not known is on probation from now on.
+    pub(super) fn look_up(&mut self, name: &str, singled_out: bool) -> (Group, Standing) {
+        let alone = Group::alone(name);
+        if singled_out || self.known.contains_key(&alone) {
+            let standing = self.standing(&alone);
+            return (alone, standing);
+        }
+        if self.own.is_none() {
+            return (alone, Standing::Proven);
+        }
+        match Group::of(name) {
+            None => (alone, Standing::Undeliverable),
+            Some(group) if self.own.as_ref() == Some(&group) => (group, Standing::Proven),
+            Some(group) => {
+                let standing = self.standing(&group);
+                (group, standing)
+            }
+        }
+    }
+
+    fn standing(&mut self, group: &Group) -> Standing {
+        match self.known.get(group) {
+            Some(Known::Proven) => return Standing::Proven,
+            Some(Known::OnProbation(outcome)) => return Standing::OnProbation(Arc::clone(outcome)),
+            Some(Known::Refused { until }) if *until > Instant::now() => {
+                return Standing::Undeliverable;
+            }
+            Some(Known::Refused { .. }) | None => {}
+        }
+        let outcome = Arc::default();
+        self.insert(group, Known::OnProbation(Arc::clone(&outcome)));
+        Standing::OnProbation(outcome)
+    }
+
+    /// A reply to it has arrived.
+    pub(super) fn prove(&mut self, group: &Group) {
+        self.insert(group, Known::Proven);
+    }
+
+    /// It has closed a connection.
+    pub(super) fn refuse(&mut self, group: &Group) {
+        let until = Instant::now() + REFUSED_FOR;
+        self.insert(group, Known::Refused { until });
+    }
+
+    /// It was in flight when the connection for proven groups was closed.
+    pub(super) fn doubt(&mut self, group: &Group) {
+        // The broker itself vouches for its own.
+        let is_proven = matches!(self.known.get(group), None | Some(Known::Proven));
+        if is_proven && self.own.as_ref() != Some(group) {
+            self.insert(group, Known::OnProbation(Arc::default()));
+        }
+    }
+
+    /// It is not known, and on probation at its next name.
+    pub(super) fn forget(&mut self, group: &Group) {
+        self.known.remove(group);
+    }
+
+    fn insert(&mut self, group: &Group, known: Known) {
+        if self.known.len() >= MAX_GROUPS && !self.known.contains_key(group) {
+            self.known.clear();
+        }
+        self.known.insert(group.clone(), known);
+    }
+}
+
+/// Canonical Base64 with its padding; `None` for anything else.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    if text.is_empty() || !text.len().is_multiple_of(4) {
+        return None;
+    }
+    let digits = text.trim_end_matches('=');
+    let padding = text.len() - digits.len();
+    if padding > 2 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    for chunk in digits.as_bytes().chunks(4) {
+        let mut bits = 0_u32;
+        for place in 0..4 {
+            let value = chunk.get(place).map_or(Some(0), |byte| digit(*byte))?;
+            bits = bits << 6 | u32::from(value);
+        }
+        let [_, first, second, third] = bits.to_be_bytes();
+        let whole = [first, second, third];
+        let (kept, left) = whole.split_at(chunk.len() * 6 / 8);
+        if left.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        bytes.extend_from_slice(kept);
+    }
+    Some(bytes)
+}
+
+/// What a digit of Base64 stands for.
+fn digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a' + 26),
+        b'0'..=b'9' => Some(byte - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

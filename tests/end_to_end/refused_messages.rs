@@ -1,0 +1,174 @@
+//! A message that the broker refuses, by closing its channel, costs its own call alone.
+
+use crate::support::amqp::{Broker, Caller, Reply};
+use crate::support::restricted::Restricted;
+use crate::support::wait::{soon, wait_until};
+use crate::support::{DEAR, Setup, fibonacci};
+use lapin::options::BasicPublishOptions;
+use lapin::protocol::basic::AMQPProperties;
+use std::collections::BTreeSet;
+
+/// Its answer has 208,988 bytes.
+const TOO_LARGE: &str = "1000000";
+
+/// How the broker logs a refusal.
+const REFUSAL: &str = "is larger than configured max size";
+
+fn is_told_both_sizes(reply: &Reply) {
+    reply.fails_as("too-large");
+    for size in ["208988", "100000"] {
+        assert!(reply.body.contains(size), "{reply:?}");
+    }
+}
+
+/// How often the broker closed a channel over a message that was too large. It writes its log in the order of
+/// what happens, and late: so another refusal is waited for.
+async fn refusals(broker: &Restricted, setup: &Setup) -> usize {
+    let marker = "message size 99999999 ";
+    assert_eq!(broker.logged(&setup.vhost, marker), 0);
+    let guilty = Broker::connect(&setup.vhost.url()).await;
+    let (options, properties) = (BasicPublishOptions::default(), AMQPProperties::default());
+    let body = vec![0; 99_999_999];
+    let published = guilty
+        .channel
+        .basic_publish("".into(), "x".into(), options, &body, properties);
+    soon("a refusal", async { published.await?.await })
+        .await
+        .unwrap_err();
+    wait_until("the log is written", async || {
+        broker.logged(&setup.vhost, marker) == 1
+    })
+    .await;
+    broker.logged(&setup.vhost, REFUSAL) - 1
+}
+
+async fn send(caller: &Caller, argument: &str) {
+    let properties = caller.properties();
+    caller.send(argument.as_bytes(), properties).await;
+}
+
+#[tokio::test]
+async fn answer_above_the_brokers_limit_costs_its_own_call_alone() {
+    let (broker, vhost) = Restricted::unused().await;
+    let setup = Setup::over(vhost).await;
+    let worker = setup.worker(&[]).await;
+    for direct in [false, true] {
+        let url = setup.vhost.url();
+        let caller = async || {
+            if direct {
+                Caller::direct(&url).await
+            } else {
+                Caller::with_callback_queue(&url).await
+            }
+        };
+        let (mut guilty, mut innocent) = (caller().await, caller().await);
+        let innocents: Vec<u64> = (DEAR..DEAR + 20).collect();
+        for n in &innocents {
+            send(&innocent, &n.to_string()).await;
+            send(&guilty, TOO_LARGE).await;
+        }
+        for _ in &innocents {
+            is_told_both_sizes(&guilty.next_reply().await);
+        }
+        // What was published again may come twice.
+        let mut awaited: BTreeSet<String> = innocents.into_iter().map(fibonacci).collect();
+        while !awaited.is_empty() {
+            let reply = innocent.next_reply().await;
+            assert_eq!(reply.header("x-rpcache-error"), None, "{reply:?}");
+            awaited.remove(&reply.body);
+        }
+    }
+    let closed = refusals(&broker, &setup).await;
+    let finished = setup.assert_settled(worker).await;
+    assert!(!finished.stderr.contains("lost RabbitMQ"), "{finished:#?}");
+    // Those that were under way together, of each of the two channels.
+    assert!((2..20).contains(&closed), "{closed} channels were closed");
+}
+
+#[tokio::test]
+async fn limit_that_was_learnt_is_kept() {
+    let (broker, vhost) = Restricted::unused().await;
+    let setup = Setup::over(vhost).await;
+    let worker = setup.worker(&[]).await;
+    let mut caller = Caller::with_callback_queue(&setup.vhost.url()).await;
+    for _ in 0..5 {
+        is_told_both_sizes(&caller.ask(TOO_LARGE).await);
+        caller.is_served().await;
+    }
+    assert_eq!(refusals(&broker, &setup).await, 1);
+    setup.assert_settled(worker).await;
+}
+
+#[tokio::test]
+async fn call_with_an_answer_above_the_brokers_limit_is_told_both_sizes() {
+    let (_broker, vhost) = Restricted::unused().await;
+    let setup = Setup::over(vhost).await;
+    let worker = setup.worker(&[]).await;
+    let call = setup.call(&[TOO_LARGE]).await;
+    call.refuses(1, "208988 bytes, the broker takes 100000 at most");
+    // The callers' own look into the cache has no such limit.
+    setup.call(&[TOO_LARGE]).await;
+    setup.call(&["30"]).await.answers("832040\n");
+    setup.assert_settled(worker).await;
+}
+
+#[tokio::test]
+async fn reply_limit_is_an_option() {
+    let setup = Setup::new().await;
+    let worker = setup.worker(&["--max-reply-size", "20kB"]).await;
+    let call = setup.call(&["100000"]).await;
+    call.refuses(1, "20899 bytes, this worker sends 20000 at most");
+    setup.call(&["30"]).await.answers("832040\n");
+    setup.assert_settled(worker).await;
+}
+
+/// A client of several calls has a channel for requests that outlives a refused one.
+#[tokio::test]
+async fn request_above_the_brokers_limit_costs_its_own_call_alone() {
+    let (broker, vhost) = Restricted::unused().await;
+    let setup = Setup::over(vhost).await;
+    let mut worker = setup.raw_worker().await;
+    // Two bytes: what the worker has opened already keeps the former limit.
+    broker.set_max_message_size(2);
+    let arguments = [
+        "30",
+        "100",
+        "101",
+        "31",
+        "102",
+        "32",
+        "--keep-going",
+        "--json",
+    ];
+    let call = setup.start_call(&arguments);
+    for _ in 0..3 {
+        let request = worker.take().await;
+        let n = String::from_utf8_lossy(&request.data).parse().unwrap();
+        worker.reply(&request, &fibonacci(n)).await;
+    }
+    let finished = call.finish().await;
+    assert_eq!(finished.code, Some(1), "{finished:#?}");
+    let lines: Vec<serde_json::Value> = finished
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let codes: Vec<_> = lines
+        .iter()
+        .map(|line| line["error"]["code"].as_str())
+        .collect();
+    let too_large = Some("too-large");
+    assert_eq!(codes, [None, too_large, too_large, None, too_large, None]);
+    assert!(!finished.stderr.contains("lost RabbitMQ"), "{finished:#?}");
+    assert_eq!(setup.broker.look_at("rpc_queue").await, Some((0, 1)));
+}
+
+#[tokio::test]
+async fn one_call_with_a_request_above_the_brokers_limit_is_told_both_sizes() {
+    let (broker, vhost) = Restricted::unused().await;
+    let setup = Setup::over(vhost).await;
+    let _worker = setup.raw_worker().await;
+    broker.set_max_message_size(2);
+    let call = setup.call(&["100"]).await;
+    call.refuses(1, "the request has 3 bytes, the broker takes 2 at most");
+}
