@@ -94,7 +94,8 @@ pub(crate) fn start_server(
     Ok(server)
 }
 
-fn output_of(folder: &Path) -> String {
+/// What the server of this folder has printed.
+pub(crate) fn output_of(folder: &Path) -> String {
     std::fs::read(folder.join("output")).map_or_else(
         |error| error.to_string(),
         |bytes| String::from_utf8_lossy(&bytes).into_owned(),

@@ -1,7 +1,7 @@
 //! One RabbitMQ for the whole run, started by the first test that needs it; a vhost for each test. What
 //! else it speaks, the module above says.
 
-use super::{lifetime, ports};
+use super::{lifetime, ports, wait};
 use serde_json::json;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -165,7 +165,16 @@ impl Node {
             _epmd_process: epmd_process,
         };
         node.launch()?;
+        node.wait_until_started()?;
         Ok(node)
+    }
+
+    /// A node listens a moment before it counts itself among those that run, and until then RabbitMQ 4.0
+    /// drops replies by direct reply-to.
+    fn wait_until_started(&self) -> Result<(), String> {
+        wait::block_until("RabbitMQ has started", || {
+            Ok(lifetime::output_of(&self.folder).contains("completed with"))
+        })
     }
 
     /// Starts it, again if it was killed, on the same data; returns when it listens.
