@@ -1,10 +1,10 @@
 //! The connection to Redis: created, checked and replaced by bb8, shared by all calls.
 //!
 //! One multiplexed connection serves the whole process. A keeper task takes it out of the pool and
-//! leaves a clone in a slot that lookups read without a lock; when the connection is lost or its
-//! [`Breaker`](super::breaker::Breaker) trips, the keeper empties the slot, returns the broken connection to the pool (which
-//! drops it) and asks for another at most once a second. While the slot is empty, a lookup costs
-//! nothing: it misses at once. Nothing here knows about keys or answers.
+//! leaves a clone in a slot that lookups read without a lock. When the connection is lost or its
+//! [`Breaker`](super::breaker::Breaker) trips, the keeper empties the slot, returns the broken connection to
+//! the pool (which drops it) and asks for another at most once a second. While the slot is empty, a lookup
+//! costs nothing: it misses at once. Nothing here knows about keys or answers.
 //!
 //! Two ends of a connection are told from that. One that was lost after it had been fine is replaced at
 //! once: commands wait for the new one within their limit, and nothing is logged unless there is none.
