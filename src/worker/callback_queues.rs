@@ -18,6 +18,9 @@ use crate::broker;
 /// How long an answer holds: a queue may be deleted, and another one may get its name.
 const REMEMBERED: Duration = Duration::from_secs(5);
 
+/// Bytes of a name that is looked for.
+const MAX_NAME: usize = 128;
+
 /// Names that are remembered. When there are more, all are forgotten.
 const MAX_NAMES: usize = 1024;
 
@@ -44,6 +47,9 @@ impl CallbackQueues {
     ///
     /// Cancel safe.
     pub(super) async fn has(&self, name: &ShortString, waits: impl Fn()) -> bool {
+        if !is_plain(name.as_str()) {
+            return false;
+        }
         if let Some(known) = self.remembered(name) {
             return known;
         }
@@ -74,5 +80,35 @@ impl CallbackQueues {
     fn known(&self) -> MutexGuard<'_, HashMap<ShortString, (bool, Instant)>> {
         // Nothing panics while it is held.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the broker can be asked for a queue of this name, as RPC libraries name theirs. Others may end the
+/// connection, and the session with it: a forged direct reply-to does, and to RabbitMQ 4.0 a name that does not
+/// fit the words of its refusal.
+fn is_plain(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/@+~".contains(&byte);
+    name.len() <= MAX_NAME && !name.starts_with("amq.") && name.bytes().all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_may_end_the_connection_are_not_looked_for() {
+        for plain in ["billing.rpc.0f3a", "replies_of-host:42", "a"] {
+            assert!(is_plain(plain), "{plain}");
+        }
+        let long = "x".repeat(MAX_NAME + 1);
+        for other in [
+            "amq.rabbitmq.reply-to.g2dk.x==",
+            "ä",
+            "a b",
+            "\u{1b}",
+            &long,
+        ] {
+            assert!(!is_plain(other), "{other}");
+        }
     }
 }
