@@ -44,7 +44,7 @@ fn close_connections(setup: &Setup, name: &str) {
                     end;
                 _ -> ok
             end
-        end, rabbit_networking:connections_local()).",
+        end, rabbit_networking:connections()).",
         setup.vhost.name()
     );
     broker().evaluate(&expression).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::support::Setup;
 use crate::support::amqp::{Caller, QUEUE};
-use crate::support::rabbitmq::Vhost;
+use crate::support::rabbitmq::{Vhost, broker};
 use crate::support::wait::wait_until;
 use std::time::{Duration, Instant};
 
@@ -147,7 +147,14 @@ async fn thousand_forged_names_at_once_hold_up_no_innocent_call() {
     let finished = setup.assert_settled(worker).await;
     assert!(!finished.stderr.contains("lost RabbitMQ"), "{finished:#?}");
     let dropped = finished.stderr.matches("cannot resolve").count();
-    assert!((1..10).contains(&dropped), "{finished:#?}");
+    // RabbitMQ 4.0 closes no connection over them.
+    let version = broker().evaluate("rabbit_misc:version().").unwrap();
+    let expected = if version.starts_with("3.") {
+        1..10
+    } else {
+        0..1
+    };
+    assert!(expected.contains(&dropped), "{version}: {finished:#?}");
 }
 
 /// Its channel has ended; the broker drops what is sent there without a word.

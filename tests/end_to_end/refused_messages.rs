@@ -128,15 +128,15 @@ async fn request_above_the_brokers_limit_costs_its_own_call_alone() {
     let (broker, vhost) = Restricted::unused().await;
     let setup = Setup::over(vhost).await;
     let mut worker = setup.raw_worker().await;
-    // Two bytes: what the worker has opened already keeps the former limit.
+    // RabbitMQ 4.0 holds channels to it that are open already: the answers have two bytes at most, too.
     broker.set_max_message_size(2);
     let arguments = [
-        "30",
+        "10",
         "100",
         "101",
-        "31",
+        "11",
         "102",
-        "32",
+        "5",
         "--keep-going",
         "--json",
     ];

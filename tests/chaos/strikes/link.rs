@@ -53,13 +53,14 @@ impl Striker {
         let steady = struck.clone().filter(|seat| self.fleet.is_steady(*seat));
         let other = |seat: usize| &self.fleet.links[seat].amqp[1];
         let before: Vec<_> = steady.map(|seat| (seat, other(seat).accepted())).collect();
+        let replies = || self.fleet.taps[0].replies();
         for link in self.fleet.links[struck.clone()]
             .iter()
             .flat_map(|links| &links.amqp)
         {
             link.cut();
         }
-        let since = Instant::now();
+        let (since, replies_before) = (Instant::now(), replies());
         for (seat, before) in before {
             while other(seat).accepted() == before && since.elapsed() < FINDS_ANOTHER {
                 sleep(BETWEEN_LOOKS).await;
@@ -69,6 +70,19 @@ impl Striker {
                 self.ledger.broken(format!(
                     "{name} does not connect to the broker's second address while the first swallows packets"
                 ));
+            }
+        }
+        if struck.contains(&0) {
+            while replies() == replies_before && since.elapsed() < FINDS_ANOTHER {
+                sleep(BETWEEN_LOOKS).await;
+            }
+            if replies() == replies_before
+                && !self.stop.is_cancelled()
+                && !self.broker_is_disturbed(event)
+            {
+                self.ledger.broken(
+                    "worker 0 sends no reply while the broker's first address swallows packets",
+                );
             }
         }
         self.last(event).await;
