@@ -6,7 +6,9 @@
 //! What computes can be a program in any language that takes a request and replies. It knows nothing of
 //! rpcache, Redis or this file; the client checks its answers, and stores them, since it does not.
 
-use rpcache::{CacheOptions, Cancel, Client, ClientOptions, ComputeError, Procedure};
+use rpcache::{
+    CacheOptions, Cancel, Client, ClientOptions, ComputeError, Procedure, ProcedureName,
+};
 
 /// The square root of a whole number, rounded down: `isqrt:10` holds `3`.
 struct SquareRoot;
@@ -15,8 +17,11 @@ impl Procedure for SquareRoot {
     /// `u128` reads `+10` and `010`, and writes `10`: text that is canonical, as keys need it.
     type Argument = u128;
     type Answer = u64;
+
     /// The queue is `rpc_queue.isqrt`.
-    const NAME: &'static str = "isqrt";
+    fn name(&self) -> &ProcedureName {
+        const { &ProcedureName::new("isqrt") }
+    }
 
     /// No worker of ours serves this. (It takes one line to write one: `Ok(n.isqrt() as u64)`.)
     fn compute(&self, _: &u128, _: &Cancel) -> Result<u64, ComputeError> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rpcache::fibonacci::{Fibonacci, N};
 use rpcache::{CacheOptions, CallOptions, Cancel, Client, ClientOptions, ComputeError};
-use rpcache::{Procedure, Stopped, Worker, WorkerOptions};
+use rpcache::{Procedure, ProcedureName, Stopped, Worker, WorkerOptions};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,10 @@ struct DigitSum {
 impl Procedure for DigitSum {
     type Argument = N;
     type Answer = u64;
-    const NAME: &'static str = "digitsum";
+
+    fn name(&self) -> &ProcedureName {
+        const { &ProcedureName::new("digitsum") }
+    }
 
     /// Runs on a thread where blocking is allowed, so that it can wait for an asynchronous call.
     fn compute(&self, &n: &N, cancel: &Cancel) -> Result<u64, ComputeError> {

@@ -6,14 +6,17 @@
 use std::num::NonZeroU64;
 
 use rpcache::{CacheOptions, Cancel, Client, ClientOptions, ComputeError};
-use rpcache::{Procedure, Worker, WorkerOptions};
+use rpcache::{Procedure, ProcedureName, Worker, WorkerOptions};
 
 struct PrimeFactors;
 
 impl Procedure for PrimeFactors {
     type Argument = NonZeroU64;
     type Answer = String; // "2 2 2 3 3 5"
-    const NAME: &'static str = "factors";
+
+    fn name(&self) -> &ProcedureName {
+        const { &ProcedureName::new("factors") }
+    }
 
     fn compute(&self, n: &NonZeroU64, cancel: &Cancel) -> Result<String, ComputeError> {
         let (mut rest, mut divisor, mut factors) = (n.get(), 2, Vec::new());

@@ -17,7 +17,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use rpcache::{CacheOptions, Cancel, Client, ClientOptions, ComputeError};
-use rpcache::{Procedure, Worker, WorkerOptions};
+use rpcache::{Procedure, ProcedureName, Worker, WorkerOptions};
 
 /// Lines in ascending order, none twice: the fields are private, so no other value can be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +124,10 @@ struct WhenTogether;
 impl Procedure for WhenTogether {
     type Argument = Timetable;
     type Answer = Together;
-    const NAME: &'static str = "timetable";
+
+    fn name(&self) -> &ProcedureName {
+        const { &ProcedureName::new("timetable") }
+    }
 
     /// Tries every departure of the rarest line.
     fn compute(&self, asked: &Timetable, cancel: &Cancel) -> Result<Together, ComputeError> {

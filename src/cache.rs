@@ -23,6 +23,7 @@ mod workers;
 #[cfg(test)]
 pub(crate) mod fake;
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -50,7 +51,7 @@ use self::lookups::{Found, Lookups};
 use crate::FOR_EVER;
 use crate::counts::{CacheCounts, State};
 use crate::error::quote;
-use crate::procedure::{Procedure, check, require_name};
+use crate::procedure::{Procedure, ProcedureName, check};
 use crate::seldom::Seldom;
 use crate::trace::{self, Operation};
 
@@ -73,7 +74,7 @@ use crate::trace::{self, Operation};
 /// if let Stored::Answer(answer) = cache.get(&fib, &Arc::new(N(30))).await? {
 ///     println!("fib:30 holds {answer}");
 /// }
-/// let mut keys = cache.scan::<Fibonacci>(&KeyPattern::default());
+/// let mut keys = cache.scan(&*fib, &KeyPattern::default());
 /// while let Some(page) = keys.next_page().await? {
 ///     let verified = cache.verify(&fib, &page, false).await?;
 ///     for entry in verified.wrong {
@@ -190,9 +191,8 @@ impl Cache {
     }
 
     /// The key of this argument's answer.
-    pub(crate) fn key<P: Procedure>(&self, argument: &P::Argument) -> Key {
-        require_name::<P>();
-        Key::new(self.options.namespace.as_ref(), P::NAME, argument)
+    pub(crate) fn key(&self, procedure: &ProcedureName, argument: &impl Display) -> Key {
+        Key::new(self.options.namespace.as_ref(), procedure, argument)
     }
 
     /// What it counts.
@@ -409,7 +409,7 @@ impl Cache {
 
     /// Stores the answer where it was missing, within what is left of the budget, over whatever
     /// stands there; the lease is released in the same round trip. `true` once Redis has it.
-    pub(crate) async fn fill(&self, mut vacancy: Vacancy, answer: &str) -> bool {
+    pub(crate) async fn fill(&self, mut vacancy: Vacancy, answer: &[u8]) -> bool {
         let limit = self.options.max_answer_size;
         if limit.is_some_and(|limit| answer.len() > limit) {
             debug!(key = %vacancy.key, bytes = answer.len(), "an answer too large to be stored");
@@ -455,7 +455,7 @@ impl Cache {
         matches!(reply, Ok(Some(Ok(_))))
     }
 
-    fn set(&self, key: &Key, answer: &str) -> Cmd {
+    fn set(&self, key: &Key, answer: &[u8]) -> Cmd {
         let mut command = redis::cmd("SET");
         command.arg(key.as_str()).arg(answer);
         if let Some(ttl) = self.options.ttl {

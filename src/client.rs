@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::task::coop::consume_budget;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 pub use self::local::LocalOptions;
 pub use self::options::{CallOptions, ClientOptions};
@@ -28,7 +28,6 @@ use crate::counts::Calls;
 use crate::error::{Error, ErrorCode};
 use crate::message::{CacheUse, Source};
 use crate::procedure::Procedure;
-use crate::queue::QueueName;
 use crate::requester::{Requester, RequesterOptions};
 use crate::seldom::Seldom;
 use crate::single_flight::{Callers, Deadline, Landed, SingleFlight};
@@ -184,7 +183,7 @@ impl<P: Procedure> fmt::Debug for Client<P> {
             cache, requester, ..
         } = &*self.inner;
         f.debug_struct("Client")
-            .field("procedure", &P::NAME)
+            .field("procedure", self.inner.procedure.name())
             .field("cache", cache)
             .field("requester", requester)
             .finish_non_exhaustive()
@@ -203,7 +202,7 @@ impl<P: Procedure> Client<P> {
 
     /// The same with a procedure that others have, too.
     pub(crate) fn sharing(procedure: Arc<P>, options: ClientOptions) -> Self {
-        let queue = options.queue.unwrap_or_else(QueueName::of::<P>);
+        let queue = options.queue.unwrap_or_else(|| procedure.queue());
         let requester = Requester::new(RequesterOptions {
             url: options.amqp,
             queue: queue.as_short(),
@@ -213,8 +212,8 @@ impl<P: Procedure> Client<P> {
         let local = options.local;
         Self {
             inner: Arc::new(Inner {
+                local: local.map(|options| Local::open(procedure.name(), options, &cache)),
                 procedure,
-                local: local.map(|options| Local::open::<P>(options, &cache)),
                 cache,
                 requester,
                 calls: Arc::default(),
@@ -252,7 +251,7 @@ impl<P: Procedure> Client<P> {
     ) -> Result<Answered<P::Answer>, Error> {
         let call = Call::new(options);
         if trace::on() {
-            let span = trace::call::<P>(&self.inner.cache.key::<P>(&argument));
+            let span = self.inner.call_span(&self.inner.key(&argument));
             return Box::pin(self.answer(argument, call).instrument(span)).await;
         }
         self.answer(argument, call).await
@@ -270,7 +269,7 @@ impl<P: Procedure> Client<P> {
                 if Local::<P::Answer>::is_others_turn() {
                     consume_budget().await;
                 }
-                let told = told::key(|| self.inner.cache.key::<P>(&argument));
+                let told = told::key(|| self.inner.key(&argument));
                 let ended = Ok(found.answered(call.started));
                 self.inner.ended(told, call.started, &ended);
                 return ended;
@@ -404,9 +403,17 @@ fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::O
 }
 
 impl<P: Procedure> Inner<P> {
+    fn key(&self, argument: &P::Argument) -> Key {
+        self.cache.key(self.procedure.name(), argument)
+    }
+
+    fn call_span(&self, key: &Key) -> Span {
+        trace::call(self.procedure.name(), key)
+    }
+
     /// The answer, if this process has a copy that the call may use, or else the key.
     fn look_here(&self, argument: &P::Argument, call: Call) -> Result<Found<P::Answer>, Key> {
-        let key = || self.cache.key::<P>(argument);
+        let key = || self.key(argument);
         match &self.local {
             Some(local) if call.options.cache == CacheUse::Normal => {
                 local.look(argument, key, call.started)

@@ -117,7 +117,7 @@ struct Judged {
 impl<P: Procedure> fmt::Debug for Doctor<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Doctor")
-            .field("procedure", &P::NAME)
+            .field("procedure", self.procedure.name())
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
@@ -135,9 +135,9 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         let redis = options.redis.as_ref();
         let redis = redis.map(|url| vec![url.endpoint().clone()]);
         Self {
+            queue: options.queue.clone().unwrap_or_else(|| procedure.queue()),
             procedure: Arc::new(procedure),
             probes: probes.into_iter().collect(),
-            queue: options.queue.clone().unwrap_or_else(QueueName::of::<P>),
             left: Check::ALL.into_iter(),
             failed: Vec::new(),
             amqp: Route::to(nodes.unwrap_or_default()),

@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use crate::procedure::{Cancel, ComputeError, Procedure};
+use crate::procedure::{Cancel, ComputeError, Procedure, ProcedureName};
 
 mod additions;
 mod argument;
@@ -100,7 +100,9 @@ impl Procedure for Fibonacci {
     type Argument = N;
     type Answer = Decimal;
 
-    const NAME: &'static str = "fib";
+    fn name(&self) -> &ProcedureName {
+        const { &ProcedureName::new("fib") }
+    }
 
     fn compute(&self, &N(n): &N, cancel: &Cancel) -> Result<Decimal, ComputeError> {
         if n > self.max_n {

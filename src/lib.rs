@@ -11,14 +11,18 @@
 //!
 //! ```no_run
 //! use rpcache::{AmqpUrl, CacheOptions, Cancel, Client, ClientOptions, ComputeError};
-//! use rpcache::{Procedure, Worker, WorkerOptions};
+//! use rpcache::{Procedure, ProcedureName, Worker, WorkerOptions};
 //!
 //! struct SquareRoot;
 //!
 //! impl Procedure for SquareRoot {
 //!     type Argument = u64;
 //!     type Answer = u64;
-//!     const NAME: &'static str = "isqrt"; // the key isqrt:10, the queue rpc_queue.isqrt
+//!
+//!     // The key isqrt:10, the queue rpc_queue.isqrt.
+//!     fn name(&self) -> &ProcedureName {
+//!         const { &ProcedureName::new("isqrt") }
+//!     }
 //!
 //!     fn compute(&self, n: &u64, _: &Cancel) -> Result<u64, ComputeError> {
 //!         Ok(n.isqrt())
@@ -57,7 +61,8 @@
 //!
 //! | to | there is |
 //! | --- | --- |
-//! | say what is served: name, argument, answer, how to compute and to check it | [`Procedure`] |
+//! | say what is served: name, argument, answer, how to compute and to check it | [`Procedure`], [`ProcedureName`] |
+//! | call a procedure that is known by its name only | [`Text`], [`ArgumentForm`] |
 //! | call it | [`Client`] with [`ClientOptions`]; [`CallOptions`] for one call |
 //! | call it for many arguments, in order and with flat memory | [`Client::call_many`] |
 //! | know where an answer came from | [`Answered::source`], a [`Source`] |
@@ -197,7 +202,10 @@ pub use error::{Error, ErrorCode, ErrorCodeError};
 pub use message::{CacheUse, Source};
 #[cfg(feature = "metrics")]
 pub use metrics::{Metrics, MetricsFormat};
-pub use procedure::{Cancel, ComputeError, Procedure};
+pub use procedure::{
+    Answer, AnswerBytes, ArgumentForm, ArgumentFormError, Cancel, ComputeError, Procedure,
+    ProcedureName, ProcedureNameError, Text,
+};
 pub use queue::{QueueName, QueueNameError};
 pub use server_url::{AmqpUrl, RedisUrl, UrlError};
 pub use tls::TlsFault;

@@ -16,7 +16,6 @@
 //! What a peer sent is read here, once, into types that cannot be wrong; nothing here does I/O.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ use uuid::Uuid;
 
 use crate::broker::{CORRELATION_BYTES, MAX_BODY, OVERSIZED};
 use crate::error::{ErrorCode, quote, quote_inner};
-use crate::procedure::Procedure;
+use crate::procedure::{Procedure, ProcedureName};
 use crate::trace::context::TraceContext;
 use crate::trace::steps::Steps;
 
@@ -196,7 +195,7 @@ impl Request {
 
     /// The argument, or what to tell whoever sent something else. White space around it is left aside where
     /// it is no argument otherwise: programs after the tutorial read `30\n` as their languages do.
-    pub(crate) fn argument<A: FromStr<Err: fmt::Display>>(&self) -> Result<A, Failure> {
+    pub(crate) fn argument<P: Procedure>(&self, procedure: &P) -> Result<P::Argument, Failure> {
         let refuse = |message| Failure {
             code: ErrorCode::BadArgument,
             message,
@@ -209,9 +208,9 @@ impl Request {
         }
         let text = std::str::from_utf8(&self.body)
             .map_err(|_| refuse(format!("\"{}\" is not UTF-8 text", quote_inner(&self.body))))?;
-        text.parse().or_else(|error: A::Err| {
-            let argument = text.trim_ascii().parse();
-            argument.map_err(|_| refuse(error.to_string()))
+        procedure.parse_argument(text).or_else(|message| {
+            let trimmed = procedure.parse_argument(text.trim_ascii());
+            trimmed.map_err(|_| refuse(message))
         })
     }
 }
@@ -231,10 +230,10 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// The user's code panicked. Its message has gone to stderr; the caller learns no internals.
-    pub(crate) fn panicked<P: Procedure>() -> Self {
+    pub(crate) fn panicked(procedure: &ProcedureName) -> Self {
         Self {
             code: ErrorCode::Failed,
-            message: format!("{} panicked", P::NAME),
+            message: format!("{procedure} panicked"),
         }
     }
 }

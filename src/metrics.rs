@@ -21,6 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use self::families::{FAMILIES, Family, Of, Value};
 use crate::counts::{BOUNDS, BrokerCounts, CacheCounts, Calls};
+use crate::procedure::ProcedureName;
 use crate::worker::{Activity, Vitals};
 
 /// What a client or a worker counts, as metrics: see [`Client::metrics`](crate::Client::metrics) and
@@ -79,7 +80,7 @@ impl MetricsFormat {
 /// One client or worker.
 #[derive(Debug, Clone)]
 struct Part {
-    procedure: &'static str,
+    procedure: ProcedureName,
     cache: Arc<CacheCounts>,
     broker: Arc<BrokerCounts>,
     of: Role,
@@ -93,13 +94,13 @@ enum Role {
 
 impl Metrics {
     pub(crate) fn of_client(
-        procedure: &'static str,
+        procedure: &ProcedureName,
         calls: Arc<Calls>,
         cache: Arc<CacheCounts>,
         broker: Arc<BrokerCounts>,
     ) -> Self {
         let part = Part {
-            procedure,
+            procedure: procedure.clone(),
             cache,
             broker,
             of: Role::Client(calls),
@@ -107,14 +108,14 @@ impl Metrics {
         Self { parts: vec![part] }
     }
 
-    pub(crate) fn of_worker(procedure: &'static str, slots: u16, vitals: Vitals) -> Self {
+    pub(crate) fn of_worker(procedure: &ProcedureName, slots: u16, vitals: Vitals) -> Self {
         let Vitals {
             activity,
             cache,
             broker,
         } = vitals;
         let part = Part {
-            procedure,
+            procedure: procedure.clone(),
             cache,
             broker,
             of: Role::Worker { activity, slots },
@@ -177,10 +178,10 @@ impl Metrics {
     }
 }
 
-type Labels = Vec<(&'static str, &'static str)>;
+type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 impl Part {
-    fn samples<'a>(&'a self, family: &Family) -> Vec<(Labels, Value<'a>)> {
+    fn samples<'a>(&'a self, family: &Family) -> Vec<(Labels<'a>, Value<'a>)> {
         let samples = match (&family.of, &self.of) {
             (Of::Both(samples), _) => samples(self),
             (Of::Client(samples), Role::Client(calls)) => samples(calls),
@@ -195,7 +196,7 @@ impl Part {
             _ => None,
         };
         let labels = |own| {
-            let labels = [Some(("procedure", self.procedure)), role, own];
+            let labels = [Some(("procedure", self.procedure.as_str())), role, own];
             labels.into_iter().flatten().collect()
         };
         samples
@@ -207,7 +208,7 @@ impl Part {
 
 fn encode_sample(
     kind: MetricType,
-    labels: &Labels,
+    labels: &Labels<'_>,
     value: &Value<'_>,
     encoder: &mut MetricEncoder<'_>,
 ) -> fmt::Result {

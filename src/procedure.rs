@@ -1,8 +1,14 @@
 //! The one trait that a user implements: a named pure function.
 //!
-//! Workers call [`Procedure::compute`]; workers and clients alike call [`Procedure::verify`] on
-//! every answer before it is believed, wherever it came from. On the wire and in Redis arguments
-//! and answers are text: what [`FromStr`] reads and [`Display`] writes.
+//! Workers call [`Procedure::compute`]. Workers and clients call [`Procedure::verify`] on every
+//! answer before they use it, whether it came from the store or from a worker. On the wire and in
+//! the store, an argument is the text that [`Display`] writes, and an answer is bytes ([`Answer`]).
+
+mod answer;
+mod argument_form;
+mod json;
+mod name;
+mod text;
 
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,10 +16,16 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use self::answer::{Answer, AnswerBytes};
+pub use self::argument_form::{ArgumentForm, ArgumentFormError};
+pub use self::name::{ProcedureName, ProcedureNameError};
+pub use self::text::Text;
+use crate::queue::QueueName;
+
 /// A named pure function that workers serve and clients call.
 ///
 /// ```
-/// use rpcache::{Cancel, ComputeError, Procedure};
+/// use rpcache::{Cancel, ComputeError, Procedure, ProcedureName};
 ///
 /// /// The smallest divisor of n that is neither 1 nor n: `divisor:91` holds `7`.
 /// struct Divisor;
@@ -21,7 +33,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// impl Procedure for Divisor {
 ///     type Argument = u64;
 ///     type Answer = u64;
-///     const NAME: &'static str = "divisor";
+///
+///     fn name(&self) -> &ProcedureName {
+///         const { &ProcedureName::new("divisor") }
+///     }
 ///
 ///     fn compute(&self, &n: &u64, cancel: &Cancel) -> Result<u64, ComputeError> {
 ///         let mut divisor = 2;
@@ -37,7 +52,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 ///         Err(ComputeError::BadArgument(format!("{n} has none")))
 ///     }
 ///
-///     /// Tells every number that is no divisor; that a smaller one was overlooked, it does not.
+///     /// Refuses every number that is no divisor. It cannot notice that a smaller one was overlooked.
 ///     fn verify(&self, &n: &u64, &divisor: &u64) -> bool {
 ///         (2..n).contains(&divisor) && n % divisor == 0
 ///     }
@@ -48,102 +63,124 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// ```
 ///
 /// *Pure* is what makes caching right and repeating safe: the same argument has the same answer,
-/// always and everywhere, and computing it twice does no harm. If the function changes, change
-/// [`NAME`](Self::NAME) with it, or both the namespace (see [`crate::CacheOptions::namespace`]) and the
-/// queue: old workers would answer new clients otherwise.
+/// always and everywhere, and computing it twice does no harm. If the function changes, change its
+/// [name](Self::name), or both the namespace (see [`crate::CacheOptions::namespace`]) and the queue:
+/// otherwise old workers answer new clients.
 ///
 /// `examples/prime_factors.rs` is a program around one, and `examples/timetable.rs` has an argument of
-/// several parts. Of a procedure that only programs in other languages serve, `verify` is all that
-/// matters here: see `examples/foreign_worker.rs`.
+/// several parts. For a procedure that only programs in other languages serve, use [`Text`], or a type
+/// of your own whose `verify` checks their answers: see `examples/foreign_worker.rs`.
 pub trait Procedure: Send + Sync + 'static {
-    /// What is asked for.
+    /// The argument's type.
     ///
-    /// `FromStr` reads untrusted text and refuses what is no argument; `Display` writes the
-    /// argument's one canonical text, which is the request's body and makes the key in Redis: equal
-    /// arguments are written alike, and `FromStr` accepts what `Display` writes. Integers are so by
-    /// themselves (`+07` is read, `7` written); text of several parts needs one order, one spelling and
-    /// one kind of separator. Two texts for one argument do no harm but that it is computed twice.
+    /// `FromStr` reads untrusted text and refuses what is no argument. `Display` writes the argument's
+    /// one canonical text, which is the request's body and part of the key: equal arguments are written
+    /// alike, and `FromStr` accepts what `Display` writes. Integers satisfy this as they are (`+07` is
+    /// read, `7` written); text of several parts needs one order, one spelling and one separator. Two
+    /// texts for one argument are computed and stored twice, and do no other harm.
     ///
-    /// A request's body has 64 KiB at most. In keys, what is longer than 200 bytes stands as its
+    /// A request's body has 64 KiB at most. In a key, a text longer than 200 bytes is replaced by its
     /// SHA-256.
     type Argument: FromStr<Err: Display> + Display + Send + Sync + 'static;
 
-    /// What is answered. `FromStr` reads untrusted text; `Display` writes what is sent and stored.
+    /// The answer's type: any that has `FromStr`, `Display` and `Clone`, or [`AnswerBytes`]; see
+    /// [`Answer`].
     ///
-    /// It is cloned for each of the callers who share it: what is large should share its text, as
+    /// It is cloned for each caller that shares it, so a large answer should share its text, as
     /// [`Decimal`](crate::fibonacci::Decimal) does. A worker sends up to
     /// [`WorkerOptions::max_reply_size`](crate::WorkerOptions::max_reply_size), 8 MiB by default.
-    type Answer: FromStr<Err: Display> + Display + Clone + Send + Sync + 'static;
+    type Answer: Answer;
 
-    /// Names the procedure: the key `NAME:ARGUMENT` and the queue `rpc_queue.NAME` are made of it.
-    /// 1 to 64 of `a-z`, `0-9`, `_`, `-`, `.`: with another one it does not compile. `fib` is the built-in one.
-    const NAME: &'static str;
+    /// The procedure's name, from which the key `NAME:ARGUMENT` and the queue `rpc_queue.NAME` are made.
+    /// It must not change during the procedure's life. `fib` is the built-in [`Fibonacci`].
+    ///
+    /// [`Fibonacci`]: crate::fibonacci::Fibonacci
+    fn name(&self) -> &ProcedureName;
+
+    /// The request queue that clients and workers use unless their options name another one:
+    /// `rpc_queue` for `fib`, `rpc_queue.NAME` for any other.
+    fn queue(&self) -> QueueName {
+        QueueName::of(self.name())
+    }
+
+    /// Reads an argument from a request or a key: untrusted text. By [`FromStr`], unless how it is read
+    /// depends on the value, as in [`Text`]. The error is the message that the caller is sent.
+    fn parse_argument(&self, text: &str) -> Result<Self::Argument, String> {
+        text.parse()
+            .map_err(|error: <Self::Argument as FromStr>::Err| error.to_string())
+    }
+
+    /// Reads an answer from the store or from a reply: untrusted bytes. `None` if they are no answer. By
+    /// [`Answer::from_bytes`], unless how it is read depends on the value.
+    fn parse_answer(&self, bytes: &[u8]) -> Option<Self::Answer> {
+        Self::Answer::from_bytes(bytes)
+    }
 
     /// Computes the answer. Called on a thread where blocking is allowed, several at once.
     ///
     /// A computation longer than some milliseconds calls [`Cancel::check`] every few of them, so
-    /// that a worker can be stopped. A panic is answered as `failed`; it costs nobody else anything.
-    /// An error is told to the caller and not stored: what is to be remembered is an answer.
+    /// that a worker can be stopped. A panic is answered as `failed` and affects no other request. An
+    /// error is sent to the caller and not stored.
     fn compute(
         &self,
         argument: &Self::Argument,
         cancel: &Cancel,
     ) -> Result<Self::Answer, ComputeError>;
 
-    /// Whether `answer` can be the answer for `argument`: the check of everything that comes from
-    /// Redis or from a worker. It must be much cheaper than [`compute`](Self::compute), and what it
-    /// cannot tell from a right answer will be believed. `true` where nothing can be told.
+    /// Whether `answer` can be the answer for `argument`. Every answer from the store or from a worker
+    /// is checked by it, and is used if it returns `true`. It must be much cheaper than
+    /// [`compute`](Self::compute). Return `true` where an answer cannot be checked.
     ///
     /// It runs on an async thread, for answers above 64 KiB on a blocking one. A panic refuses the
     /// answer.
     fn verify(&self, argument: &Self::Argument, answer: &Self::Answer) -> bool;
 
-    /// Whether [`compute`](Self::compute) takes so little for this argument, some microseconds at
-    /// most, that nobody need be asked whether another worker computes it: no lease is taken, and it
-    /// is called right on the async thread. A round trip to Redis takes 50 µs and more.
+    /// Whether [`compute`](Self::compute) takes some microseconds at most for this argument. Then the
+    /// worker takes no lease and computes on the async thread: a round trip to Redis takes longer, 50 µs
+    /// and more.
     fn is_cheap(&self, argument: &Self::Argument) -> bool {
         let _ = argument;
         false
     }
 }
 
-/// Why [`Procedure::compute`] has no answer. Texts reach the caller: keep them short and in lower
-/// case, and put nothing secret into them.
+/// Why [`Procedure::compute`] has no answer. The text is sent to the caller: keep it short, in lower
+/// case, and free of secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ComputeError {
-    /// The argument can be read, but there is no answer for it.
+    /// The argument is readable, but has no answer.
     #[error("{0}")]
     BadArgument(String),
     /// The argument, or its answer, is larger than this worker's limit.
     #[error("{0}")]
     TooLarge(String),
-    /// Computing was tried and failed.
+    /// The computation failed.
     #[error("{0}")]
     Failed(String),
-    /// The worker asked for the end of it, see [`Cancel`].
+    /// The worker is shutting down, see [`Cancel`].
     #[error("cancelled")]
     Cancelled,
 }
 
-/// Tells a computation that it is to end, since its worker does. Cheap to look at: one relaxed load.
-/// Tests of a procedure make their own.
+/// Cancellation flag of a computation, set when the worker shuts down. Checking it costs one relaxed
+/// load. Tests of a procedure make their own.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// One that nobody has cancelled yet.
+    /// A flag that is not set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Cancels, for all clones of it, for ever.
+    /// Sets the flag, for all clones, for ever.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// [`ComputeError::Cancelled`] once cancelled, to be used with `?`.
+    /// Returns [`ComputeError::Cancelled`] once the flag is set, for use with `?`.
     pub fn check(&self) -> Result<(), ComputeError> {
         if self.0.load(Ordering::Relaxed) {
             Err(ComputeError::Cancelled)
@@ -153,93 +190,38 @@ impl Cancel {
     }
 }
 
-/// Makes a procedure whose name is special in keys, patterns or queue names a failure to compile:
-///
-/// ```compile_fail
-/// # use rpcache::{Cancel, ComputeError, Procedure, QueueName};
-/// struct Shout;
-///
-/// impl Procedure for Shout {
-///     type Argument = u64;
-///     type Answer = u64;
-///     const NAME: &'static str = "SHOUT";
-///
-///     fn compute(&self, n: &u64, _: &Cancel) -> Result<u64, ComputeError> {
-///         Ok(*n)
-///     }
-///     fn verify(&self, n: &u64, answer: &u64) -> bool {
-///         n == answer
-///     }
-/// }
-///
-/// let queue = QueueName::of::<Shout>();
-/// ```
-pub(crate) const fn require_name<P: Procedure>() {
-    const {
-        assert!(
-            is_name(P::NAME),
-            "Procedure::NAME is 1 to 64 of a-z, 0-9, '_', '-', '.'"
-        );
-    }
-}
+/// A larger answer is checked on a blocking thread: the check is linear in the size and would hold up
+/// other tasks on an async one.
+const MAX_CHECKED_INLINE: usize = 64 * 1024;
 
-const fn is_name(name: &str) -> bool {
-    let mut bytes = name.as_bytes();
-    let length = bytes.len();
-    while let [b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.', rest @ ..] = bytes {
-        bytes = rest;
-    }
-    bytes.is_empty() && 1 <= length && length <= 64
-}
-
-/// Above this size an answer is checked on a blocking thread: the check is linear in the size and
-/// would hold up everything else on an async one.
-const CHECK_INLINE: usize = 64 * 1024;
-
-/// The check that every answer passes before it is believed, from Redis and from a worker alike:
-/// it can be read, and [`Procedure::verify`] has nothing against it. A procedure that panics over
-/// hostile text has refused it.
+/// Reads and verifies an answer from the store or from a worker; gives the bytes back if it is refused.
+/// A panic of the procedure refuses it.
 pub(crate) async fn check<P: Procedure>(
     procedure: &Arc<P>,
     argument: &Arc<P::Argument>,
-    text: Vec<u8>,
+    bytes: Vec<u8>,
 ) -> Result<P::Answer, Vec<u8>> {
-    if text.len() <= CHECK_INLINE {
-        return check_now(&**procedure, argument, text);
+    if bytes.len() <= MAX_CHECKED_INLINE {
+        return check_now(&**procedure, argument, bytes);
     }
     let (procedure, argument) = (Arc::clone(procedure), Arc::clone(argument));
-    tokio::task::spawn_blocking(move || check_now(&*procedure, &argument, text))
+    tokio::task::spawn_blocking(move || check_now(&*procedure, &argument, bytes))
         .await
-        // The runtime is being shut down: nobody will see the answer.
+        // The runtime is shutting down: the call ends with it.
         .unwrap_or_else(|_| Err(Vec::new()))
 }
 
 fn check_now<P: Procedure>(
     procedure: &P,
     argument: &P::Argument,
-    text: Vec<u8>,
+    bytes: Vec<u8>,
 ) -> Result<P::Answer, Vec<u8>> {
     let verified = || {
-        let answer: P::Answer = std::str::from_utf8(&text).ok()?.parse().ok()?;
+        let answer = procedure.parse_answer(&bytes)?;
         procedure.verify(argument, &answer).then_some(answer)
     };
     match catch_unwind(AssertUnwindSafe(verified)) {
         Ok(Some(answer)) => Ok(answer),
-        Ok(None) | Err(_) => Err(text),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_short_and_plain() {
-        for name in ["fib", "a", "when-let", "sum_2.0", &"x".repeat(64)] {
-            assert!(is_name(name), "{name:?}");
-        }
-        for name in ["", "Fib", "a b", "a:b", "fib*", "größe", &"x".repeat(65)] {
-            assert!(!is_name(name), "{name:?}");
-        }
+        Ok(None) | Err(_) => Err(bytes),
     }
 }

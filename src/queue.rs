@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use lapin::types::ShortString;
 
-use crate::procedure::{Procedure, require_name};
+use crate::procedure::ProcedureName;
 
 /// What is put behind a request queue's name to name its dead-letter queue.
 const DEAD: &str = ".dead";
@@ -14,22 +14,21 @@ const DEAD: &str = ".dead";
 /// too.
 ///
 /// ```
-/// use rpcache::QueueName;
-/// use rpcache::fibonacci::Fibonacci;
+/// use rpcache::{ProcedureName, QueueName};
 ///
-/// assert_eq!(QueueName::of::<Fibonacci>().to_string(), "rpc_queue");
+/// assert_eq!(QueueName::of(&ProcedureName::new("fib")).to_string(), "rpc_queue");
+/// assert_eq!(QueueName::of(&ProcedureName::new("thumb")).to_string(), "rpc_queue.thumb");
 /// assert!("".parse::<QueueName>().is_err());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct QueueName(String);
 
 impl QueueName {
-    /// The queue that a procedure is served from unless told otherwise: `rpc_queue` for `fib`, as
-    /// in RabbitMQ's tutorial, and `rpc_queue.NAME` for any other.
+    /// The default queue of a procedure: `rpc_queue` for `fib`, as in RabbitMQ's tutorial, and
+    /// `rpc_queue.NAME` for any other.
     #[must_use]
-    pub fn of<P: Procedure>() -> Self {
-        require_name::<P>();
-        match P::NAME {
+    pub fn of(procedure: &ProcedureName) -> Self {
+        match procedure.as_str() {
             "fib" => Self("rpc_queue".to_owned()),
             name => Self(format!("rpc_queue.{name}")),
         }

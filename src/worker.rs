@@ -55,7 +55,7 @@ use self::suspects::{Arrival, Suspects};
 use crate::cache::{Cache, Key};
 use crate::error::{Error, quote};
 use crate::message::{CacheUse, Failure, Reply, Request};
-use crate::procedure::Procedure;
+use crate::procedure::{Procedure, ProcedureName};
 use crate::queue::QueueName;
 use crate::seldom::Seldom;
 use crate::single_flight::SingleFlight;
@@ -122,7 +122,7 @@ impl<P: Procedure> Worker<P> {
     #[must_use]
     pub fn metrics(&self) -> crate::Metrics {
         let slots = self.options.concurrency;
-        crate::Metrics::of_worker(P::NAME, slots, self.vitals.clone())
+        crate::Metrics::of_worker(self.procedure.name(), slots, self.vitals.clone())
     }
 
     /// Serves until `stop` resolves; then takes no more, finishes and answers what it holds within
@@ -148,7 +148,7 @@ impl<P: Procedure> Worker<P> {
             options,
             vitals,
         } = self;
-        let queue = options.queue.clone().unwrap_or_else(QueueName::of::<P>);
+        let queue = options.queue.clone().unwrap_or_else(|| procedure.queue());
         let desk = Arc::new(Desk {
             id: format!("{:08x}", fastrand::u32(..)),
             computer: Computer::new(procedure, options.concurrency),
@@ -258,7 +258,7 @@ impl<P: Procedure> Desk<P> {
             Some(reply)
         };
         let reply = AssertUnwindSafe(answer).catch_unwind().await;
-        let Some(mut reply) = reply.unwrap_or_else(|_| Some(panicked::<P>())) else {
+        let Some(mut reply) = reply.unwrap_or_else(|_| Some(self.panicked())) else {
             return;
         };
         self.vitals.activity.answered(&reply, watch.taken.elapsed());
@@ -315,10 +315,15 @@ impl<P: Procedure> Desk<P> {
         }
         may
     }
-}
 
-/// The user's code panicked while it read or wrote text; computing has its own net.
-fn panicked<P: Procedure>() -> Reply {
-    error!("{} panicked; its caller is told that it failed", P::NAME);
-    Reply::failure(Failure::panicked::<P>())
+    fn name(&self) -> &ProcedureName {
+        self.computer.procedure().name()
+    }
+
+    /// The procedure panicked while it read or wrote text; a panic while it computes is caught there.
+    fn panicked(&self) -> Reply {
+        let name = self.name();
+        error!("{name} panicked; its caller is told that it failed");
+        Reply::failure(Failure::panicked(name))
+    }
 }

@@ -104,10 +104,10 @@ async fn futures_can_be_spawned() {
     sendable(cache.get(&fib, &Arc::new(N(30))));
     sendable(cache.explain(&fib, &N(30)));
     sendable(cache.verify(&fib, &[], true));
-    sendable(cache.remove::<Fibonacci>(&N(30)));
-    sendable(cache.survey::<Fibonacci>());
-    sendable(cache.sample::<Fibonacci>(1));
-    sendable(cache.scan::<Fibonacci>(&KeyPattern::default()).next_page());
+    sendable(cache.remove(&*fib, &N(30)));
+    sendable(cache.survey(&*fib));
+    sendable(cache.sample(&*fib, 1));
+    sendable(cache.scan(&*fib, &KeyPattern::default()).next_page());
     sendable(Doctor::new(Fibonacci::default(), [N(30)], doctor_options()).next());
 }
 

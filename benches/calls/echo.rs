@@ -1,13 +1,16 @@
 //! A procedure that costs nothing and has as many arguments as a run wants: every call is a miss.
 
-use rpcache::{Cancel, ComputeError, Procedure};
+use rpcache::{Cancel, ComputeError, Procedure, ProcedureName};
 
 pub(crate) struct Echo;
 
 impl Procedure for Echo {
     type Argument = u64;
     type Answer = u64;
-    const NAME: &'static str = "echo";
+
+    fn name(&self) -> &ProcedureName {
+        const { &ProcedureName::new("echo") }
+    }
 
     fn compute(&self, argument: &u64, _cancel: &Cancel) -> Result<u64, ComputeError> {
         Ok(*argument)

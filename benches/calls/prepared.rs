@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use rpcache::fibonacci::{Decimal, Fibonacci, N};
-use rpcache::{Cancel, ComputeError, Procedure};
+use rpcache::{Cancel, ComputeError, Procedure, ProcedureName};
 
 /// So many answers, in turns, so that one in the place of another is noticed.
 const DIFFERENT: u64 = 16;
@@ -23,7 +23,10 @@ pub(crate) struct Prepared(Fibonacci);
 impl Procedure for Prepared {
     type Argument = u64;
     type Answer = Decimal;
-    const NAME: &'static str = "prepared";
+
+    fn name(&self) -> &ProcedureName {
+        const { &ProcedureName::new("prepared") }
+    }
 
     fn compute(&self, argument: &u64, _cancel: &Cancel) -> Result<Decimal, ComputeError> {
         Ok(answer(*argument).clone())

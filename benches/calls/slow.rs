@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
-use rpcache::{Cancel, ComputeError, Procedure};
+use rpcache::{Cancel, ComputeError, Procedure, ProcedureName};
 
 /// How long each computation takes. Callers need not know it.
 #[derive(Default)]
@@ -13,7 +13,10 @@ pub(crate) struct Slow(pub(crate) Duration);
 impl Procedure for Slow {
     type Argument = u64;
     type Answer = u64;
-    const NAME: &'static str = "slow";
+
+    fn name(&self) -> &ProcedureName {
+        const { &ProcedureName::new("slow") }
+    }
 
     fn compute(&self, argument: &u64, _cancel: &Cancel) -> Result<u64, ComputeError> {
         thread::sleep(self.0);

@@ -20,8 +20,9 @@
 mod error;
 #[path = "../../src/interleavings.rs"]
 mod interleavings;
-#[path = "../../src/procedure.rs"]
-mod procedure;
+mod procedure {
+    pub(crate) use rpcache::{Procedure, ProcedureName};
+}
 mod tls {
     pub(crate) use rpcache::TlsFault;
 }
@@ -78,6 +79,7 @@ fn main() {
 
 /// What every call makes first. Arguments of more than 200 bytes are hashed.
 fn keys(criterion: &mut Criterion) {
+    let fib = rpcache::ProcedureName::new("fib");
     let mut group = criterion.benchmark_group("key");
     let namespace = "prod".parse().expect("a namespace");
     let (escaped, long) = ("a b ".repeat(10), "x".repeat(1000));
@@ -88,7 +90,7 @@ fn keys(criterion: &mut Criterion) {
         ("of 1000 characters, hashed", None, &long),
     ] {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| key::Key::new(namespace, "fib", black_box(argument)));
+            bencher.iter(|| key::Key::new(namespace, &fib, black_box(argument)));
         });
     }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion};
 use lapin::message::Delivery;
 use lapin::types::ShortString;
-use rpcache::fibonacci::N;
 use uuid::Uuid;
 
 use crate::message::{CacheUse, CorrelationId, Reply, Request, Source, request_properties};
@@ -30,12 +29,13 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     }
 
     let request = request_properties(id, &reply_to, DEADLINE, CacheUse::Normal);
+    let fib = rpcache::fibonacci::Fibonacci::default();
     group.bench_function("read a request and its argument", |bencher| {
         bencher.iter_batched(
             || b"1000000".to_vec(),
             |body| {
                 let request = Request::read(body, black_box(&request));
-                let argument = request.argument::<N>();
+                let argument = request.argument(&fib);
                 assert!(argument.is_ok());
                 (request, argument.ok())
             },

@@ -11,6 +11,8 @@ use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
+use crate::procedure::ProcedureName;
+
 /// What stands before the hash of a long argument. No escaped argument holds a `%` without two
 /// hexadecimal digits behind it, so that none can be made to look like another's hash.
 pub(super) const HASHED: &str = "%sha256:";
@@ -73,7 +75,7 @@ pub(crate) struct Key(String);
 impl Key {
     pub(crate) fn new(
         namespace: Option<&Namespace>,
-        procedure: &str,
+        procedure: &ProcedureName,
         argument: impl fmt::Display,
     ) -> Self {
         let mut key = prefix(namespace, procedure);
@@ -189,13 +191,13 @@ impl fmt::Display for Key {
 
 /// What all of a procedure's keys start with. Neither part holds a character that is special in a
 /// SCAN pattern.
-pub(crate) fn prefix(namespace: Option<&Namespace>, procedure: &str) -> String {
+pub(crate) fn prefix(namespace: Option<&Namespace>, procedure: &ProcedureName) -> String {
     let mut prefix = String::with_capacity(40);
     if let Some(Namespace(namespace)) = namespace {
         prefix.push_str(namespace);
         prefix.push(':');
     }
-    prefix.push_str(procedure);
+    prefix.push_str(procedure.as_str());
     prefix.push(':');
     prefix
 }
@@ -206,14 +208,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn key(argument: &str) -> String {
-        Key::new(None, "p", argument).0
+        Key::new(None, &ProcedureName::new("p"), argument).0
     }
 
     #[test]
     fn a_key_is_what_a_person_would_type() {
-        assert_eq!(Key::new(None, "fib", "30").as_str(), "fib:30");
+        let fib = ProcedureName::new("fib");
+        assert_eq!(Key::new(None, &fib, "30").as_str(), "fib:30");
         let prod = "prod".parse().unwrap();
-        assert_eq!(Key::new(Some(&prod), "fib", "30").as_str(), "prod:fib:30");
+        assert_eq!(Key::new(Some(&prod), &fib, "30").as_str(), "prod:fib:30");
     }
 
     /// Other languages go by them.
@@ -227,7 +230,7 @@ mod tests {
             let text = |name: &str| vector[name].as_str();
             let namespace = text("namespace").map(|namespace| namespace.parse().unwrap());
             let (procedure, argument) = (text("procedure").unwrap(), text("argument").unwrap());
-            let key = Key::new(namespace.as_ref(), procedure, argument);
+            let key = Key::new(namespace.as_ref(), &procedure.parse().unwrap(), argument);
             assert_eq!(Some(key.as_str()), text("key"), "{vector}");
         }
     }

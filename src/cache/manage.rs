@@ -58,7 +58,7 @@ impl Cache {
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
     ) -> Result<Stored<P::Answer>, Error> {
-        let key = self.key::<P>(argument);
+        let key = self.key(procedure.name(), &**argument);
         let found: Result<Option<Vec<u8>>, _> = self.manage(&Cmd::get(key.as_str())).await;
         match found {
             Ok(None) => Ok(Stored::Nothing),
@@ -76,8 +76,14 @@ impl Cache {
 
     /// Removes the argument's answer, as [`remove_keys`](Self::remove_keys) does, and clients' copies of
     /// it; `false` where there was none in Redis.
-    pub async fn remove<P: Procedure>(&self, argument: &P::Argument) -> Result<bool, Error> {
-        let removed = self.remove_keys(&[self.key_of::<P>(argument)]).await?;
+    pub async fn remove<P: Procedure>(
+        &self,
+        procedure: &P,
+        argument: &P::Argument,
+    ) -> Result<bool, Error> {
+        let removed = self
+            .remove_keys(&[self.key_of(procedure, argument)])
+            .await?;
         Ok(removed == 1)
     }
 

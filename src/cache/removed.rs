@@ -16,7 +16,7 @@ use tracing::warn;
 use self::listener::Listener;
 use super::manage::StoredKey;
 use super::{Cache, Namespace};
-use crate::procedure::Procedure;
+use crate::procedure::{Procedure, ProcedureName};
 
 /// Messages of ours are no longer, in bytes.
 const LONGEST: usize = 32 * 1024;
@@ -91,9 +91,11 @@ impl Cache {
     /// Whoever is connected has done so within a moment. Where Redis cannot be told, or refuses
     /// (`+publish` and `&rpcache:*` are the rights it takes), that is logged, and copies live as long
     /// as they would have. Cancel safe.
-    pub async fn purge_copies<P: Procedure>(&self) {
-        self.publish(vec![format!("{}*", self.prefix::<P>()).into_bytes()])
-            .await;
+    pub async fn purge_copies<P: Procedure>(&self, procedure: &P) {
+        self.publish(vec![
+            format!("{}*", self.prefix(procedure.name())).into_bytes(),
+        ])
+        .await;
     }
 
     /// The same for the copies of these keys.
@@ -128,15 +130,16 @@ impl Cache {
 
     /// Listens to what is removed, until the handle is dropped: `purge` is called with what it is, and
     /// with everything whenever something may have been missed. Must be called within a Tokio runtime.
-    pub(crate) fn listen<P: Procedure>(
+    pub(crate) fn listen(
         &self,
+        procedure: &ProcedureName,
         purge: impl Fn(Purge<'_>) + Send + Sync + 'static,
     ) -> AbortOnDropHandle<()> {
         let listener = Listener {
             url: self.options.url.clone(),
             limits: self.options.limits(),
             channel: channel(self.options.namespace.as_ref()),
-            prefix: self.prefix::<P>(),
+            prefix: self.prefix(procedure),
             purge,
         };
         AbortOnDropHandle::new(tokio::spawn(listener.listen()))

@@ -11,7 +11,7 @@ use super::{CallOptions, Flown, Found, Inner};
 use crate::cache::Vacancy;
 use crate::error::{Error, ErrorCode, quote, quote_inner};
 use crate::message::{CacheUse, Reply, Source};
-use crate::procedure::{Procedure, check};
+use crate::procedure::{Answer as _, Procedure, check};
 use crate::single_flight::Deadline;
 use crate::trace;
 
@@ -139,7 +139,7 @@ impl<P: Procedure> Inner<P> {
                         reply.filled.is_some() && reply.source != Some(Source::Cache);
                     let stored = match vacancy {
                         Some(vacancy) if !filled_for_us => {
-                            self.cache.fill(vacancy, &answer.to_string()).await
+                            self.cache.fill(vacancy, &answer.to_bytes()).await
                         }
                         _ => reply.filled == Some(true),
                     };

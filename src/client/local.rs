@@ -19,7 +19,7 @@ pub(super) use self::tier::Keeping;
 use self::tier::Tier;
 use super::Found;
 use crate::cache::{Cache, Key, ShortKey};
-use crate::procedure::Procedure;
+use crate::procedure::{Answer, ProcedureName};
 
 /// Copies of answers in this process's memory, in front of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,15 +54,15 @@ pub(super) struct Local<A> {
     _listener: AbortOnDropHandle<()>,
 }
 
-impl<A: Clone + Display + Send + Sync + 'static> Local<A> {
+impl<A: Answer> Local<A> {
     /// Starts listening; must be called within a Tokio runtime.
-    pub(super) fn open<P: Procedure>(options: LocalOptions, cache: &Cache) -> Self {
+    pub(super) fn open(procedure: &ProcedureName, options: LocalOptions, cache: &Cache) -> Self {
         let ttl = cache.ttl().map_or(options.ttl, |ttl| ttl.min(options.ttl));
-        let tier = Arc::new(Tier::new(cache.prefix::<P>(), options.size, ttl));
+        let tier = Arc::new(Tier::new(cache.prefix(procedure), options.size, ttl));
         let told = Arc::clone(&tier);
         Self {
             tier,
-            _listener: cache.listen::<P>(move |purge| told.purge(&purge)),
+            _listener: cache.listen(procedure, move |purge| told.purge(&purge)),
         }
     }
 

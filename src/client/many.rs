@@ -80,9 +80,9 @@ impl<P: Procedure> Client<P> {
         let asked = arguments.map(move |(label, argument)| {
             let argument = argument.map(|argument| {
                 let argument = Arc::new(argument);
-                (self.inner.cache.key::<P>(&argument), argument)
+                (self.inner.key(&argument), argument)
             });
-            let span = |(key, _): &(Key, _)| trace::begin(|| trace::call::<P>(key));
+            let span = |(key, _): &(Key, _)| trace::begin(|| self.inner.call_span(key));
             Asked {
                 label,
                 call: Call::new(options),

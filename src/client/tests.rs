@@ -18,7 +18,7 @@ async fn spans_that_nobody_records_hardly_make_the_future_of_a_hit_larger() {
         cache, procedure, ..
     } = &*client.inner;
     let (argument, mut budget) = (Arc::new(N(30)), cache.budget());
-    let key = || cache.key::<Fibonacci>(&N(30));
+    let key = || cache.key(Fibonacci::default().name(), &N(30));
     let within = cache.lookup_within(&mut budget, key(), procedure, &argument);
     let without = size_of_val(&within);
     drop(within);

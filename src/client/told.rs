@@ -18,13 +18,14 @@ impl<P: Procedure> super::Client<P> {
     pub fn metrics(&self) -> crate::Metrics {
         use std::sync::Arc;
         let Inner {
+            procedure,
             cache,
             requester,
             calls,
             ..
         } = &*self.inner;
         crate::Metrics::of_client(
-            P::NAME,
+            procedure.name(),
             Arc::clone(calls),
             Arc::clone(cache.counts()),
             Arc::clone(requester.counts()),

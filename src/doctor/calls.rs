@@ -77,7 +77,10 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         let mut options = self.options.cache(self.options.redis.clone().ok()?);
         options.budget = self.options.budget;
         let cache = Cache::open(options);
-        let (key, argument) = (cache.key::<P>(probe), Arc::new(probe.clone()));
+        let (key, argument) = (
+            cache.key(self.procedure.name(), probe),
+            Arc::new(probe.clone()),
+        );
         // Connecting does not count.
         let _ = cache.connected().await;
         let started = Instant::now();
@@ -93,7 +96,7 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         argument: &Arc<P::Argument>,
         held: Option<String>,
     ) -> Result<Shown, Error> {
-        let key = cache.key_of::<P>(argument).to_string();
+        let key = cache.key_of(&*self.procedure, argument).to_string();
         let answered = self.ask(client, argument, CacheUse::Normal).await?;
         let stored = cache.get(&self.procedure, argument).await?;
         if !matches!(stored, Stored::Answer(_)) {

@@ -149,7 +149,7 @@ impl<P: Procedure> Doctor<P> {
         let Some(cache) = &self.cache else {
             return Judged::nothing();
         };
-        match cache.misfit::<P>().await {
+        match cache.misfit(self.procedure.name()).await {
             Ok(None) => {}
             Ok(Some(Misfit::Replica(address))) => {
                 return Judged::warning(Found::ReadOnlyReplica(address));
@@ -157,7 +157,7 @@ impl<P: Procedure> Doctor<P> {
             Ok(Some(Misfit::Shards(shards))) => return Judged::failure(Found::Shards(shards)),
             Err(error) => return Judged::failure(Found::Failed(error)),
         }
-        match cache.lacking::<P>().await {
+        match cache.lacking(self.procedure.name()).await {
             Ok(lacking) if lacking.is_nothing() => Judged::ok(Found::Rights),
             Ok(lacking) if lacking.forbids_lookups() => Judged::failure(Found::Lacking(lacking)),
             // What only workers need may be another login's.

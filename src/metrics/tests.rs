@@ -9,14 +9,14 @@ use crate::procedure::Procedure as _;
 
 fn worker() -> (Vitals, Metrics) {
     let vitals = Vitals::default();
-    let metrics = Metrics::of_worker(Fibonacci::NAME, 2, vitals.clone());
+    let metrics = Metrics::of_worker(Fibonacci::default().name(), 2, vitals.clone());
     (vitals, metrics)
 }
 
 fn client() -> (Arc<Calls>, Metrics) {
     let calls = Arc::<Calls>::default();
     let metrics = Metrics::of_client(
-        Fibonacci::NAME,
+        Fibonacci::default().name(),
         Arc::clone(&calls),
         Arc::default(),
         Arc::default(),

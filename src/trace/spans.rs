@@ -11,15 +11,15 @@ use super::{TARGET, set_parent};
 use crate::cache::Key;
 use crate::error::quote;
 use crate::message::Request;
-use crate::procedure::Procedure;
+use crate::procedure::ProcedureName;
 use crate::queue::QueueName;
 
 /// A whole call, as its caller sees it. The root, unless the caller is within a span of its own.
-pub(crate) fn call<P: Procedure>(key: &Key) -> Span {
+pub(crate) fn call(procedure: &ProcedureName, key: &Key) -> Span {
     trace_span!(
         target: TARGET,
         "call",
-        otel.name = format!("call {}", P::NAME),
+        otel.name = format!("call {procedure}"),
         otel.kind = "internal",
         rpcache.key = %key,
         rpcache.source = Empty,

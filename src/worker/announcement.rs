@@ -176,7 +176,12 @@ pub(super) async fn announce<P: Procedure>(
     concurrency: u16,
     end: CancellationToken,
 ) {
-    let mut status = WorkerStatus::starting(&desk.id, P::NAME, desk.queue.to_string(), concurrency);
+    let mut status = WorkerStatus::starting(
+        &desk.id,
+        desk.name().as_str(),
+        desk.queue.to_string(),
+        concurrency,
+    );
     let (mut place, start) = (None, Instant::now());
     loop {
         status.announced = unix_seconds();

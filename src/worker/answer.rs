@@ -6,14 +6,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::Desk;
 use super::flight::Wanted;
 use super::suspects::Arrival;
-use super::{Desk, panicked};
 use crate::FOR_EVER;
 use crate::cache::{Key, Lookup, Token, Vacancy};
 use crate::error::ErrorCode;
 use crate::message::{CacheUse, CorrelationId, Failure, Reply, Request, Source};
-use crate::procedure::Procedure;
+use crate::procedure::{Answer as _, Procedure};
 use crate::single_flight::Landed;
 use crate::trace::{self, Operation, Stopwatch, Work};
 
@@ -26,11 +26,11 @@ impl<P: Procedure> Desk<P> {
         request: &Request,
         watch: &Stopwatch,
     ) -> Option<Reply> {
-        let argument = match request.argument::<P::Argument>() {
+        let argument = match request.argument(&**self.computer.procedure()) {
             Ok(argument) => Arc::new(argument),
             Err(failure) => return Some(Reply::failure(failure)),
         };
-        let key = self.cache.key::<P>(&argument);
+        let key = self.cache.key(self.name(), &*argument);
         self.vitals.activity.lately.asked(key.as_str());
         if !arrival.is_suspect() && self.computer.procedure().is_cheap(&argument) {
             return self
@@ -91,7 +91,7 @@ impl<P: Procedure> Desk<P> {
                     ..reply
                 })
             }
-            Landed::Lost => Some(panicked::<P>()),
+            Landed::Lost => Some(self.panicked()),
         }
     }
 
@@ -136,7 +136,7 @@ impl<P: Procedure> Desk<P> {
                 .lookup_within(budget, key.clone(), procedure, argument);
             let lookup = trace::within(|| trace::lookup(Operation::Get), lookup);
             if let Lookup::Hit(answer) = wanted.watch.step(Work::Lookup, lookup).await {
-                return Some(Some(self.answered(answer.to_string(), Source::Cache, true)));
+                return Some(Some(self.answered(answer.to_bytes(), Source::Cache, true)));
             }
         }
         let wait = wanted
@@ -162,7 +162,7 @@ impl<P: Procedure> Desk<P> {
                 let lookup = self.cache.lookup(key, procedure, argument, never);
                 match watch.step(Work::Lookup, lookup).await {
                     Lookup::Hit(answer) => {
-                        return Some(self.answered(answer.to_string(), Source::Cache, true));
+                        return Some(self.answered(answer.to_bytes(), Source::Cache, true));
                     }
                     Lookup::Miss(vacancy) => Some(vacancy),
                 }
@@ -180,7 +180,7 @@ impl<P: Procedure> Desk<P> {
             self.vitals.activity.lately.computed(key, took);
         }
         let answer = match computed? {
-            Ok(answer) => answer.to_string(),
+            Ok(answer) => answer.to_bytes(),
             Err(failure) => return Some(Reply::failure(failure)),
         };
         Some(match vacancy {
@@ -192,7 +192,7 @@ impl<P: Procedure> Desk<P> {
     pub(super) async fn fill_and_answer(
         &self,
         vacancy: Vacancy,
-        answer: String,
+        answer: Vec<u8>,
         watch: &Stopwatch,
     ) -> Reply {
         let filled = if answer.len() <= self.max_reply_size {
@@ -205,7 +205,7 @@ impl<P: Procedure> Desk<P> {
         self.answered(answer, Source::Computed, filled)
     }
 
-    pub(super) fn answered(&self, answer: String, source: Source, filled: bool) -> Reply {
+    pub(super) fn answered(&self, answer: Vec<u8>, source: Source, filled: bool) -> Reply {
         if answer.len() > self.max_reply_size {
             return Reply::failure(Failure {
                 code: ErrorCode::TooLarge,
@@ -217,7 +217,7 @@ impl<P: Procedure> Desk<P> {
             });
         }
         Reply {
-            outcome: Ok(Arc::new(answer.into_bytes())),
+            outcome: Ok(Arc::new(answer)),
             source: Some(source),
             filled: Some(filled),
             steps: None,

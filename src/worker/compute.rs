@@ -120,7 +120,8 @@ fn compute_now<P: Procedure>(
 ) -> Result<P::Answer, ComputeError> {
     // The panic's own message has gone to stderr; the caller learns no internals.
     catch_unwind(AssertUnwindSafe(|| procedure.compute(argument, cancel))).unwrap_or_else(|_| {
-        error!("{} panicked; its caller is told that it failed", P::NAME);
-        Err(ComputeError::Failed(format!("{} panicked", P::NAME)))
+        let name = procedure.name();
+        error!("{name} panicked; its caller is told that it failed");
+        Err(ComputeError::Failed(format!("{name} panicked")))
     })
 }

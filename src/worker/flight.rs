@@ -15,7 +15,7 @@ use super::suspects::{self, Arrival};
 use crate::cache::{Budget, Claim, Key, Lease, Look, Start, Token, Vacancy};
 use crate::error::ErrorCode;
 use crate::message::{CacheUse, Failure, Reply, Source};
-use crate::procedure::Procedure;
+use crate::procedure::{Answer as _, Procedure};
 use crate::single_flight::Callers;
 use crate::trace::{Stopwatch, Work};
 
@@ -60,7 +60,7 @@ impl<P: Procedure> Desk<P> {
             claimed => claimed,
         };
         match claimed {
-            Claim::Hit(answer) => Some(self.answered(answer.to_string(), source, true)),
+            Claim::Hit(answer) => Some(self.answered(answer.to_bytes(), source, true)),
             Claim::Vacant(vacancy) => self.compute_and_fill(&wanted, vacancy, &callers).await,
             Claim::Held => Some(Reply::failure(out_of_time())),
         }
@@ -132,7 +132,7 @@ impl<P: Procedure> Desk<P> {
         wanted: &Wanted<P>,
         budget: &mut Budget,
         start: impl FnOnce() -> Option<S>,
-    ) -> (Option<Result<String, Failure>>, Option<S>) {
+    ) -> (Option<Result<Vec<u8>, Failure>>, Option<S>) {
         let key = &wanted.key;
         let slot = async {
             wanted.arrival.turn().await;
@@ -161,7 +161,7 @@ impl<P: Procedure> Desk<P> {
             });
         }
         (
-            computed.map(|computed| computed.map(|answer| answer.to_string())),
+            computed.map(|computed| computed.map(|answer| answer.to_bytes())),
             started,
         )
     }

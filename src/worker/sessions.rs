@@ -99,7 +99,7 @@ impl<P: Procedure> Desk<P> {
         };
         info!(
             "{back}serving {} from {} at {}, {} at once, prefetch {prefetch}, cache at {}",
-            P::NAME,
+            self.name(),
             self.queue,
             options.amqp,
             options.concurrency,

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::intake::Place;
 use super::*;
 use crate::cache::fake::{self, FakeRedis};
-use crate::procedure::{Cancel, ComputeError};
+use crate::procedure::{Cancel, ComputeError, ProcedureName};
 
 /// Answers when it is let, and looks away from its flag until then.
 #[derive(Debug)]
@@ -20,7 +20,9 @@ impl Procedure for WhenLet {
     type Argument = u32;
     type Answer = u32;
 
-    const NAME: &'static str = "when-let";
+    fn name(&self) -> &ProcedureName {
+        const { &ProcedureName::new("when-let") }
+    }
 
     fn compute(&self, argument: &u32, _: &Cancel) -> Result<u32, ComputeError> {
         while !self.0.load(Ordering::Relaxed) {
@@ -51,7 +53,7 @@ fn desk(cache: Cache) -> (Arc<Desk<WhenLet>>, Lets) {
         cache,
         flights: SingleFlight::new(flight::is_out_of_time),
         vitals: Vitals::default(),
-        queue: QueueName::of::<WhenLet>(),
+        queue: QueueName::of(&ProcedureName::new("when-let")),
         reply_to: ReplyPattern::defaults(),
         max_reply_size: 100,
         refused_reply_to: Seldom::default(),

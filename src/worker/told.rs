@@ -72,7 +72,7 @@ impl<P: Procedure> Desk<P> {
     }
 
     fn key_of(&self, request: &Request) -> Option<Key> {
-        let argument = request.argument::<P::Argument>().ok()?;
-        Some(self.cache.key::<P>(&argument))
+        let argument = request.argument(&**self.computer.procedure()).ok()?;
+        Some(self.cache.key(self.name(), &argument))
     }
 }

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use rpcache::{CacheOptions, Cancel, ComputeError, Procedure, Stopped, Worker, WorkerOptions};
+use rpcache::{
+    CacheOptions, Cancel, ComputeError, Procedure, ProcedureName, Stopped, Worker, WorkerOptions,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::TrapArgs;
@@ -77,7 +79,10 @@ pub(crate) struct Trap;
 impl Procedure for Trap {
     type Argument = u64;
     type Answer = String;
-    const NAME: &'static str = "trap";
+
+    fn name(&self) -> &ProcedureName {
+        const { &ProcedureName::new("trap") }
+    }
 
     fn compute(&self, &n: &u64, _: &Cancel) -> Result<String, ComputeError> {
         // So that an ordinary one is in the same hands when the process ends.

@@ -7,6 +7,7 @@ mod call;
 mod doctor;
 mod health;
 mod install;
+mod procedure;
 mod top;
 mod worker;
 
@@ -16,7 +17,7 @@ use clap::builder::Resettable;
 use clap::{
     Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
-use rpcache::{AmqpUrl, CacheOptions, LocalOptions, Namespace, QueueName, RedisUrl};
+use rpcache::{AmqpUrl, CacheOptions, LocalOptions, Namespace, ProcedureName, QueueName, RedisUrl};
 
 pub(crate) use self::bench::{Bench, Distribution};
 pub(crate) use self::cache::{
@@ -26,6 +27,7 @@ pub(crate) use self::call::{Call, Warm};
 pub(crate) use self::doctor::Doctor;
 pub(crate) use self::health::Health;
 pub(crate) use self::install::{Completions, Man, Shell};
+pub(crate) use self::procedure::Target;
 pub(crate) use self::top::Top;
 pub(crate) use self::worker::Worker;
 use crate::values::{Ttl, duration, size};
@@ -35,6 +37,8 @@ Examples:
   rpcache worker                  serve Fibonacci numbers; start as many as you like
   rpcache call 30                 832040
   rpcache call 30 31 100..110     many, in the order asked
+  rpcache call --procedure factors 360
+                                  any procedure that a worker serves, in any language
   rpcache warm 0..100000          store what is missing
   rpcache bench                   how fast that is here
   rpcache cache get 30            what Redis holds, as `redis-cli GET fib:30` would show
@@ -117,7 +121,7 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 pub(crate) enum Command {
     /// Serve: take requests from the queue, compute, store the answers in Redis, reply
     Worker(Worker),
-    /// Ask for Fibonacci numbers: from the cache where it has them, else from a worker
+    /// Ask for answers: from the cache where it has them, else from a worker
     Call(Call),
     /// Have answers computed and stored that are not in the cache yet
     Warm(Warm),
@@ -141,7 +145,8 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Broker {
     amqp_url: AmqpUrl,
-    queue: QueueName,
+    /// `None`: the procedure's own.
+    queue: Option<QueueName>,
 }
 
 /// Its address, with password and certificates, and the namespace. See [`access`] for the options.
@@ -204,10 +209,10 @@ impl Local {
 
 impl Redis {
     /// A procedure in this namespace, for a person.
-    pub(crate) fn named(&self, procedure: &str) -> String {
+    pub(crate) fn named(&self, procedure: &ProcedureName) -> String {
         match &self.namespace {
             Some(namespace) => format!("{namespace}:{procedure}"),
-            None => procedure.to_owned(),
+            None => procedure.to_string(),
         }
     }
 

@@ -13,7 +13,6 @@ mod zipf;
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
-use rpcache::fibonacci::Fibonacci;
 use rpcache::{CallOptions, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +24,11 @@ use self::report::{Report, Setting};
 use self::tally::Tally;
 use crate::args;
 use crate::output::Failure;
+use crate::procedure::Called;
 
 /// What the tasks of a run share.
 struct Run {
-    client: Client<Fibonacci>,
+    client: Client<Called>,
     options: CallOptions,
     load: Load,
     pace: Pace,
@@ -42,7 +42,7 @@ pub(crate) async fn run(bench: args::Bench) -> Result<(), Failure> {
     let load = Load::new(&bench, setting.seed());
     let (pace, tally) = (Pace::new(&bench), Tally::new(bench.concurrency));
     let (options, json) = (bench.call_options(), bench.json);
-    let client = Client::new(Fibonacci::default(), bench.client_options());
+    let client = Client::new(bench.target.called()?, bench.client_options());
     if setting.stores_keys() {
         tokio::select! {
             stored = store_keys(&client, &load, options) => stored?,
@@ -73,11 +73,11 @@ pub(crate) async fn run(bench: args::Bench) -> Result<(), Failure> {
 
 /// Has all keys stored before the start.
 async fn store_keys(
-    client: &Client<Fibonacci>,
+    client: &Client<Called>,
     load: &Load,
     options: CallOptions,
 ) -> Result<(), Failure> {
-    let keys = stream::iter(load.keys()).map(|n| ((), Ok(n)));
+    let keys = stream::iter(load.keys()).map(|n| ((), Ok(n.to_string())));
     let mut answers = std::pin::pin!(client.call_many(keys, options));
     while let Some(((), answered)) = answers.next().await {
         if !answered?.stored {
@@ -111,7 +111,10 @@ async fn call_all(run: &Arc<Run>) -> Result<(), Failure> {
 async fn call_in_turn(run: &Run, task: usize) {
     while let Some(turn) = run.pace.turn().await {
         let argument = run.load.argument(turn.number);
-        let ended = run.client.call_with(argument, run.options).await;
+        let ended = run
+            .client
+            .call_with(argument.to_string(), run.options)
+            .await;
         run.tally.count(task, turn.since.elapsed(), ended);
         if run.tally.is_hopeless() {
             run.hopeless.cancel();

@@ -13,13 +13,12 @@ mod verify;
 
 use std::io::{self, Write};
 
-use rpcache::fibonacci::N;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{self, CacheAction};
 use crate::output::Failure;
-use crate::values::Asked;
+use crate::procedure::Arguments;
 
 /// Keys that are asked for in one round trip.
 const AT_ONCE: usize = 1000;
@@ -62,13 +61,18 @@ impl Interrupts {
     }
 }
 
-/// What was asked for, in parts that fit into one round trip.
-fn at_once(asked: Vec<Asked>) -> impl Iterator<Item = Vec<N>> {
-    let mut numbers = asked.into_iter().flat_map(Asked::numbers);
+/// The arguments, in parts that fit into one round trip.
+fn at_once(arguments: Vec<Arguments>) -> impl Iterator<Item = Vec<String>> {
+    let mut arguments = arguments.into_iter().flatten();
     std::iter::from_fn(move || {
-        let part: Vec<_> = numbers.by_ref().take(AT_ONCE).collect();
+        let part: Vec<_> = arguments.by_ref().take(AT_ONCE).collect();
         (!part.is_empty()).then_some(part)
     })
+}
+
+/// Whether answers need their arguments beside them.
+fn are_many(arguments: &[Arguments]) -> bool {
+    arguments.len() > 1 || arguments.iter().any(Arguments::is_range)
 }
 
 /// One JSON object in a line.
@@ -77,7 +81,7 @@ fn json(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
     writeln!(out)
 }
 
-/// What there is to say about one number instead of what was asked for.
+/// Why there is no answer for one argument.
 #[derive(Serialize)]
 struct Problem {
     argument: String,

@@ -4,37 +4,36 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use rpcache::fibonacci::{Decimal, Fibonacci};
 use rpcache::{Answered, Client, Error};
 use serde::Serialize;
 
+use crate::answer::{self, AnswerJson};
 use crate::args;
-use crate::input::{self, Label};
+use crate::input::{self, Input, Inputs, Label};
 use crate::output::Failure;
+use crate::procedure::{Arguments, CalledAnswer};
 use crate::progress::Progress;
 use crate::stderr;
 use crate::timeline::{Row, Timeline};
-use crate::values::Input;
 
 /// Answers that are there at once are written together, up to this many bytes.
 const BUFFER: usize = 64 * 1024;
 
-type Ended = Result<Answered<Decimal>, Error>;
+type Ended = Result<Answered<CalledAnswer>, Error>;
 
-pub(crate) async fn run(call: args::Call, timeline: Option<Timeline>) -> Result<(), Failure> {
-    let many = call.is_many();
+pub(crate) async fn run(
+    call: args::Call,
+    inputs: Inputs,
+    timeline: Option<Timeline>,
+) -> Result<(), Failure> {
+    let many = inputs.are_many();
     if call.trace && many {
-        let message = "--trace shows where the time of one call goes: give it one number";
+        let message = "--trace shows where the time of one call goes: give it one argument";
         return Err(Failure::new(2, message));
     }
     let keep_going = call.keep_going;
     let options = call.call_options();
-    let progress = Progress::new(if many {
-        Input::count(&call.asked)
-    } else {
-        Some(1)
-    });
-    let wanted = input::wanted(call.asked.clone());
+    let progress = Progress::new(inputs.count());
     let mut print = Print {
         form: match (call.json, many) {
             (true, _) => Form::Json,
@@ -45,8 +44,15 @@ pub(crate) async fn run(call: args::Call, timeline: Option<Timeline>) -> Result<
         progress,
         timeline,
     };
-    let client = Client::new(Fibonacci::default(), call.client_options(!many));
+    let Inputs { called, inputs } = inputs;
+    let form = called.form();
+    let client = Client::new(called, call.client_options(!many));
     let print_all = async {
+        if let [Input::Arguments(Arguments::One(argument))] = &inputs[..] {
+            let ended = client.call_with(argument.clone(), options).await;
+            return print.one(&Label::Argument(argument.clone()), ended);
+        }
+        let wanted = input::wanted(form, inputs);
         let mut answers = std::pin::pin!(client.call_many(wanted, options));
         let mut first_failure = Ok(());
         loop {
@@ -117,7 +123,7 @@ impl<W: Write> Print<W> {
                 Err(Failure::of_input(label, error))
             }
             (Form::Answer, Ok(answered)) => {
-                writeln!(out, "{}", answered.answer)?;
+                answer::write(out, &answered.answer, io::stdout().is_terminal())?;
                 self.flush()?;
                 match &self.timeline {
                     Some(timeline) => timeline.print(),
@@ -126,7 +132,7 @@ impl<W: Write> Print<W> {
                 Ok(())
             }
             (Form::Lines, Ok(answered)) => {
-                writeln!(out, "{label}\t{}", answered.answer)?;
+                writeln!(out, "{label}\t{}", answer::in_a_line(&answered.answer))?;
                 Ok(())
             }
         }
@@ -139,7 +145,7 @@ impl<W: Write> Print<W> {
 }
 
 /// Where the answer came from, for a person who watches.
-fn tell_source(answered: &Answered<Decimal>) {
+fn tell_source(answered: &Answered<CalledAnswer>) {
     if !io::stderr().is_terminal() {
         return;
     }
@@ -162,7 +168,8 @@ fn milliseconds(elapsed: Duration) -> f64 {
 enum Line<'a> {
     Answer {
         argument: String,
-        answer: &'a str,
+        #[serde(flatten)]
+        answer: AnswerJson<'a>,
         source: &'a str,
         elapsed_ms: f64,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,12 +195,12 @@ fn print_json(
     ended: Ended,
     timeline: Option<&Timeline>,
 ) -> Result<Option<Error>, Failure> {
-    let argument = label.to_string();
+    let argument = label.to_argument();
     let trace = timeline.map(Timeline::rows);
     let line = match &ended {
         Ok(answered) => Line::Answer {
             argument,
-            answer: answered.answer.as_str(),
+            answer: AnswerJson::of(&answered.answer),
             source: answered.source.as_str(),
             elapsed_ms: milliseconds(answered.elapsed),
             trace,

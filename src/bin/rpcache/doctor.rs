@@ -6,15 +6,17 @@ mod remedy;
 use std::io::{self, Write};
 
 use rpcache::doctor::{Doctor, Finding, Severity};
-use rpcache::fibonacci::{Fibonacci, N};
 use serde::Serialize;
 
 use self::remedy::Remedies;
 use crate::args;
 use crate::output::{Failure, is_coloured};
 
-/// What any worker in any language computes in no time, and rightly.
+/// The largest argument for fib: a worker in any language computes it rightly and in no time.
 const LARGEST_PROBE: u64 = 30;
+
+/// More arguments are not asked for.
+const MAX_PROBES: usize = 1000;
 
 const COLUMNS: usize = 80;
 
@@ -43,8 +45,12 @@ struct Counts {
 
 pub(crate) async fn run(args: args::Doctor) -> Result<(), Failure> {
     let mut remedies = Remedies::new(&args);
-    let probes = (0..=LARGEST_PROBE).rev().map(N);
-    let mut doctor = Doctor::new(Fibonacci::default(), probes, args.options()?);
+    let (called, arguments) = args.target.read(&args.arguments)?;
+    let mut probes: Vec<String> = arguments.into_iter().flatten().take(MAX_PROBES).collect();
+    if probes.is_empty() && called.is_fibonacci() {
+        probes = (0..=LARGEST_PROBE).rev().map(|n| n.to_string()).collect();
+    }
+    let mut doctor = Doctor::new(called, probes, args.options()?);
     let mut print = Print {
         json: args.json,
         coloured: is_coloured(),

@@ -3,6 +3,7 @@
 //! It uses the library's public API only. stdout carries answers and nothing else; all the rest goes
 //! to stderr.
 
+mod answer;
 mod args;
 mod bench;
 mod cache;
@@ -17,6 +18,7 @@ mod log;
 mod man;
 mod names;
 mod output;
+mod procedure;
 mod progress;
 mod stderr;
 mod telemetry;
@@ -48,19 +50,22 @@ fn main() -> ExitCode {
         Command::Worker(worker) => {
             on_threads(&mut Builder::new_current_thread(), || worker::run(worker))
         }
-        // Whoever reads stdout may pause: that must not stop what keeps the connections alive.
-        Command::Call(call) if call.is_many() => {
-            on_threads(Builder::new_multi_thread().worker_threads(2), || {
-                call::run(call, None)
-            })
-        }
         Command::Warm(warm) => on_threads(Builder::new_multi_thread().worker_threads(2), || {
             warm::run(warm)
         }),
-        // It mostly waits, and one thread starts faster.
-        Command::Call(call) => on_threads(&mut Builder::new_current_thread(), || {
-            call::run(call, telemetry.timeline.clone())
-        }),
+        Command::Call(call) => match call.target.inputs(&call.arguments) {
+            Err(misuse) => Err(misuse),
+            // A reader of stdout may pause: that must not stop what keeps the connections alive.
+            Ok(inputs) if inputs.are_many() => {
+                on_threads(Builder::new_multi_thread().worker_threads(2), || {
+                    call::run(call, inputs, None)
+                })
+            }
+            // It mostly waits, and one thread starts faster.
+            Ok(inputs) => on_threads(&mut Builder::new_current_thread(), || {
+                call::run(call, inputs, telemetry.timeline.clone())
+            }),
+        },
         Command::Bench(bench) => on_threads(&mut Builder::new_multi_thread(), || bench::run(bench)),
         Command::Cache(cache) => {
             on_threads(&mut Builder::new_current_thread(), || cache::run(cache))

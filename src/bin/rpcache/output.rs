@@ -10,8 +10,8 @@ use rpcache::{Error, ErrorCode, TlsFault};
 
 use crate::args::Args;
 use crate::input::Label;
+use crate::procedure::integers;
 use crate::stderr;
-use crate::values::Asked;
 
 /// Why the command ends otherwise than well: one line for a person, a code for a program.
 #[derive(Debug)]
@@ -37,11 +37,11 @@ impl Failure {
         }
     }
 
-    /// Of one of several inputs. What is no number could not be parsed.
+    /// Of one of several inputs. A line that is no argument could not be parsed.
     pub(crate) fn of_input(label: &Label, error: Error) -> Self {
         let failure = Self::from(error);
         let code = match label {
-            Label::Number(_) => failure.code,
+            Label::Argument(_) => failure.code,
             Label::Line(_) => 2,
         };
         Self::new(code, format!("{label}: {}", failure.message))
@@ -129,6 +129,10 @@ fn remedy(error: &Error) -> Option<String> {
             }
         }
         Error::NobodyServing { queue } if queue == "rpc_queue" => "start a worker: rpcache worker",
+        Error::NobodyServing { queue } if queue.starts_with("rpc_queue.") => {
+            let procedure = queue.trim_start_matches("rpc_queue.");
+            return Some(format!("start a worker that serves {procedure}"));
+        }
         Error::NobodyServing { queue } => {
             return Some(format!("start a worker: rpcache worker --queue {queue}"));
         }
@@ -214,12 +218,17 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let message = invalid_value(error)
         .or_else(|| negative_range(error))
         .unwrap_or_else(|| in_one_line(&error.to_string()));
+    misuse(&message).report()
+}
+
+/// What was typed is wrong: says where to read how it is right.
+pub(crate) fn misuse(message: &str) -> Failure {
     let known = |word: &String| Args::command().find_subcommand(word).is_some();
     let help = match std::env::args().nth(1).filter(known) {
         Some(subcommand) => format!("rpcache {subcommand} --help"),
         None => "rpcache --help".to_owned(),
     };
-    Failure::new(2, format!("{message}; see {help}")).report()
+    Failure::new(2, format!("{message}; see {help}"))
 }
 
 /// What is wrong with a value, in its own words; the value may be a URL with a password.
@@ -227,7 +236,6 @@ fn invalid_value(error: &clap::Error) -> Option<String> {
     let reason = std::error::Error::source(error)?;
     let argument = error.get(ContextKind::InvalidArg)?.to_string();
     Some(match argument.as_str() {
-        "<N>..." | "[N]..." | "<N>" => reason.to_string(),
         "--amqp-url <URL>" => format!("--amqp-url or AMQP_URL: {reason}"),
         "--redis-url <URL>" => format!("--redis-url or REDIS_URL: {reason}"),
         argument => {
@@ -242,7 +250,7 @@ fn invalid_value(error: &clap::Error) -> Option<String> {
 fn negative_range(error: &clap::Error) -> Option<String> {
     let flag = error.get(ContextKind::InvalidArg)?.to_string();
     let typed = std::env::args().find(|typed| typed.starts_with(&flag) && typed.contains(".."))?;
-    typed.parse::<Asked>().err()
+    integers(&typed).err()
 }
 
 fn in_one_line(text: &str) -> String {

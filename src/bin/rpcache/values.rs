@@ -1,62 +1,8 @@
-//! Values as they are typed: numbers and ranges of them, durations.
+//! Values as they are typed: durations, sizes, shares, addresses.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
-
-use rpcache::fibonacci::{N, ParseError};
-
-/// A number or an inclusive range of them, as typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked {
-    first: u64,
-    last: u64,
-    is_range: bool,
-}
-
-impl Asked {
-    pub(crate) fn numbers(self) -> impl Iterator<Item = N> {
-        (self.first..=self.last).map(N)
-    }
-
-    /// Whether the answers need their arguments beside them: more than one number was asked for, or
-    /// could have been.
-    pub(crate) fn are_many(asked: &[Self]) -> bool {
-        asked.len() > 1 || asked.iter().any(|asked| asked.is_range)
-    }
-}
-
-impl FromStr for Asked {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let Some((first, last)) = text.split_once("..") else {
-            let N(only) = text
-                .parse()
-                .map_err(|error: ParseError| error.to_string())?;
-            return Ok(Self {
-                first: only,
-                last: only,
-                is_range: false,
-            });
-        };
-        let (Ok(N(first)), Ok(N(last))) = (first.parse(), last.parse()) else {
-            return Err(format!(
-                "{text:?} is no range of whole numbers such as 0..100"
-            ));
-        };
-        if first > last {
-            return Err(format!(
-                "{text:?} is an empty range, {last}..{first} is not"
-            ));
-        }
-        Ok(Self {
-            first,
-            last,
-            is_range: true,
-        })
-    }
-}
 
 /// Where to listen.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
@@ -66,46 +12,6 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     };
     text.parse()
         .map_err(|_| "expected an address and a port, such as 127.0.0.1:9464".to_owned())
-}
-
-/// What to ask for: typed, or to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Input {
-    Asked(Asked),
-    /// `-`: from stdin.
-    Stdin,
-}
-
-impl Input {
-    pub(crate) fn are_many(inputs: &[Self]) -> bool {
-        match inputs {
-            [Self::Asked(asked)] => asked.is_range,
-            _ => true,
-        }
-    }
-
-    /// How many numbers, where it can be told.
-    pub(crate) fn count(inputs: &[Self]) -> Option<u64> {
-        let each = |input: &Self| match input {
-            Self::Asked(asked) => (asked.last - asked.first).checked_add(1),
-            Self::Stdin => None,
-        };
-        inputs
-            .iter()
-            .map(each)
-            .try_fold(0_u64, |sum, count| sum.checked_add(count?))
-    }
-}
-
-impl FromStr for Input {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "-" => Ok(Self::Stdin),
-            text => text.parse().map(Self::Asked),
-        }
-    }
 }
 
 /// `none`, or a duration.
@@ -143,9 +49,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = number.parse().map_err(|_| EXAMPLES.to_owned())?;
     match number.checked_mul(millis_each) {
-        Some(0) => Err("it must be more than nothing".to_owned()),
+        Some(0) => Err("must be greater than 0".to_owned()),
         Some(millis) if millis <= LONGEST_MILLIS => Ok(Duration::from_millis(millis)),
-        _ => Err("it must be less than a thousand years".to_owned()),
+        _ => Err("must be less than a thousand years".to_owned()),
     }
 }
 
@@ -155,7 +61,7 @@ pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     if (Duration::from_millis(200)..=Duration::from_secs(3600)).contains(&interval) {
         Ok(interval)
     } else {
-        Err("it must be from 200ms to 1h".to_owned())
+        Err("must be from 200ms to 1h".to_owned())
     }
 }
 

@@ -4,15 +4,13 @@ use std::io::{self, Write as _};
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
-use rpcache::fibonacci::Fibonacci;
 use rpcache::{Answered, Client, Error, Source};
 use serde::Serialize;
 
 use crate::args;
-use crate::input::{self, Label};
+use crate::input::{self, Inputs, Label};
 use crate::output::Failure;
 use crate::progress::Progress;
-use crate::values::Input;
 
 /// What became of the arguments. Each is counted once.
 #[derive(Debug, Default, Serialize)]
@@ -32,9 +30,11 @@ pub(crate) async fn run(warm: args::Warm) -> Result<(), Failure> {
     let started = Instant::now();
     let json = warm.json;
     let options = warm.call_options();
-    let mut progress = Progress::new(Input::count(&warm.asked));
-    let wanted = input::wanted(warm.asked.clone());
-    let client = Client::new(Fibonacci::default(), warm.client_options());
+    let inputs = warm.target.inputs(&warm.arguments)?;
+    let mut progress = Progress::new(inputs.count());
+    let Inputs { called, inputs } = inputs;
+    let wanted = input::wanted(called.form(), inputs);
+    let client = Client::new(called, warm.client_options());
     let mut summary = Summary::default();
     let mut first_failure = Ok(());
     let warm_all = async {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::RedisError;
 
 use super::{Cache, Entry, StoredKey, Wrong};
+use crate::cache::Key;
 use crate::cache::lease::UNCACHED;
 use crate::error::{Error, quote};
 use crate::procedure::Procedure;
@@ -60,11 +61,13 @@ impl Cache {
         procedure: &Arc<P>,
         argument: &P::Argument,
     ) -> Result<Explained, Error> {
-        let key = self.key_of::<P>(argument);
+        let key = self.key_of(&**procedure, argument);
         let keys = [key.clone()];
         let entry = self.entries(&keys).await?.into_iter().next().flatten();
         let mut verified = self.verify(procedure, &keys, false).await?;
-        let (lease, begun) = self.computing::<P>(argument).await?;
+        let (lease, begun) = self
+            .computing(&self.key(procedure.name(), argument))
+            .await?;
         Ok(Explained {
             key,
             entry,
@@ -74,11 +77,7 @@ impl Cache {
         })
     }
 
-    async fn computing<P: Procedure>(
-        &self,
-        argument: &P::Argument,
-    ) -> Result<(Option<LeaseHeld>, u64), Error> {
-        let key = self.key::<P>(argument);
+    async fn computing(&self, key: &Key) -> Result<(Option<LeaseHeld>, u64), Error> {
         let mut commands = redis::pipe();
         commands.ignore_errors();
         commands.getrange(key.lease(), 0, TOKEN.cast_signed() - 1);

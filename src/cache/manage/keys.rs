@@ -6,7 +6,6 @@
 //! 30 in the namespace `fib:prod`, and `prod:fib:30` is no number.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
@@ -15,7 +14,7 @@ use percent_encoding::percent_decode_str;
 use super::Cache;
 use crate::cache::key::{self, HASHED};
 use crate::error::Error;
-use crate::procedure::{Procedure, require_name};
+use crate::procedure::{Procedure, ProcedureName};
 
 /// How many entries of Redis' table a page goes through: well under a millisecond.
 pub(super) const PAGE: u64 = 250;
@@ -92,10 +91,10 @@ pub(super) enum Subject<A> {
 #[derive(Debug)]
 pub struct Scan<'a, P> {
     cache: &'a Cache,
+    procedure: &'a P,
     pattern: String,
     /// `None`: that was all.
     cursor: Option<u64>,
-    procedure: PhantomData<fn() -> P>,
 }
 
 impl<P: Procedure> Scan<'_, P> {
@@ -107,7 +106,9 @@ impl<P: Procedure> Scan<'_, P> {
         };
         let (next, page) = self.cache.page(cursor, Some(&self.pattern)).await?;
         self.cursor = (next != 0).then_some(next);
-        let ours = page.into_iter().filter(|key| self.cache.is_of::<P>(key));
+        let ours = page
+            .into_iter()
+            .filter(|key| self.cache.is_of(self.procedure, key));
         Ok(Some(ours.collect()))
     }
 }
@@ -116,19 +117,20 @@ impl Cache {
     /// Walks through the procedure's keys that match, in no order, some maybe twice, and only those
     /// for certain that are there all the while.
     #[must_use]
-    pub fn scan<P: Procedure>(&self, pattern: &KeyPattern) -> Scan<'_, P> {
+    pub fn scan<'a, P: Procedure>(&'a self, procedure: &'a P, pattern: &KeyPattern) -> Scan<'a, P> {
         Scan {
             cache: self,
-            pattern: self.glob::<P>(pattern),
+            procedure,
+            pattern: self.glob(procedure.name(), pattern),
             cursor: Some(0),
-            procedure: PhantomData,
         }
     }
 
     /// The key under which calls look for this argument's answer.
     #[must_use]
-    pub fn key_of<P: Procedure>(&self, argument: &P::Argument) -> StoredKey {
-        StoredKey(self.key::<P>(argument).as_str().as_bytes().to_owned())
+    pub fn key_of<P: Procedure>(&self, procedure: &P, argument: &P::Argument) -> StoredKey {
+        let key = self.key(procedure.name(), argument);
+        StoredKey(key.as_str().as_bytes().to_owned())
     }
 
     /// One step of SCAN: the cursor of the next one, and keys.
@@ -146,31 +148,44 @@ impl Cache {
         Ok((next, page.into_iter().map(StoredKey).collect()))
     }
 
-    pub(super) fn glob<P: Procedure>(&self, KeyPattern(pattern): &KeyPattern) -> String {
-        self.prefix::<P>() + pattern
+    pub(super) fn glob(
+        &self,
+        procedure: &ProcedureName,
+        KeyPattern(pattern): &KeyPattern,
+    ) -> String {
+        self.prefix(procedure) + pattern
     }
 
     /// What all of the procedure's keys start with here.
-    pub(crate) fn prefix<P: Procedure>(&self) -> String {
-        require_name::<P>();
-        key::prefix(self.options.namespace.as_ref(), P::NAME)
+    pub(crate) fn prefix(&self, procedure: &ProcedureName) -> String {
+        key::prefix(self.options.namespace.as_ref(), procedure)
     }
 
-    pub(super) fn is_of<P: Procedure>(&self, key: &StoredKey) -> bool {
-        self.subject::<P>(key).is_some()
+    pub(super) fn is_of<P: Procedure>(&self, procedure: &P, key: &StoredKey) -> bool {
+        self.subject(procedure, key).is_some()
     }
 
     /// What the key is for; `None` if it is not of this procedure here.
-    pub(super) fn subject<P: Procedure>(&self, key: &StoredKey) -> Option<Subject<P::Argument>> {
-        let behind = key.0.strip_prefix(self.prefix::<P>().as_bytes())?;
-        if let Some(subject) = self.read::<P>(&key.0, behind) {
+    pub(super) fn subject<P: Procedure>(
+        &self,
+        procedure: &P,
+        key: &StoredKey,
+    ) -> Option<Subject<P::Argument>> {
+        let prefix = self.prefix(procedure.name());
+        let behind = key.0.strip_prefix(prefix.as_bytes())?;
+        if let Some(subject) = self.read(procedure, &key.0, behind) {
             return Some(subject);
         }
         // With a colon more it may be a longer namespace's.
         (!behind.contains(&b':')).then_some(Subject::Nothing)
     }
 
-    fn read<P: Procedure>(&self, key: &[u8], behind: &[u8]) -> Option<Subject<P::Argument>> {
+    fn read<P: Procedure>(
+        &self,
+        procedure: &P,
+        key: &[u8],
+        behind: &[u8],
+    ) -> Option<Subject<P::Argument>> {
         let escaped = std::str::from_utf8(behind).ok()?;
         if let Some(hash) = escaped.strip_prefix(HASHED) {
             let is_hash = hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
@@ -179,8 +194,8 @@ impl Cache {
         let text = percent_decode_str(escaped).decode_utf8().ok()?;
         // A procedure that panics over hostile text has refused it.
         let argument = catch_unwind(AssertUnwindSafe(|| {
-            let argument: P::Argument = text.parse().ok()?;
-            let canonical = self.key::<P>(&argument);
+            let argument = procedure.parse_argument(&text).ok()?;
+            let canonical = self.key(procedure.name(), &argument);
             (canonical.as_str().as_bytes() == key).then_some(argument)
         }));
         argument.ok().flatten().map(Subject::Argument)
@@ -202,7 +217,7 @@ mod tests {
 
     fn is(cache: &Cache, key: &str) -> &'static str {
         let key = StoredKey(key.as_bytes().to_owned());
-        match cache.subject::<Fibonacci>(&key) {
+        match cache.subject(&Fibonacci::default(), &key) {
             Some(Subject::Argument(_)) => "an argument",
             Some(Subject::Hashed) => "a hash",
             Some(Subject::Nothing) => "nothing",
@@ -240,7 +255,8 @@ mod tests {
     #[tokio::test]
     async fn pattern_stands_behind_the_prefix() {
         let glob = |namespace, pattern: &str| {
-            cache(namespace).glob::<Fibonacci>(&pattern.parse().unwrap())
+            let fib = Fibonacci::default();
+            cache(namespace).glob(fib.name(), &pattern.parse().unwrap())
         };
         assert_eq!(glob(None, "1*"), "fib:1*");
         assert_eq!(glob(Some("prod"), "10?"), "prod:fib:10?");

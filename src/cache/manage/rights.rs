@@ -8,7 +8,7 @@ use redis::Value;
 use super::super::Key;
 use super::{Cache, State, Unanswered};
 use crate::error::{Error, quote};
-use crate::procedure::Procedure;
+use crate::procedure::ProcedureName;
 
 /// No argument is written like this, and no worker sits there: nothing stands under these keys.
 pub(super) const NOBODY: &str = "rpcache-doctor";
@@ -95,7 +95,7 @@ impl Cache {
     }
 
     /// What this login lacks of the rights that the procedure's clients and workers need.
-    pub(crate) async fn lacking<P: Procedure>(&self) -> Result<Lacking, Error> {
+    pub(crate) async fn lacking(&self, procedure: &ProcedureName) -> Result<Lacking, Error> {
         let whoami = redis::cmd("ACL").arg("WHOAMI").clone();
         let user: Option<String> = match self.manage(&whoami).await {
             Ok(user) => Some(user),
@@ -103,7 +103,7 @@ impl Cache {
             Err(unanswered) => return Err(self.error(unanswered)),
         };
         let mut lacking = Lacking::default();
-        for needed in self.needed::<P>() {
+        for needed in self.needed(procedure) {
             let right = match self.may(user.as_deref(), &needed.command).await? {
                 Said::Yes => continue,
                 Said::NotThisCommand => format!("+{}", needed.command[0]),
@@ -143,9 +143,9 @@ impl Cache {
         }
     }
 
-    fn needed<P: Procedure>(&self) -> Vec<Needed> {
+    fn needed(&self, procedure: &ProcedureName) -> Vec<Needed> {
         let namespace = self.options.namespace.as_ref();
-        let key = Key::new(namespace, P::NAME, NOBODY);
+        let key = Key::new(namespace, procedure, &NOBODY);
         let prefix = key.as_str().strip_suffix(NOBODY).unwrap_or_default();
         let (answers, beside) = (format!("{prefix}*"), format!("{{{prefix}*"));
         let front = namespace.map_or(String::new(), |namespace| format!("{namespace}:"));

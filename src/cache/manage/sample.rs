@@ -13,13 +13,17 @@ impl Cache {
     /// Draws up to `n` keys of the procedure: any of them alike among up to a million keys, else any
     /// among a million from a random place on. Fewer than `n` where that is all that was found. It may
     /// take some seconds.
-    pub async fn sample<P: Procedure>(&self, n: usize) -> Result<Vec<StoredKey>, Error> {
-        let pattern = self.glob::<P>(&KeyPattern::default());
+    pub async fn sample<P: Procedure>(
+        &self,
+        procedure: &P,
+        n: usize,
+    ) -> Result<Vec<StoredKey>, Error> {
+        let pattern = self.glob(procedure.name(), &KeyPattern::default());
         let mut walk = Walk::new(self.size_of_database().await?, SAMPLED_PAGES);
         let mut reservoir = Reservoir::new(n);
         while let Some(page) = walk.next_page(self, Some(&pattern)).await? {
             for key in page {
-                if self.is_of::<P>(&key) {
+                if self.is_of(procedure, &key) {
                     reservoir.offer(key);
                 }
             }

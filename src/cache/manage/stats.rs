@@ -141,16 +141,16 @@ impl Cache {
 
     /// Looks at the keys of the procedure: at all of them among up to a hundred thousand keys, else
     /// at as many from a random place on.
-    pub async fn survey<P: Procedure>(&self) -> Result<Survey, Error> {
+    pub async fn survey<P: Procedure>(&self, procedure: &P) -> Result<Survey, Error> {
         let keys = self.size_of_database().await?;
         let mut walk = Walk::new(keys, SURVEYED_PAGES);
         let [mut looked_at, mut answers, mut bytes, mut leases] = [0, 0, 0, 0];
         let mut ttl = Lives::default();
         while let Some(page) = walk.next_page(self, None).await? {
             looked_at += page.len() as u64;
-            let is_lease = |key: &&StoredKey| self.is_lease_of::<P>(key);
+            let is_lease = |key: &&StoredKey| self.is_lease_of(procedure, key);
             leases += page.iter().filter(is_lease).count() as u64;
-            let ours = page.into_iter().filter(|key| self.is_of::<P>(key));
+            let ours = page.into_iter().filter(|key| self.is_of(procedure, key));
             let entries = self.entries(&ours.collect::<Vec<_>>()).await?;
             for Entry { ttl: life, size } in entries.into_iter().flatten() {
                 answers += 1;
@@ -177,10 +177,10 @@ impl Cache {
         }
     }
 
-    fn is_lease_of<P: Procedure>(&self, StoredKey(key): &StoredKey) -> bool {
+    fn is_lease_of<P: Procedure>(&self, procedure: &P, StoredKey(key): &StoredKey) -> bool {
         let inner = key.strip_prefix(b"{");
         let inner = inner.and_then(|key| key.strip_suffix(b"}:lease"));
-        inner.is_some_and(|key| self.is_of::<P>(&StoredKey(key.to_owned())))
+        inner.is_some_and(|key| self.is_of(procedure, &StoredKey(key.to_owned())))
     }
 }
 

@@ -7,7 +7,7 @@ use super::Cache;
 use super::rights::{NO_NUMBER, NOBODY};
 use crate::cache::connection::Mode;
 use crate::error::Error;
-use crate::procedure::Procedure;
+use crate::procedure::ProcedureName;
 
 /// Keys that are asked for: in a cluster of two shards, all but one of a million sets have one elsewhere.
 const PROBES: u32 = 20;
@@ -24,8 +24,8 @@ pub(crate) enum Misfit {
 impl Cache {
     /// What is wrong with the server, if anything is. `None` as well where this login has no rights to find
     /// out.
-    pub(crate) async fn misfit<P: Procedure>(&self) -> Result<Option<Misfit>, Error> {
-        let key = |name: &str| Key::new(self.options.namespace.as_ref(), P::NAME, name);
+    pub(crate) async fn misfit(&self, procedure: &ProcedureName) -> Result<Option<Misfit>, Error> {
+        let key = |name: &str| Key::new(self.options.namespace.as_ref(), procedure, &name);
         let mut commands = redis::pipe();
         commands.ignore_errors();
         // Where it may be done, this fails over the number, and does nothing.

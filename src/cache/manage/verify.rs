@@ -126,7 +126,7 @@ impl Cache {
         let mut verified = Verified::default();
         let (mut asked, mut found) = (Vec::new(), Vec::new());
         for (key, size) in keys.iter().zip(self.sizes(keys).await?) {
-            match (self.subject::<P>(key), size) {
+            match (self.subject(&**procedure, key), size) {
                 (None, _) => {}
                 (Some(Subject::Nothing), _) => {
                     found.push(Found::of_no_text(key, Wrong::NoArgument));
@@ -152,7 +152,7 @@ impl Cache {
                 match check(procedure, &asked.argument, text).await {
                     Ok(_) => verified.right += 1,
                     Err(mut text) => {
-                        let (key, wrong) = (asked.key, why_refused::<P>(&text));
+                        let (key, wrong) = (asked.key, why_refused(&**procedure, &text));
                         let size = text.len();
                         text.truncate(READ);
                         let text = Some((size, text));
@@ -279,16 +279,13 @@ fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
     fit.count().max(1)
 }
 
-fn why_refused<P: Procedure>(text: &[u8]) -> Wrong {
-    let Ok(readable) = std::str::from_utf8(text) else {
-        return Wrong::NotUtf8;
-    };
-    // A procedure that panics over hostile text has refused it.
-    let is_answer = catch_unwind(AssertUnwindSafe(|| readable.parse::<P::Answer>().is_ok()));
-    if is_answer.unwrap_or(false) {
-        Wrong::NotTheAnswer(quote(text))
-    } else {
-        Wrong::Unreadable(quote(text))
+fn why_refused<P: Procedure>(procedure: &P, text: &[u8]) -> Wrong {
+    // A panic over hostile text refuses it.
+    let is_answer = catch_unwind(AssertUnwindSafe(|| procedure.parse_answer(text).is_some()));
+    match is_answer {
+        Ok(true) => Wrong::NotTheAnswer(quote(text)),
+        Ok(false) if std::str::from_utf8(text).is_err() => Wrong::NotUtf8,
+        Ok(false) | Err(_) => Wrong::Unreadable(quote(text)),
     }
 }
 
@@ -309,13 +306,13 @@ mod tests {
 
     #[test]
     fn reasons_are_told_apart() {
-        let why = |text: &[u8]| why_refused::<Fibonacci>(text).code();
+        let why = |text: &[u8]| why_refused(&Fibonacci::default(), text).code();
         assert_eq!(why(b"832041"), "not-the-answer");
         for unreadable in [&b""[..], b"0832040", b"832040\n", b"-1"] {
             assert_eq!(why(unreadable), "unreadable");
         }
         assert_eq!(why(b"\xff"), "not-utf8");
-        let shown = why_refused::<Fibonacci>(b"8\x1b[2J").to_string();
+        let shown = why_refused(&Fibonacci::default(), b"8\x1b[2J").to_string();
         assert_eq!(shown, "not readable as an answer: \"8\\u{1b}[2J\"");
     }
 }

@@ -1,7 +1,6 @@
 //! The copies themselves: bounded by weight, each for a time, and none that was looked for before a
 //! purge. No clock, no I/O, no task.
 
-use std::fmt::{self, Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use quick_cache::{OptionsBuilder, Weighter};
 use crate::cache::{Key, Purge};
 use crate::client::Found;
 use crate::message::Source;
+use crate::procedure::Answer;
 
 /// What an entry takes beside its key's and its answer's text, in bytes: both pointers, the times, its
 /// place in the table and in the order of eviction, and what the allocator adds.
@@ -58,7 +58,7 @@ pub(in crate::client) struct Keeping {
     generation: u64,
 }
 
-impl<A: Clone + Display> Tier<A> {
+impl<A: Answer> Tier<A> {
     pub(super) fn new(prefix: String, size: usize, ttl: Duration) -> Self {
         let parts = (size / SMALLEST_PART).clamp(1, PARTS);
         // The crate rounds up to a power of two.
@@ -117,7 +117,7 @@ impl<A: Clone + Display> Tier<A> {
         let (true, Some(end)) = (self.is(generation), now.checked_add(self.ttl)) else {
             return;
         };
-        let bytes = key.as_str().len() + text_length(&found.answer) + OVERHEAD;
+        let bytes = key.as_str().len() + found.answer.byte_len() + OVERHEAD;
         let entry = Entry {
             answer: found.answer.clone(),
             stored: found.stored,
@@ -169,21 +169,6 @@ impl<A: Clone + Display> Tier<A> {
             }
         }
     }
-}
-
-/// The bytes of the text that it would be written as.
-fn text_length(answer: &impl Display) -> usize {
-    struct Length(usize);
-    impl Write for Length {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            self.0 += text.len();
-            Ok(())
-        }
-    }
-    let mut length = Length(0);
-    // Counting cannot fail.
-    let _ = write!(length, "{answer}");
-    length.0
 }
 
 #[cfg(test)]

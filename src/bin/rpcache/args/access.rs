@@ -161,14 +161,9 @@ struct TypedBroker {
     #[arg(default_value = "amqp://guest:guest@localhost:5672/%2f")]
     amqp_url: AmqpUrl,
 
-    /// The request queue
-    #[arg(
-        long,
-        env = "RPCACHE_QUEUE",
-        value_name = "NAME",
-        default_value = "rpc_queue"
-    )]
-    queue: QueueName,
+    /// The request queue [default: rpc_queue for fib, rpc_queue.NAME for a procedure NAME]
+    #[arg(long, env = "RPCACHE_QUEUE", value_name = "NAME")]
+    queue: Option<QueueName>,
 
     #[command(flatten)]
     login: AmqpLogin,

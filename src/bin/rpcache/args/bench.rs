@@ -5,11 +5,13 @@ use std::time::Duration;
 use clap::{Args as Group, ValueEnum};
 use rpcache::{CallOptions, ClientOptions};
 
-use super::{Broker, Caching, Local, call};
+use super::{Broker, Caching, Local, Target, call};
 use crate::values::{duration, share, skew};
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
+Arguments are whole numbers, whatever the procedure.
+
 Without --rate, each task makes its next call when the last one has ended (closed
 loop): a stall then holds up the load, too, and shows in few latencies only. With
 --rate, calls are due at even intervals whatever happens (open loop), --concurrency
@@ -35,6 +37,9 @@ Exit codes: 0 all calls were answered; otherwise that of the first failure, or 1
 after Ctrl-C.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
 pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) target: Target,
+
     /// Calls under way at once, each made by a task of its own
     #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) concurrency: u16,

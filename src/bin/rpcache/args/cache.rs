@@ -1,13 +1,9 @@
 //! `rpcache cache`, as typed.
 
-use std::str::FromStr;
-
 use clap::{Args as Group, Subcommand};
 use rpcache::KeyPattern;
-use rpcache::fibonacci::{N, ParseError};
 
-use super::Redis;
-use crate::values::Asked;
+use super::{Redis, Target};
 
 #[derive(Debug, Group)]
 pub(crate) struct Cache {
@@ -30,17 +26,24 @@ pub(crate) enum CacheAction {
     Verify(CacheVerify),
     /// How much is stored, how well it serves, who works
     Stats(CacheStats),
-    /// All that Redis knows about one number
+    /// All that Redis knows about one argument
     Explain(CacheExplain),
 }
 
 #[derive(Debug, Group)]
 pub(crate) struct CacheGet {
-    /// Numbers and ranges
-    #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Asked::from_str)]
-    pub(crate) asked: Vec<Asked>,
+    /// Arguments; for fib, and with --argument integer: numbers and ranges
+    #[arg(
+        required = true,
+        value_name = "ARGUMENT",
+        allow_negative_numbers = true
+    )]
+    pub(crate) arguments: Vec<String>,
 
-    /// One JSON object a line: `argument`, `answer` or `error`
+    #[command(flatten)]
+    pub(crate) target: Target,
+
+    /// One JSON object a line: `argument`, `answer` (`answer_base64` if it is not UTF-8) or `error`
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -50,11 +53,14 @@ pub(crate) struct CacheGet {
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Only this namespace's keys of fib are listed, each as soon as Redis has found it. One that is
+Only this namespace's keys of the procedure are listed, each as soon as Redis has found it. One that is
 stored or removed meanwhile may be left out, and one may be listed twice.")]
 pub(crate) struct CacheLs {
     /// Only these, as a glob for what is behind `fib:`: '1*', '10?', '[12]0'
     pub(crate) pattern: Option<KeyPattern>,
+
+    #[command(flatten)]
+    pub(crate) target: Target,
 
     /// How long each has to live, and its bytes
     #[arg(short, long)]
@@ -71,9 +77,16 @@ pub(crate) struct CacheLs {
 
 #[derive(Debug, Group)]
 pub(crate) struct CacheTtl {
-    /// Numbers and ranges
-    #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Asked::from_str)]
-    pub(crate) asked: Vec<Asked>,
+    /// Arguments; for fib, and with --argument integer: numbers and ranges
+    #[arg(
+        required = true,
+        value_name = "ARGUMENT",
+        allow_negative_numbers = true
+    )]
+    pub(crate) arguments: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) target: Target,
 
     /// One JSON object a line: `argument`, `ttl_ms` (null: for ever) or `error`
     #[arg(long)]
@@ -85,21 +98,24 @@ pub(crate) struct CacheTtl {
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Nothing but this namespace's keys of fib is removed, by any pattern. Leases stay: what is being
+Nothing but this namespace's keys of the procedure is removed, by any pattern. Leases stay: what is being
 computed is stored when it is done. Clients with --local-cache drop their copies, too.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
 pub(crate) struct CacheRm {
-    /// Numbers and ranges
-    #[arg(required_unless_present_any = ["pattern", "all"], value_name = "N")]
-    #[arg(allow_negative_numbers = true, value_parser = Asked::from_str)]
-    pub(crate) asked: Vec<Asked>,
+    /// Arguments; for fib, and with --argument integer: numbers and ranges
+    #[arg(required_unless_present_any = ["pattern", "all"], value_name = "ARGUMENT")]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) arguments: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) target: Target,
 
     /// All that match, as `ls` lists them; asks first
-    #[arg(long, conflicts_with = "asked")]
+    #[arg(long, conflicts_with = "arguments")]
     pub(crate) pattern: Option<KeyPattern>,
 
     /// All of them; asks first
-    #[arg(long, conflicts_with_all = ["asked", "pattern"])]
+    #[arg(long, conflicts_with_all = ["arguments", "pattern"])]
     pub(crate) all: bool,
 
     /// Do not ask
@@ -120,8 +136,9 @@ pub(crate) struct CacheRm {
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Each wrong one is printed: its key, and what is wrong. Calls would not believe it either, and
-compute and store it again.
+Each wrong entry is printed: its key, and what is wrong. Calls refuse it as well, and compute and
+store it again. Answers can be checked for fib alone: of another procedure, an entry is wrong if its key
+is no argument's or its value is no string.
 
 Exit codes: 0 all is right, or was removed; 1 something is wrong.")]
 pub(crate) struct CacheVerify {
@@ -129,6 +146,9 @@ pub(crate) struct CacheVerify {
     /// from a random place on
     #[arg(long, value_name = "N")]
     pub(crate) sample: Option<usize>,
+
+    #[command(flatten)]
+    pub(crate) target: Target,
 
     /// Remove what is wrong, unless it has changed meanwhile
     #[arg(long)]
@@ -148,6 +168,9 @@ Above a hundred thousand keys, answers and leases are estimated from as many. Hi
 evictions are all of this Redis, whoever caused them. Workers have told of themselves in the last
 ten seconds.")]
 pub(crate) struct CacheStats {
+    #[command(flatten)]
+    pub(crate) target: Target,
+
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -158,9 +181,12 @@ pub(crate) struct CacheStats {
 
 #[derive(Debug, Group)]
 pub(crate) struct CacheExplain {
-    /// The number
-    #[arg(value_name = "N", allow_negative_numbers = true, value_parser = number)]
-    pub(crate) n: N,
+    /// The argument
+    #[arg(value_name = "ARGUMENT", allow_negative_numbers = true)]
+    pub(crate) argument: String,
+
+    #[command(flatten)]
+    pub(crate) target: Target,
 
     /// One JSON object
     #[arg(long)]
@@ -168,8 +194,4 @@ pub(crate) struct CacheExplain {
 
     #[command(flatten)]
     pub(crate) redis: Redis,
-}
-
-fn number(text: &str) -> Result<N, ParseError> {
-    text.parse()
 }

@@ -1,34 +1,44 @@
 //! `rpcache call` and `rpcache warm`, as typed.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args as Group;
 use rpcache::{CacheUse, CallOptions, ClientOptions};
 
-use super::{Broker, Caching, Local};
-use crate::values::{Input, duration};
+use super::{Broker, Caching, Local, Target};
+use crate::values::duration;
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
 Many are asked for at once and printed in order, each as soon as it is there; the
 first that fails ends it, with its exit code.
 
+An answer is written to stdout as it is, with a line break behind it if it is text
+without one. In a terminal, and beside its argument, control characters are escaped.
+Answers of fib are checked; those of other procedures are believed.
+
 The source of an answer is `cache`, `computed`, or `shared`: another call for the
-same number was already under way. With --local-cache, which is for many numbers,
+same argument was already under way. With --local-cache, which is for many arguments,
 it may be `local`: a copy that this process has had for a minute at most. What
 `rpcache cache rm` removes is dropped here, too, within a second; DEL is not seen.
 
---trace takes one number, and shows each step: when it began, and how long it took.
+--trace takes one argument, and shows each step: when it began, and how long it took.
 A worker of ours tells how long it was at it; the rest of the time between the
 request and its reply is shown as queue and network, since clocks of two machines
 are not compared. Publishing overlaps with that.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
 pub(crate) struct Call {
-    /// Numbers, and ranges that include both ends: 30, 0..100; - for those that stdin has, one a
-    /// line
-    #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Input::from_str)]
-    pub(crate) asked: Vec<Input>,
+    /// What to ask for. For fib, and with --argument integer: numbers, and ranges that include both ends:
+    /// 30, 0..100. - for the lines of stdin
+    #[arg(
+        required = true,
+        value_name = "ARGUMENT",
+        allow_negative_numbers = true
+    )]
+    pub(crate) arguments: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) target: Target,
 
     /// After one that fails, go on with the others; the exit code is the first failure's
     #[arg(long)]
@@ -55,7 +65,8 @@ pub(crate) struct Call {
     #[arg(long)]
     pub(crate) trace: bool,
 
-    /// One JSON object a line: `argument`, `answer`, `source`, `elapsed_ms`; or `argument`, `error`
+    /// One JSON object a line: `argument`, `answer` (`answer_base64` if it is not UTF-8), `source`,
+    /// `elapsed_ms`; or `argument`, `error`
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -77,10 +88,17 @@ the others are computed by workers. What is counted as stored is in Redis.
 Exit codes: 0 all of them are in the cache; otherwise that of the first failure,
 or 1 where only storing failed.")]
 pub(crate) struct Warm {
-    /// Numbers, and ranges that include both ends: 30, 0..100; - for those that stdin has, one a
-    /// line
-    #[arg(required = true, value_name = "N", allow_negative_numbers = true, value_parser = Input::from_str)]
-    pub(crate) asked: Vec<Input>,
+    /// What to ask for. For fib, and with --argument integer: numbers, and ranges that include both ends:
+    /// 30, 0..100. - for the lines of stdin
+    #[arg(
+        required = true,
+        value_name = "ARGUMENT",
+        allow_negative_numbers = true
+    )]
+    pub(crate) arguments: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) target: Target,
 
     /// The most that each answer may take: 500ms, 3s, 2m; a bare number is seconds
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
@@ -102,10 +120,6 @@ pub(crate) struct Warm {
 }
 
 impl Call {
-    pub(crate) fn is_many(&self) -> bool {
-        Input::are_many(&self.asked)
-    }
-
     pub(crate) fn call_options(&self) -> CallOptions {
         let mut options = CallOptions::within(self.timeout);
         options.wait = self.wait;
@@ -147,6 +161,6 @@ pub(super) fn client_options(broker: Broker, caching: Caching) -> ClientOptions 
     let mut cache = caching.options();
     cache.connect_first = true;
     let mut options = ClientOptions::new(broker.amqp_url, cache);
-    options.queue = Some(broker.queue);
+    options.queue = broker.queue;
     options
 }

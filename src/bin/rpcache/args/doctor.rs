@@ -8,6 +8,7 @@ use clap::Args as Group;
 use rpcache::doctor::DoctorOptions;
 use rpcache::{AmqpUrl, Namespace, QueueName, RedisUrl, UrlError};
 
+use super::Target;
 use super::access::{AmqpLogin, RedisLogin, TlsFiles};
 use crate::output::Failure;
 use crate::values::{Ttl, duration};
@@ -20,9 +21,9 @@ wrong stands what to type or to set.
 
 Nothing is changed. Rights are tried by what cannot succeed: a declaration that can
 create no queue, a request to a queue that nobody has, Redis commands with nonsense
-for a number. At the end come a few calls for small numbers, as anybody may make
-them: for 30 past the caches, then for the first of 30, 29 ... 0 that is not stored
-yet; its answer stays in the cache.
+for a number. At the end come a few calls, as anybody may make them: for the first
+argument past the caches, then for the first one that is not stored yet; its answer
+stays in the cache.
 
 Use the options and variables of the program that does not work, worker or client:
 another login has other rights. Where a policy sends what the broker gives up cannot
@@ -33,6 +34,14 @@ warning, failure, skipped), `message`, `remedy` (null: there is nothing to do).
 
 Exit codes: 0 no failure, whatever the warnings; 3 a failure; 130 interrupted.")]
 pub(crate) struct Doctor {
+    /// Arguments to ask for that any worker computes in no time: the first past the caches, then the first
+    /// that is not stored yet [default: for fib 30, 29 ... 0; for another procedure none, and no call is made]
+    #[arg(value_name = "ARGUMENT", allow_negative_numbers = true)]
+    pub(crate) arguments: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) target: Target,
+
     /// One JSON object a line: `check`, `state`, `message`, `remedy`
     #[arg(long)]
     pub(crate) json: bool,
@@ -53,14 +62,9 @@ pub(crate) struct Doctor {
     #[arg(default_value = "amqp://guest:guest@localhost:5672/%2f")]
     amqp_url: Readable<AmqpUrl>,
 
-    /// The request queue
-    #[arg(
-        long,
-        env = "RPCACHE_QUEUE",
-        value_name = "NAME",
-        default_value = "rpc_queue"
-    )]
-    pub(crate) queue: QueueName,
+    /// The request queue [default: rpc_queue for fib, rpc_queue.NAME for a procedure NAME]
+    #[arg(long, env = "RPCACHE_QUEUE", value_name = "NAME")]
+    queue: Option<QueueName>,
 
     /// Redis' address; rediss:// is encrypted
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
@@ -101,6 +105,11 @@ pub(crate) struct Doctor {
 }
 
 impl Doctor {
+    pub(crate) fn queue(&self) -> QueueName {
+        let queue = self.queue.clone();
+        queue.unwrap_or_else(|| QueueName::of(&self.target.procedure))
+    }
+
     pub(crate) fn options(&self) -> Result<DoctorOptions, Failure> {
         let wrong =
             |reason: String| Failure::new(2, format!("{reason}; see rpcache doctor --help"));
@@ -117,7 +126,7 @@ impl Doctor {
             unreadable => unreadable,
         };
         let mut options = DoctorOptions::new(amqp, redis);
-        options.queue = Some(self.queue.clone());
+        options.queue = Some(self.queue());
         options.namespace.clone_from(&self.namespace);
         options.ttl = self.ttl.0;
         options.budget = self.cache_budget;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clap::Args as Group;
-use rpcache::{Cache, QueueWatch};
+use rpcache::{Cache, QueueName, QueueWatch};
 
-use super::{Broker, Redis};
+use super::{Broker, Redis, Target};
 use crate::output::has_a_screen;
 use crate::values::interval;
 
@@ -48,6 +48,9 @@ A state is ok, missing (a queue), not-permitted, or down, with an error.
 
 Exit codes: 0; 2 cannot be parsed; 3 neither server is there; 130 interrupted.")]
 pub(crate) struct Top {
+    #[command(flatten)]
+    target: Target,
+
     /// How often to look: 500ms, 2s, 1m; a bare number is seconds
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval)]
     pub(crate) interval: Duration,
@@ -73,8 +76,13 @@ impl Top {
         !self.once && !self.json && has_a_screen()
     }
 
+    fn queue_name(&self) -> QueueName {
+        let queue = self.broker.queue.clone();
+        queue.unwrap_or_else(|| QueueName::of(&self.target.procedure))
+    }
+
     pub(crate) fn queue(&self) -> String {
-        self.broker.queue.to_string()
+        self.queue_name().to_string()
     }
 
     pub(crate) fn namespace(&self) -> Option<String> {
@@ -83,7 +91,8 @@ impl Top {
 
     /// Where to look.
     pub(crate) fn open(self) -> (Cache, QueueWatch) {
-        let Broker { amqp_url, queue } = self.broker;
+        let queue = self.queue_name();
+        let amqp_url = self.broker.amqp_url;
         let cache = Cache::open(self.redis.options());
         (cache, QueueWatch::new(amqp_url, queue, "top"))
     }

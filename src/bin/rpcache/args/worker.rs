@@ -100,7 +100,7 @@ impl Worker {
 
     pub(crate) fn options(self) -> WorkerOptions {
         let mut options = WorkerOptions::new(self.broker.amqp_url, self.caching.options());
-        options.queue = Some(self.broker.queue);
+        options.queue = self.broker.queue;
         options.concurrency = self.concurrency.unwrap_or(options.concurrency);
         options.prefetch = self.prefetch;
         options.max_reply_size = self.max_reply_size.unwrap_or(options.max_reply_size);

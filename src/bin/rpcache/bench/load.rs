@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rpcache::fibonacci::N;
-
 use super::zipf::Zipf;
 use crate::args::{Bench, Distribution};
 
@@ -44,12 +42,12 @@ impl Load {
     }
 
     /// All keys, in order.
-    pub(super) fn keys(&self) -> impl Iterator<Item = N> + use<> {
-        (self.first..self.first + self.asked.len() as u64).map(N)
+    pub(super) fn keys(&self) -> impl Iterator<Item = u64> + use<> {
+        self.first..self.first + self.asked.len() as u64
     }
 
     /// What the call with this number, from 0 on, asks for.
-    pub(super) fn argument(&self, call: u64) -> N {
+    pub(super) fn argument(&self, call: u64) -> u64 {
         // Far apart: the generator's own steps are even.
         let mut random = fastrand::Rng::with_seed(
             self.seed
@@ -58,7 +56,7 @@ impl Load {
         let keys = self.asked.len();
         if random.f64() >= self.hits {
             let fresh = self.fresh.fetch_add(1, Ordering::Relaxed);
-            return N(self.first + keys as u64 + fresh);
+            return self.first + keys as u64 + fresh;
         }
         let key = match &self.draw {
             Draw::Uniform => random.usize(..keys),
@@ -67,7 +65,7 @@ impl Load {
             Draw::Zipf(zipf) => zipf.draw(random.f64()),
         };
         self.asked[key].store(true, Ordering::Relaxed);
-        N(self.first + key as u64)
+        self.first + key as u64
     }
 
     /// How many different arguments have been asked for.
@@ -96,7 +94,7 @@ mod tests {
     }
 
     fn asked(load: &Load, calls: u64) -> Vec<u64> {
-        (0..calls).map(|call| load.argument(call).0).collect()
+        (0..calls).map(|call| load.argument(call)).collect()
     }
 
     #[test]
@@ -104,8 +102,8 @@ mod tests {
         let load = load(Draw::Sequential, 1.0);
         assert_eq!(asked(&load, 3), [100, 101, 102]);
         assert_eq!(load.distinct(), 3);
-        assert_eq!(load.argument(19), N(109));
-        assert_eq!(load.argument(20), N(100));
+        assert_eq!(load.argument(19), 109);
+        assert_eq!(load.argument(20), 100);
         assert_eq!(load.distinct(), 4);
     }
 
@@ -114,7 +112,7 @@ mod tests {
         let uniform = load(Draw::Uniform, 1.0);
         let first = asked(&uniform, 10_000);
         for key in uniform.keys() {
-            let times = first.iter().filter(|&&n| N(n) == key).count();
+            let times = first.iter().filter(|&&n| n == key).count();
             assert!((850..1150).contains(&times), "{key}: {times}");
         }
         assert_eq!(uniform.distinct(), 10);

@@ -6,8 +6,9 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use rpcache::fibonacci::Decimal;
 use rpcache::{Answered, Error, Source};
+
+use crate::procedure::CalledAnswer;
 
 /// Tasks that count side by side seldom wait for each other.
 const SHARDS: usize = 16;
@@ -84,7 +85,7 @@ impl Tally {
         &self,
         task: usize,
         took: Duration,
-        ended: Result<Answered<Decimal>, Error>,
+        ended: Result<Answered<CalledAnswer>, Error>,
     ) {
         self.tasks[task].fetch_add(1, Ordering::Relaxed);
         let mut counts = lock(&self.shards[task % SHARDS]);

@@ -3,13 +3,13 @@
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
-use rpcache::fibonacci::Fibonacci;
 use rpcache::{Cache, Error, Explained, Holder, LeaseHeld, WorkerStatus};
 use serde::Serialize;
 
 use super::json;
 use crate::args::CacheExplain;
-use crate::output::Failure;
+use crate::output::{Failure, misuse};
+use crate::procedure::Arguments;
 use crate::text;
 
 #[derive(Serialize)]
@@ -38,8 +38,11 @@ struct Lease {
 
 pub(super) async fn run(args: CacheExplain) -> Result<(), Failure> {
     let cache = Cache::open(args.redis.options());
-    let procedure = Arc::new(Fibonacci::default());
-    let explained = cache.explain(&procedure, &args.n).await?;
+    let (called, arguments) = args.target.read(&[args.argument])?;
+    let [Arguments::One(argument)] = &arguments[..] else {
+        return Err(misuse("explain takes one argument"));
+    };
+    let explained = cache.explain(&Arc::new(called), argument).await?;
     let workers = match cache.workers().await {
         // Who may not look at them learns the rest all the same.
         Err(Error::Refused { .. }) => Vec::new(),

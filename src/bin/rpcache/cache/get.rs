@@ -1,50 +1,51 @@
 //! `rpcache cache get`: answers, from Redis alone.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 
-use rpcache::fibonacci::Fibonacci;
 use rpcache::{Cache, Stored};
 use serde::Serialize;
 
-use super::{Problem, json};
+use super::{Problem, are_many, json};
+use crate::answer::{self, AnswerJson, escaped};
 use crate::args::CacheGet;
 use crate::output::Failure;
-use crate::values::Asked;
 
 #[derive(Serialize)]
 struct Answer<'a> {
-    argument: String,
-    answer: &'a str,
+    argument: &'a str,
+    #[serde(flatten)]
+    answer: AnswerJson<'a>,
 }
 
 pub(super) async fn run(args: CacheGet) -> Result<(), Failure> {
+    let (called, arguments) = args.target.read(&args.arguments)?;
     let cache = Cache::open(args.redis.options());
-    let many = Asked::are_many(&args.asked);
-    let procedure = Arc::new(Fibonacci::default());
+    let many = are_many(&arguments);
+    let procedure = Arc::new(called);
     let mut out = io::stdout().lock();
+    let on_terminal = io::stdout().is_terminal();
     let mut ended = Ok(());
-    for n in args.asked.into_iter().flat_map(Asked::numbers) {
-        let (argument, error) = match cache.get(&procedure, &Arc::new(n)).await? {
+    for argument in arguments.into_iter().flatten().map(Arc::new) {
+        let error = match cache.get(&procedure, &argument).await? {
             Stored::Answer(answer) => {
+                let label = escaped(&argument);
                 match (args.json, many) {
                     (true, _) => {
-                        let (argument, answer) = (n.to_string(), answer.as_str());
+                        let (argument, answer) = (&argument, AnswerJson::of(&answer));
                         json(&mut out, &Answer { argument, answer })?;
                     }
-                    (false, true) => writeln!(out, "{n}\t{answer}")?,
-                    (false, false) => writeln!(out, "{answer}")?,
+                    (false, true) => writeln!(out, "{label}\t{}", answer::in_a_line(&answer))?,
+                    (false, false) => answer::write(&mut out, &answer, on_terminal)?,
                 }
                 continue;
             }
-            Stored::Refused(found) => {
-                let error = format!("what is stored is not the answer: {found}");
-                (n.to_string(), error)
-            }
-            _ => (n.to_string(), "not in the cache".to_owned()),
+            Stored::Refused(found) => format!("what is stored is not the answer: {found}"),
+            _ => "not in the cache".to_owned(),
         };
         // One that is missing does not keep the others from being printed.
-        let failure = Failure::new(1, format!("{argument}: {error}"));
+        let failure = Failure::new(1, format!("{}: {error}", escaped(&argument)));
+        let argument = argument.to_string();
         ended = Err(if args.json {
             json(&mut out, &Problem { argument, error })?;
             failure.told()

@@ -2,7 +2,6 @@
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 
-use rpcache::fibonacci::Fibonacci;
 use rpcache::{Cache, Entry, StoredKey};
 use serde::Serialize;
 
@@ -26,7 +25,8 @@ struct Long {
 
 pub(super) async fn run(args: CacheLs) -> Result<(), Failure> {
     let cache = Cache::open(args.redis.options());
-    let mut scan = cache.scan::<Fibonacci>(&args.pattern.unwrap_or_default());
+    let called = args.target.called()?;
+    let mut scan = cache.scan(&called, &args.pattern.unwrap_or_default());
     let mut out = BufWriter::new(io::stdout().lock());
     let on_terminal = io::stdout().is_terminal();
     let mut head = args.long && on_terminal && !args.json;

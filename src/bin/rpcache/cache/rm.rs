@@ -3,17 +3,16 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
-use rpcache::fibonacci::Fibonacci;
-use rpcache::{Cache, KeyPattern, Procedure as _, StoredKey};
+use rpcache::{Cache, KeyPattern, StoredKey};
 use serde::Serialize;
 
 use super::{Interrupts, at_once, json};
 use crate::args::CacheRm;
 use crate::output::Failure;
+use crate::procedure::{Arguments, Called};
 use crate::progress::Progress;
 use crate::stderr;
 use crate::text;
-use crate::values::Asked;
 
 #[derive(Serialize)]
 struct Key {
@@ -29,6 +28,7 @@ enum Summary {
 
 struct Removal {
     cache: Cache,
+    called: Called,
     interrupts: Interrupts,
     dry_run: bool,
     json: bool,
@@ -38,14 +38,16 @@ struct Removal {
 }
 
 pub(super) async fn run(args: CacheRm, interrupts: Interrupts) -> Result<(), Failure> {
-    let asks = args.asked.is_empty() && !args.yes && !args.dry_run;
+    let (called, arguments) = args.target.read(&args.arguments)?;
+    let asks = arguments.is_empty() && !args.yes && !args.dry_run;
     if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         let remedy = "--yes removes without a question, --dry-run shows what";
         return Err(Failure::new(2, format!("no terminal to ask on; {remedy}")));
     }
-    let name = args.redis.named(Fibonacci::NAME);
+    let name = args.redis.named(&args.target.procedure);
     let mut removal = Removal {
         cache: Cache::open(args.redis.options()),
+        called,
         interrupts,
         dry_run: args.dry_run,
         json: args.json,
@@ -61,10 +63,10 @@ pub(super) async fn run(args: CacheRm, interrupts: Interrupts) -> Result<(), Fai
         }
         removal.progress = Progress::new(Some(count));
     }
-    let ended = if args.asked.is_empty() {
+    let ended = if arguments.is_empty() {
         removal.matching(&pattern).await
     } else {
-        removal.numbers(args.asked).await
+        removal.these(arguments).await
     };
     removal.progress.end();
     if ended.is_ok() || removal.removed > 0 {
@@ -77,7 +79,7 @@ impl Removal {
     /// Some may be counted twice.
     async fn count(&mut self, pattern: &KeyPattern) -> Result<u64, Failure> {
         let mut count = 0;
-        let mut scan = self.cache.scan::<Fibonacci>(pattern);
+        let mut scan = self.cache.scan(&self.called, pattern);
         while let Some(page) = self.interrupts.or(scan.next_page()).await? {
             count += page.len() as u64;
             self.progress.add(page.len());
@@ -105,14 +107,14 @@ impl Removal {
         let ended = self.pages(pattern).await;
         if !self.dry_run && (ended.is_ok() || self.removed > 0) {
             // Clients may have copies of what Redis had no more, and no SCAN has found.
-            self.cache.purge_copies::<Fibonacci>().await;
+            self.cache.purge_copies(&self.called).await;
         }
         ended
     }
 
     async fn pages(&mut self, pattern: &KeyPattern) -> Result<(), Failure> {
         let cache = &self.cache;
-        let mut scan = cache.scan::<Fibonacci>(pattern);
+        let mut scan = cache.scan(&self.called, pattern);
         while let Some(page) = self.interrupts.or(scan.next_page()).await? {
             self.removed += remove(cache, &page, self.dry_run, self.json).await?;
             self.progress.add(page.len());
@@ -120,9 +122,11 @@ impl Removal {
         Ok(())
     }
 
-    async fn numbers(&mut self, asked: Vec<Asked>) -> Result<(), Failure> {
-        for part in at_once(asked) {
-            let keys = part.iter().map(|n| self.cache.key_of::<Fibonacci>(n));
+    async fn these(&mut self, arguments: Vec<Arguments>) -> Result<(), Failure> {
+        for part in at_once(arguments) {
+            let keys = part
+                .iter()
+                .map(|argument| self.cache.key_of(&self.called, argument));
             let keys: Vec<_> = keys.collect();
             self.removed += remove(&self.cache, &keys, self.dry_run, self.json).await?;
             // What was sent is waited for, so that the count is right.

@@ -2,10 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use rpcache::fibonacci::Fibonacci;
-use rpcache::{
-    Cache, Count, Error, Lives, Precision, Procedure as _, ServerStats, Survey, WorkerStatus,
-};
+use rpcache::{Cache, Count, Error, Lives, Precision, ServerStats, Survey, WorkerStatus};
 use serde::Serialize;
 
 use super::json;
@@ -23,11 +20,11 @@ struct Stats {
 }
 
 pub(super) async fn run(args: CacheStats) -> Result<(), Failure> {
-    let name = args.redis.named(Fibonacci::NAME);
+    let name = args.redis.named(&args.target.procedure);
     let cache = Cache::open(args.redis.options());
     let stats = Stats {
         server: cache.server_stats().await?,
-        survey: permitted(cache.survey::<Fibonacci>().await)?,
+        survey: permitted(cache.survey(&args.target.called()?).await)?,
         workers: permitted(cache.workers().await)?,
     };
     stats.tell_what_is_missing();

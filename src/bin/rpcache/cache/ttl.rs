@@ -3,14 +3,13 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use rpcache::Cache;
-use rpcache::fibonacci::Fibonacci;
 use serde::Serialize;
 
-use super::{Problem, at_once, json};
+use super::{Problem, are_many, at_once, json};
+use crate::answer::escaped;
 use crate::args::CacheTtl;
 use crate::output::Failure;
 use crate::text;
-use crate::values::Asked;
 
 #[derive(Serialize)]
 struct Line {
@@ -20,17 +19,18 @@ struct Line {
 
 pub(super) async fn run(args: CacheTtl) -> Result<(), Failure> {
     let cache = Cache::open(args.redis.options());
-    let many = Asked::are_many(&args.asked);
+    let (called, arguments) = args.target.read(&args.arguments)?;
+    let many = are_many(&arguments);
     let mut out = io::stdout().lock();
     let on_terminal = io::stdout().is_terminal();
     let mut ended = Ok(());
-    for part in at_once(args.asked) {
-        let keys: Vec<_> = part.iter().map(|n| cache.key_of::<Fibonacci>(n)).collect();
-        for (n, entry) in part.iter().zip(cache.entries(&keys).await?) {
-            let argument = n.to_string();
+    for part in at_once(arguments) {
+        let key = |argument| cache.key_of(&called, argument);
+        let keys: Vec<_> = part.iter().map(key).collect();
+        for (argument, entry) in part.into_iter().zip(cache.entries(&keys).await?) {
             let Some(entry) = entry else {
                 let error = "not in the cache".to_owned();
-                let failure = Failure::new(1, format!("{argument}: {error}"));
+                let failure = Failure::new(1, format!("{}: {error}", escaped(&argument)));
                 ended = Err(if args.json {
                     json(&mut out, &Problem { argument, error })?;
                     failure.told()
@@ -50,7 +50,7 @@ pub(super) async fn run(args: CacheTtl) -> Result<(), Failure> {
                 text::seconds(entry.ttl)
             };
             if many {
-                write!(out, "{argument}\t")?;
+                write!(out, "{}\t", escaped(&argument))?;
             }
             writeln!(out, "{life}")?;
         }

@@ -3,13 +3,13 @@
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use rpcache::fibonacci::Fibonacci;
 use rpcache::{Cache, KeyPattern, StoredKey, WrongEntry};
 use serde::Serialize;
 
 use super::{AT_ONCE, Interrupts, json};
 use crate::args::CacheVerify;
 use crate::output::Failure;
+use crate::procedure::Called;
 use crate::progress::Progress;
 use crate::stderr;
 use crate::text;
@@ -31,7 +31,7 @@ struct Line {
 
 struct Verifying {
     cache: Arc<Cache>,
-    procedure: Arc<Fibonacci>,
+    procedure: Arc<Called>,
     repair: bool,
     json: bool,
     progress: Progress,
@@ -41,7 +41,7 @@ struct Verifying {
 pub(super) async fn run(args: CacheVerify, mut interrupts: Interrupts) -> Result<(), Failure> {
     let mut verifying = Verifying {
         cache: Arc::new(Cache::open(args.redis.options())),
-        procedure: Arc::new(Fibonacci::default()),
+        procedure: Arc::new(args.target.called()?),
         repair: args.repair,
         json: args.json,
         progress: Progress::new(args.sample.map(|n| n as u64)),
@@ -63,7 +63,7 @@ pub(super) async fn run(args: CacheVerify, mut interrupts: Interrupts) -> Result
 impl Verifying {
     async fn all(&mut self, sample: Option<usize>) -> Result<(), Failure> {
         if let Some(n) = sample {
-            let drawn = self.cache.sample::<Fibonacci>(n).await?;
+            let drawn = self.cache.sample(&*self.procedure, n).await?;
             for keys in drawn.chunks(AT_ONCE) {
                 self.these(keys).await?;
             }
@@ -71,8 +71,8 @@ impl Verifying {
         }
         let pattern = KeyPattern::default();
         // Apart from `self`, which counts meanwhile.
-        let cache = Arc::clone(&self.cache);
-        let mut scan = cache.scan::<Fibonacci>(&pattern);
+        let (cache, procedure) = (Arc::clone(&self.cache), Arc::clone(&self.procedure));
+        let mut scan = cache.scan(&*procedure, &pattern);
         while let Some(keys) = scan.next_page().await? {
             self.these(&keys).await?;
         }

@@ -23,7 +23,7 @@ pub(super) struct Remedies {
 impl Remedies {
     pub(super) fn new(args: &args::Doctor) -> Self {
         Self {
-            queue: args.queue.clone(),
+            queue: args.queue(),
             vhost: "/".to_owned(),
         }
     }

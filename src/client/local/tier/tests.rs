@@ -2,6 +2,7 @@ use std::sync::Barrier;
 use std::thread;
 
 use super::*;
+use crate::procedure::ProcedureName;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -10,7 +11,7 @@ fn tier(size: usize) -> Tier<String> {
 }
 
 fn key(argument: &str) -> Key {
-    Key::new(None, "p", argument)
+    Key::new(None, &ProcedureName::new("p"), argument)
 }
 
 fn found(answer: &str) -> Found<String> {
