@@ -62,7 +62,7 @@ fn comma(index: usize, out: &mut String) {
     }
 }
 
-/// serde_json escapes as RFC 8785 does: what JSON requires and nothing else, with lower-case digits.
+/// `serde_json` escapes as RFC 8785 does: what JSON requires and nothing else, with lower-case digits.
 fn string(text: &str, out: &mut String) -> Result<(), String> {
     out.push_str(&serde_json::to_string(text).map_err(|error| error.to_string())?);
     Ok(())

@@ -34,6 +34,7 @@ mod local;
 mod logs;
 mod metrics;
 mod passing_refusals;
+mod procedures;
 mod prometheus;
 mod protocol;
 mod provision;

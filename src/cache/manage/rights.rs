@@ -145,7 +145,7 @@ impl Cache {
 
     fn needed(&self, procedure: &ProcedureName) -> Vec<Needed> {
         let namespace = self.options.namespace.as_ref();
-        let key = Key::new(namespace, procedure, &NOBODY);
+        let key = Key::new(namespace, procedure, NOBODY);
         let prefix = key.as_str().strip_suffix(NOBODY).unwrap_or_default();
         let (answers, beside) = (format!("{prefix}*"), format!("{{{prefix}*"));
         let front = namespace.map_or(String::new(), |namespace| format!("{namespace}:"));

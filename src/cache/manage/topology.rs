@@ -25,7 +25,7 @@ impl Cache {
     /// What is wrong with the server, if anything is. `None` as well where this login has no rights to find
     /// out.
     pub(crate) async fn misfit(&self, procedure: &ProcedureName) -> Result<Option<Misfit>, Error> {
-        let key = |name: &str| Key::new(self.options.namespace.as_ref(), procedure, &name);
+        let key = |name: &str| Key::new(self.options.namespace.as_ref(), procedure, name);
         let mut commands = redis::pipe();
         commands.ignore_errors();
         // Where it may be done, this fails over the number, and does nothing.

@@ -378,7 +378,7 @@ impl Worker {
     }
 
     /// Replies as the tutorial's worker does: the correlation id and the body, nothing else.
-    pub(crate) async fn reply(&self, request: &Delivery, body: &str) {
+    pub(crate) async fn reply(&self, request: &Delivery, body: impl AsRef<[u8]>) {
         self.reply_with(request, body, AMQPProperties::default())
             .await;
     }
@@ -387,7 +387,7 @@ impl Worker {
     pub(crate) async fn reply_with(
         &self,
         request: &Delivery,
-        body: &str,
+        body: impl AsRef<[u8]>,
         properties: AMQPProperties,
     ) {
         let id = request
@@ -403,7 +403,7 @@ impl Worker {
     pub(crate) async fn reply_as(
         &self,
         request: &Delivery,
-        body: &str,
+        body: impl AsRef<[u8]>,
         properties: AMQPProperties,
     ) {
         let reply_to = request
@@ -412,7 +412,7 @@ impl Worker {
             .clone()
             .expect("requests have one");
         self.broker
-            .publish(reply_to.as_str(), body.as_bytes(), properties)
+            .publish(reply_to.as_str(), body.as_ref(), properties)
             .await;
     }
 }

@@ -148,6 +148,7 @@ impl RedisLogin {
 
 // `Broker`, as typed.
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "printed as it stands")]
 struct TypedBroker {
     /// RabbitMQ's address, or several of a cluster with commas between; amqps:// is encrypted; the vhost
     /// / is written %2f, and so are # / ? , @ % in a password: %23 %2f %3f %2c %40 %25 [default: guest at localhost:5672, vhost /]

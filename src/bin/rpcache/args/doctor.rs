@@ -33,6 +33,7 @@ With --json each check is an object in a line of its own: `check`, `state` (ok,
 warning, failure, skipped), `message`, `remedy` (null: there is nothing to do).
 
 Exit codes: 0 no failure, whatever the warnings; 3 a failure; 130 interrupted.")]
+#[expect(clippy::doc_markdown, reason = "printed as it stands")]
 pub(crate) struct Doctor {
     /// Arguments to ask for that any worker computes in no time: the first past the caches, then the first
     /// that is not stored yet [default: for fib 30, 29 ... 0; for another procedure none, and no call is made]

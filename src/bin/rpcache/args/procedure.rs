@@ -20,8 +20,8 @@ pub(crate) struct Target {
     pub(crate) procedure: ProcedureName,
 
     /// How arguments are typed [default: integer for fib, text for any other]
-    #[arg(long, value_name = "FORM", value_enum)]
-    argument: Option<Form>,
+    #[arg(long = "argument", value_name = "FORM", value_enum)]
+    argument_form: Option<Form>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -36,7 +36,7 @@ enum Form {
 
 impl Target {
     pub(crate) fn called(&self) -> Result<Called, Failure> {
-        let form = self.argument.map(|form| match form {
+        let form = self.argument_form.map(|form| match form {
             Form::Text => ArgumentForm::Text,
             Form::Integer => ArgumentForm::Integer,
             Form::Json => ArgumentForm::Json,
