@@ -265,7 +265,7 @@ async fn redis_that_is_not_there_is_told() {
 #[tokio::test]
 async fn what_is_typed_wrong_is_refused() {
     for (arguments, reason) in [
-        (&["rm"][..], "N"),
+        (&["rm"][..], "ARGUMENT"),
         (&["rm", "30", "--all"], "--all"),
         (&["rm", "30", "--pattern", "1*"], "--pattern"),
         (&["rm", "--all", "--pattern", "1*"], "--pattern"),
