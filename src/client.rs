@@ -1,12 +1,12 @@
-//! The caller's half: look in Redis, share a flight, ask a worker. Read [`Client::call_with`] first.
+//! The client: look in the store, share a flight, ask a worker. Read [`Client::call_with`] first.
 
 mod flight;
-mod local;
 mod many;
+mod near;
+mod observe;
 mod options;
 #[cfg(test)]
 mod tests;
-mod told;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -18,19 +18,19 @@ use std::time::{Duration, Instant};
 use tokio::task::coop::consume_budget;
 use tracing::{Instrument as _, Span};
 
-pub use self::local::LocalOptions;
+pub use self::near::LocalOptions;
 pub use self::options::{CallOptions, ClientOptions};
 
-use self::local::Local;
+use self::near::{NearCache, StoreTicket};
 use crate::FOR_EVER;
 use crate::cache::{Cache, Key, Lookup, Vacancy};
 use crate::counts::Calls;
 use crate::error::{Error, ErrorCode};
-use crate::message::{CacheUse, Source};
 use crate::procedure::Procedure;
 use crate::requester::{Requester, RequesterOptions};
 use crate::seldom::Seldom;
 use crate::single_flight::{Callers, Deadline, Landed, SingleFlight};
+use crate::source::Source;
 use crate::trace;
 
 /// An answer, and where it came from.
@@ -41,8 +41,8 @@ pub struct Answered<A> {
     pub answer: A,
     /// Where it came from.
     pub source: Source,
-    /// Whether Redis has it now, for others to find; of a [local](Source::Local) answer: had it when
-    /// this process got it.
+    /// Whether the store has it. Of a [local](Source::Local) answer: whether the store had it when this
+    /// process got it.
     pub stored: bool,
     /// How long the call took.
     pub elapsed: Duration,
@@ -50,9 +50,9 @@ pub struct Answered<A> {
 
 /// Calls a procedure: from the cache where it can, from a worker where it must.
 ///
-/// One for a whole process; clones are cheap and share everything: connections, the local tier, and the
-/// flights of calls for the same argument. It reconnects by itself, for as long as it lives, so that it
-/// can be made before either server is there.
+/// Use one for a whole process. Clones are cheap and share everything: connections, near copies, and the
+/// flights of calls for the same argument. It reconnects by itself until the last clone is dropped, and
+/// can be created before either server is up.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -81,35 +81,43 @@ struct Inner<P: Procedure> {
     procedure: Arc<P>,
     cache: Cache,
     /// `None`: off.
-    local: Option<Local<P::Answer>>,
+    near: Option<NearCache<P::Answer>>,
     requester: Requester,
     calls: Arc<Calls>,
-    /// By key, and by whether its callers wait for a worker to come.
-    flights: SingleFlight<(Key, bool), Flown<P::Answer>>,
+    /// By key, and by whether the callers wait for a worker to come.
+    flights: SingleFlight<(Key, bool), FlightOutcome<P::Answer>>,
     wrong_answers: Seldom,
 }
 
-type Flown<A> = Result<Found<A>, Error>;
+type FlightOutcome<A> = Result<Resolved<A>, Error>;
 
-/// What a flight brings home: an answer, where it came from, and whether Redis has it now.
+/// A verified answer, where it came from, and whether the store has it.
 #[derive(Debug, Clone)]
-struct Found<A> {
+struct Resolved<A> {
     answer: A,
     source: Source,
     stored: bool,
 }
 
-/// One call from its start.
+/// One call: its options and when it started.
 #[derive(Clone, Copy)]
 struct Call {
     options: CallOptions,
     started: Instant,
 }
 
-/// What the look into the cache found, if there was one.
+/// What to do before a request.
+enum BeforeLookup<A> {
+    /// This call does not read the store.
+    Skip(Looked<A>),
+    /// Look in the store. The ticket is for a near copy of a hit.
+    Look(Option<StoreTicket>),
+}
+
+/// The outcome of the lookup.
 enum Looked<A> {
-    Hit(Found<A>),
-    /// Nothing, and the permission to fill it in, where the call fills.
+    Hit(Resolved<A>),
+    /// No answer, and the permission to fill it in, if this call stores answers.
     Miss(Option<Vacancy>),
 }
 
@@ -122,14 +130,14 @@ impl<A> Looked<A> {
 impl<A> From<Lookup<A>> for Looked<A> {
     fn from(lookup: Lookup<A>) -> Self {
         match lookup {
-            Lookup::Hit(answer) => Self::Hit(Found::in_cache(answer)),
+            Lookup::Hit(answer) => Self::Hit(Resolved::from_store(answer)),
             Lookup::Miss(vacancy) => Self::Miss(Some(vacancy)),
         }
     }
 }
 
-impl<A> Found<A> {
-    fn in_cache(answer: A) -> Self {
+impl<A> Resolved<A> {
+    fn from_store(answer: A) -> Self {
         Self {
             answer,
             source: Source::Cache,
@@ -160,8 +168,8 @@ impl Call {
         tokio::time::Instant::from_std(deadline)
     }
 
-    /// The same after a wait that is not its own.
-    fn later_by(self, waited: Duration) -> Self {
+    /// The same call, whose time starts later: a wait does not count against its timeout.
+    fn started_later_by(self, waited: Duration) -> Self {
         Self {
             started: self.started + waited,
             ..self
@@ -200,7 +208,7 @@ impl<P: Procedure> Client<P> {
         Self::sharing(Arc::new(procedure), options)
     }
 
-    /// The same with a procedure that others have, too.
+    /// The same with a procedure that others use as well.
     pub(crate) fn sharing(procedure: Arc<P>, options: ClientOptions) -> Self {
         let queue = options.queue.unwrap_or_else(|| procedure.queue());
         let requester = Requester::new(RequesterOptions {
@@ -209,16 +217,16 @@ impl<P: Procedure> Client<P> {
             one_shot: options.one_shot,
         });
         let cache = Cache::open(options.cache);
-        let local = options.local;
+        let near = options.local;
         Self {
             inner: Arc::new(Inner {
-                local: local.map(|options| Local::open(procedure.name(), options, &cache)),
+                near: near.map(|options| NearCache::open(procedure.name(), options, &cache)),
                 procedure,
                 cache,
                 requester,
                 calls: Arc::default(),
-                flights: SingleFlight::new(|flown| {
-                    flown.as_ref().is_err_and(Error::is_out_of_time)
+                flights: SingleFlight::new(|outcome| {
+                    outcome.as_ref().is_err_and(Error::is_out_of_time)
                 }),
                 wrong_answers: Seldom::default(),
             }),
@@ -230,112 +238,94 @@ impl<P: Procedure> Client<P> {
         self.call_with(argument, CallOptions::default()).await
     }
 
-    /// The caller's whole path: an answer, or one typed error, by the time-out.
+    /// Calls the procedure: returns an answer, or one typed error, by the timeout.
     ///
-    /// An answer has passed [`Procedure::verify`] in this process, wherever it came from.
+    /// The answer has passed [`Procedure::verify`] in this process, wherever it came from.
     ///
     /// # Errors
     ///
-    /// Any [`Error`], each saying who can help it. No fault of Redis is one: then the call goes to a
-    /// worker.
+    /// Any [`Error`]; each says who can help. A fault of Redis is none: the call goes to a worker then.
     ///
     /// # Cancellation
     ///
-    /// Cancel safe: a call that is dropped leaves nothing behind here, and others that wait for the same
-    /// argument get their answer. A worker that has begun computes on, and the answer is in the cache
-    /// for the next one.
+    /// Cancel safe: a dropped call leaves nothing behind in this process, and other calls for the same
+    /// argument get their answer. A worker that has started computes on, and stores the answer for the
+    /// next call.
     pub async fn call_with(
         &self,
         argument: P::Argument,
         options: CallOptions,
     ) -> Result<Answered<P::Answer>, Error> {
         let call = Call::new(options);
-        if trace::on() {
-            let span = self.inner.call_span(&self.inner.key(&argument));
-            return Box::pin(self.answer(argument, call).instrument(span)).await;
-        }
-        self.answer(argument, call).await
+        let span = trace::begin(|| self.inner.call_span(&self.inner.key(&argument)));
+        trace::within(|| span, self.answer(argument, call)).await
     }
 
-    /// The same within whatever span there is.
+    /// The steps of a call: a near copy, else the store, else a worker.
     async fn answer(
         &self,
         argument: P::Argument,
         call: Call,
     ) -> Result<Answered<P::Answer>, Error> {
-        // Look here, where there is a local tier.
-        let key = match self.inner.look_here(&argument, call) {
-            Ok(found) => {
-                if Local::<P::Answer>::is_others_turn() {
+        let key = match self.inner.near_copy(&argument, call) {
+            Ok(copy) => {
+                if NearCache::<P::Answer>::should_yield() {
                     consume_budget().await;
                 }
-                let told = told::key(|| self.inner.key(&argument));
-                let ended = Ok(found.answered(call.started));
-                self.inner.ended(told, call.started, &ended);
-                return ended;
+                let key = observe::key_to_log(|| self.inner.key(&argument));
+                let outcome = Ok(copy.answered(call.started));
+                self.inner.observe(key, call.started, &outcome);
+                return outcome;
             }
             Err(key) => key,
         };
-        let mut elsewhere = pin!(self.answer_from_elsewhere(key, argument, call));
-        poll_fn(|cx| poll_apart(elsewhere.as_mut(), cx)).await
+        let mut rest = pin!(self.answer_from_store_or_worker(key, argument, call));
+        poll_fn(|cx| poll_apart(rest.as_mut(), cx)).await
     }
 
-    /// The same where this process has no copy.
-    async fn answer_from_elsewhere(
+    async fn answer_from_store_or_worker(
         &self,
         key: Key,
         argument: P::Argument,
         call: Call,
     ) -> Result<Answered<P::Answer>, Error> {
         let argument = Arc::new(argument);
-        let told = told::key(|| key.clone());
-        // Look in Redis. A hit is all that most calls are: it has no timer but the cache's own.
-        let ended = match self.look(key, &argument, call).await {
-            Looked::Hit(found) => Ok(found.answered(call.started)),
+        let key_to_log = observe::key_to_log(|| key.clone());
+        let looked = self.inner.look(key, &argument, call).await;
+        self.resolve(key_to_log, argument, looked, call).await
+    }
+
+    /// Returns the hit, or asks a worker. Records the outcome.
+    async fn resolve(
+        &self,
+        key_to_log: Option<Key>,
+        argument: Arc<P::Argument>,
+        looked: Looked<P::Answer>,
+        call: Call,
+    ) -> Result<Answered<P::Answer>, Error> {
+        let outcome = match looked {
+            Looked::Hit(hit) => Ok(hit.answered(call.started)),
             // In a box: the future of a hit stays small.
-            Looked::Miss(vacancy) => Box::pin(self.ask(argument, vacancy, call)).await,
+            Looked::Miss(vacancy) => Box::pin(self.ask_worker(argument, vacancy, call)).await,
         };
-        self.inner.ended(told, call.started, &ended);
-        ended
+        self.inner.observe(key_to_log, call.started, &outcome);
+        outcome
     }
 
-    async fn look(&self, key: Key, argument: &Arc<P::Argument>, call: Call) -> Looked<P::Answer> {
-        let Inner {
-            procedure,
-            cache,
-            local,
-            ..
-        } = &*self.inner;
-        match call.options.cache {
-            CacheUse::Bypass => Looked::Miss(None),
-            CacheUse::Refresh => Looked::Miss(Some(cache.vacancy(key))),
-            CacheUse::Normal => {
-                let local = local.as_ref().map(|local| (local, local.keeping(&key)));
-                let lookup = cache.lookup(key, procedure, argument, call.deadline());
-                let looked = Looked::from(lookup.await);
-                if let (Looked::Hit(found), Some((local, keeping))) = (&looked, local) {
-                    local.keep(keeping, found, call.started);
-                }
-                looked
-            }
-        }
-    }
-
-    /// After a miss: together with whoever asks for the same, or alone when the cache is not used as
-    /// others use it.
-    async fn ask(
+    /// Asks a worker, by the deadline of this call.
+    async fn ask_worker(
         &self,
         argument: Arc<P::Argument>,
         vacancy: Option<Vacancy>,
         call: Call,
     ) -> Result<Answered<P::Answer>, Error> {
-        let found = self.fly_or_join(argument, vacancy, call);
-        let found = tokio::time::timeout_at(call.deadline(), found).await;
-        let found = found.unwrap_or_else(|_elapsed| Err(self.inner.requester.timed_out()));
-        found
-            .map(|found| found.answered(call.started))
+        let asked = self.join_flight(argument, vacancy, call);
+        let outcome = tokio::time::timeout_at(call.deadline(), asked).await;
+        let outcome = outcome.unwrap_or_else(|_elapsed| Err(self.inner.requester.timed_out()));
+        outcome
+            .map(|resolved| resolved.answered(call.started))
             .map_err(|error| match error {
-                // The flight may have had another caller's deadline.
+                // The flight may have had another call's deadline.
                 Error::Deadline { .. } => Error::Deadline {
                     timeout: call.options.timeout,
                 },
@@ -343,40 +333,44 @@ impl<P: Procedure> Client<P> {
             })
     }
 
-    async fn fly_or_join(
+    /// Shares the request of other calls for the same key, or makes one of its own if this call does not
+    /// take an answer that was asked for before.
+    async fn join_flight(
         &self,
         argument: Arc<P::Argument>,
         vacancy: Option<Vacancy>,
         call: Call,
-    ) -> Flown<P::Answer> {
+    ) -> FlightOutcome<P::Answer> {
         let (options, deadline) = (call.options, call.deadline());
-        let shared = match (options.cache, &vacancy) {
-            (CacheUse::Normal, Some(vacancy)) => Some((vacancy.key().clone(), options.wait)),
-            _ => None,
-        };
+        let shared = vacancy.as_ref().filter(|_| options.cache.reads());
+        let shared = shared.map(|vacancy| (vacancy.key().clone(), options.wait));
         let mut vacancy = vacancy;
-        let mut fly = |deadline| {
+        let mut run = |deadline| {
             let (inner, argument) = (Arc::clone(&self.inner), Arc::clone(&argument));
             let vacancy = vacancy.take();
-            async move { inner.fly(&argument, vacancy, options, &deadline).await }
+            async move {
+                inner
+                    .run_flight(&argument, vacancy, options, &deadline)
+                    .await
+            }
         };
         let landed = match shared {
             Some(flight) => {
                 let flights = &self.inner.flights;
                 let joins = trace::on() && flights.is_aloft(&flight);
                 let _span = joins.then(trace::join);
-                let fly = |callers: Callers<_>| fly(callers.deadline).in_current_span();
-                flights.join(flight, deadline, fly).await
+                let run = |callers: Callers<_>| run(callers.deadline).in_current_span();
+                flights.join(flight, deadline, run).await
             }
-            None => Landed::Own(fly(Deadline::new(deadline)).await),
+            None => Landed::Own(run(Deadline::new(deadline)).await),
         };
         match landed {
-            Landed::Own(found) => found,
-            Landed::Shared(found) => {
+            Landed::Own(outcome) => outcome,
+            Landed::Shared(outcome) => {
                 self.inner.calls.shared_flights.count();
-                found.map(|found| Found {
+                outcome.map(|resolved| Resolved {
                     source: Source::Shared,
-                    ..found
+                    ..resolved
                 })
             }
             Landed::Lost => Err(Error::Failed {
@@ -386,17 +380,16 @@ impl<P: Procedure> Client<P> {
         }
     }
 
-    /// Closes the connection to the broker politely, as far as it is open, within some seconds; calls
-    /// that are under way, also by other clones, fail as [`Error::Unreachable`], and so do later ones
-    /// that miss.
+    /// Closes the connection to the broker by AMQP's handshake, within some seconds. Calls that are waiting
+    /// for a worker, also those of other clones, fail as [`Error::Unreachable`], and so do later misses.
     ///
-    /// Dropping the last clone closes it, too, without saying goodbye, and so does dropping this future.
+    /// Dropping the last clone, or this future, closes the connection without the handshake.
     pub async fn close(self) {
         self.inner.requester.close().await;
     }
 }
 
-/// Not inlined: a local hit would make room on its stack, page by page, for steps that it never takes.
+/// Not inlined: a near hit would otherwise reserve stack for steps that it never takes.
 #[inline(never)]
 fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
     future.poll(cx)
@@ -411,14 +404,47 @@ impl<P: Procedure> Inner<P> {
         trace::call(self.procedure.name(), key)
     }
 
-    /// The answer, if this process has a copy that the call may use, or else the key.
-    fn look_here(&self, argument: &P::Argument, call: Call) -> Result<Found<P::Answer>, Key> {
+    /// This process's copy of the answer, if the call may use one; else the key.
+    fn near_copy(&self, argument: &P::Argument, call: Call) -> Result<Resolved<P::Answer>, Key> {
         let key = || self.key(argument);
-        match &self.local {
-            Some(local) if call.options.cache == CacheUse::Normal => {
-                local.look(argument, key, call.started)
-            }
+        match &self.near {
+            Some(near) if call.options.cache.reads() => near.look(argument, key, call.started),
             _ => Err(key()),
         }
+    }
+
+    /// Looks in the store, if the call reads it.
+    async fn look(&self, key: Key, argument: &Arc<P::Argument>, call: Call) -> Looked<P::Answer> {
+        match self.before_lookup(&key, call) {
+            BeforeLookup::Skip(looked) => looked,
+            BeforeLookup::Look(ticket) => {
+                let (procedure, deadline) = (&self.procedure, call.deadline());
+                let lookup = self.cache.lookup(key, procedure, argument, deadline);
+                self.after_lookup(lookup.await, ticket, call)
+            }
+        }
+    }
+
+    fn before_lookup(&self, key: &Key, call: Call) -> BeforeLookup<P::Answer> {
+        let cache_use = call.options.cache;
+        if cache_use.reads() {
+            return BeforeLookup::Look(self.near.as_ref().map(|near| near.ticket(key)));
+        }
+        let vacancy = || self.cache.vacancy(key.clone());
+        BeforeLookup::Skip(Looked::Miss(cache_use.writes().then(vacancy)))
+    }
+
+    /// Keeps a near copy of a hit.
+    fn after_lookup(
+        &self,
+        lookup: Lookup<P::Answer>,
+        ticket: Option<StoreTicket>,
+        call: Call,
+    ) -> Looked<P::Answer> {
+        let looked = Looked::from(lookup);
+        if let (Looked::Hit(hit), Some(near), Some(ticket)) = (&looked, &self.near, ticket) {
+            near.keep(ticket, hit, call.started);
+        }
+        looked
     }
 }

@@ -15,7 +15,7 @@ pub(crate) use self::histogram::{BOUNDS, Histogram};
 pub(crate) use self::refusals::Refusals;
 pub(crate) use self::standing::{Standing, State};
 use crate::error::Error;
-use crate::message::Source;
+use crate::source::Source;
 
 /// Something that happens again and again.
 #[derive(Debug, Default)]

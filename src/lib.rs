@@ -161,7 +161,9 @@ mod single_flight;
 
 mod requester;
 
+mod cache_use;
 mod message;
+mod source;
 
 mod broker;
 mod queue;
@@ -197,9 +199,9 @@ pub use cache::{
     Lives, Namespace, NamespaceError, Precision, Scan, ServerStats, Stored, StoredKey, Survey,
     Verified, Wrong, WrongEntry,
 };
+pub use cache_use::CacheUse;
 pub use client::{Answered, CallOptions, Client, ClientOptions, LocalOptions};
 pub use error::{Error, ErrorCode, ErrorCodeError};
-pub use message::{CacheUse, Source};
 #[cfg(feature = "metrics")]
 pub use metrics::{Metrics, MetricsFormat};
 pub use procedure::{
@@ -208,6 +210,7 @@ pub use procedure::{
 };
 pub use queue::{QueueName, QueueNameError};
 pub use server_url::{AmqpUrl, RedisUrl, UrlError};
+pub use source::Source;
 pub use tls::TlsFault;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsIdentity, TlsOptions, TlsOptionsError};

@@ -15,7 +15,6 @@
 //!
 //! What a peer sent is read here, once, into types that cannot be wrong; nothing here does I/O.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +24,10 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use uuid::Uuid;
 
 use crate::broker::{CORRELATION_BYTES, MAX_BODY, OVERSIZED};
+use crate::cache_use::CacheUse;
 use crate::error::{ErrorCode, quote, quote_inner};
 use crate::procedure::{Procedure, ProcedureName};
+use crate::source::Source;
 use crate::trace::context::TraceContext;
 use crate::trace::steps::Steps;
 
@@ -49,59 +50,6 @@ const FAILURE_PREFIX: &str = "error: ";
 /// A longer body is no argument. Keys hold 200 bytes of one; this leaves room for large structured
 /// ones, and keeps what a worker's prefetched requests can occupy small.
 const LONGEST_ARGUMENT: usize = 64 * 1024;
-
-/// How a call uses the cache. It travels with the request, so that workers do the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum CacheUse {
-    /// Look, and fill what is missing. The default.
-    #[default]
-    Normal,
-    /// Neither look nor fill: the answer is computed for this call alone, and Redis stays as it is.
-    Bypass,
-    /// Do not look, but fill: the answer is computed afresh, and replaces what Redis has and what this
-    /// client has in its local tier.
-    Refresh,
-}
-
-/// Where an answer came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Source {
-    /// This process's own memory, see [`ClientOptions::local`](crate::ClientOptions::local). It never
-    /// travels.
-    Local,
-    /// Redis, found there by the caller or by the worker.
-    Cache,
-    /// Another caller's flight: in the same process, or in a worker that was computing the same for
-    /// somebody else.
-    Shared,
-    /// A worker computed it for this call.
-    Computed,
-}
-
-impl Source {
-    /// All, from the nearest on.
-    #[cfg(feature = "metrics")]
-    pub(crate) const ALL: [Self; 4] = [Self::Local, Self::Cache, Self::Shared, Self::Computed];
-
-    /// A short stable name: `local`, `cache`, `shared` or `computed`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Cache => "cache",
-            Self::Shared => "shared",
-            Self::Computed => "computed",
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 /// The properties of a request; its body is the argument's text.
 pub(crate) fn request_properties(

@@ -16,10 +16,14 @@
 )]
 
 // What the files below name by `crate::`.
+#[path = "../../src/cache_use.rs"]
+mod cache_use;
 #[path = "../../src/error.rs"]
 mod error;
 #[path = "../../src/interleavings.rs"]
 mod interleavings;
+#[path = "../../src/source.rs"]
+mod source;
 mod procedure {
     pub(crate) use rpcache::{Procedure, ProcedureName};
 }

@@ -10,7 +10,9 @@ use lapin::message::Delivery;
 use lapin::types::ShortString;
 use uuid::Uuid;
 
-use crate::message::{CacheUse, CorrelationId, Reply, Request, Source, request_properties};
+use crate::cache_use::CacheUse;
+use crate::message::{CorrelationId, Reply, Request, request_properties};
+use crate::source::Source;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 

@@ -1,4 +1,4 @@
-//! One flight of a client: ask a worker, check what it says, fill what it did not.
+//! One flight of a client: request an answer, verify it, store it if the worker has not.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,41 +7,42 @@ use tokio::time::timeout_at;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{CallOptions, Flown, Found, Inner};
+use super::{CallOptions, FlightOutcome, Inner, Resolved};
 use crate::cache::Vacancy;
 use crate::error::{Error, ErrorCode, quote, quote_inner};
-use crate::message::{CacheUse, Reply, Source};
+use crate::message::Reply;
 use crate::procedure::{Answer as _, Procedure, check};
 use crate::single_flight::Deadline;
+use crate::source::Source;
 use crate::trace;
 
-/// How long before the deadline, at which the caller gives up, a request ends that was published once more
-/// after a wrong answer: so that the caller hears of that.
+/// A request that is published again after a wrong answer ends so long before the deadline: the caller is
+/// then told of the wrong answer, not of the deadline.
 const VERDICT_TIME: Duration = Duration::from_millis(50);
 
 impl<P: Procedure> Inner<P> {
-    /// One flight, and the copy that is kept of what it brings home.
-    pub(super) async fn fly(
+    /// Runs one flight: asks a worker, and keeps a near copy of the answer.
+    pub(super) async fn run_flight(
         &self,
         argument: &Arc<P::Argument>,
         vacancy: Option<Vacancy>,
         options: CallOptions,
         deadline: &Deadline,
-    ) -> Flown<P::Answer> {
-        let local = self.local.as_ref().zip(vacancy.as_ref());
-        let local = local.map(|(local, vacancy)| (local, local.keeping(vacancy.key())));
-        let flown = self.request(argument, vacancy, options, deadline).await;
-        if let (Ok(found), Some((local, keeping))) = (&flown, local) {
-            match options.cache {
-                CacheUse::Normal => local.keep(keeping, found, Instant::now()),
-                CacheUse::Refresh => local.replace(keeping, found, Instant::now()),
-                CacheUse::Bypass => {}
+    ) -> FlightOutcome<P::Answer> {
+        let near = self.near.as_ref().zip(vacancy.as_ref());
+        let near = near.map(|(near, vacancy)| (near, near.ticket(vacancy.key())));
+        let outcome = self.request(argument, vacancy, options, deadline).await;
+        if let (Ok(resolved), Some((near, ticket))) = (&outcome, near) {
+            if options.cache.reads() {
+                near.keep(ticket, resolved, Instant::now());
+            } else {
+                near.replace(ticket, resolved, Instant::now());
             }
         }
-        flown
+        outcome
     }
 
-    /// Asks once.
+    /// Publishes the request and waits for its reply.
     async fn reply(
         &self,
         id: Uuid,
@@ -51,8 +52,8 @@ impl<P: Procedure> Inner<P> {
     ) -> Result<Reply, Error> {
         let asking = async {
             let CallOptions { cache, wait, .. } = options;
-            let asked = self.requester.request(id, text, cache, wait, deadline);
-            let replied = asked.await;
+            let requested = self.requester.request(id, text, cache, wait, deadline);
+            let replied = requested.await;
             match &replied {
                 Ok(reply) => trace::replied(reply.steps.as_deref()),
                 Err(error) => trace::failed(error.code()),
@@ -62,7 +63,7 @@ impl<P: Procedure> Inner<P> {
         trace::within(|| trace::request(&id.to_string()), asking).await
     }
 
-    /// Asks once more after a wrong answer. Where nobody is left who gives another, that is the outcome.
+    /// Publishes the request again after a wrong answer. If no worker replies, the outcome is the wrong answer.
     async fn reply_after(
         &self,
         wrong: Error,
@@ -71,16 +72,16 @@ impl<P: Procedure> Inner<P> {
         options: CallOptions,
         deadline: &Deadline,
     ) -> Result<Reply, Error> {
-        let asked = self.reply(id, text, options, deadline);
+        let replied = self.reply(id, text, options, deadline);
         let at = deadline.at();
-        match timeout_at(at.checked_sub(VERDICT_TIME).unwrap_or(at), asked).await {
+        match timeout_at(at.checked_sub(VERDICT_TIME).unwrap_or(at), replied).await {
             Ok(Err(Error::Deadline { .. } | Error::NobodyServing { .. })) | Err(_) => Err(wrong),
             Ok(replied) => replied,
         }
     }
 
-    /// The answer that the body is, or what it is instead. White space around a foreign one is left aside where
-    /// it is no answer otherwise: many programs end what they print with a line's end.
+    /// Verifies the body of a reply; gives it back if it is refused. White space around a foreign worker's
+    /// answer is ignored if it is refused otherwise: many programs end their output with a line break.
     async fn check(
         &self,
         argument: &Arc<P::Argument>,
@@ -97,15 +98,15 @@ impl<P: Procedure> Inner<P> {
         }
     }
 
-    /// Asks, checks what is answered, fills what the worker did not. A request whose answer was refused is
-    /// published once more.
+    /// Requests the answer, verifies it, and stores it if the worker has not. A request whose answer is refused
+    /// is published again, once.
     async fn request(
         &self,
         argument: &Arc<P::Argument>,
         vacancy: Option<Vacancy>,
         options: CallOptions,
         deadline: &Deadline,
-    ) -> Result<Found<P::Answer>, Error> {
+    ) -> FlightOutcome<P::Answer> {
         let _in_flight = self.calls.in_flight.enter();
         let id = Uuid::new_v4();
         let text = argument.to_string();
@@ -132,9 +133,9 @@ impl<P: Procedure> Inner<P> {
             let body = Arc::unwrap_or_clone(body);
             match self.check(argument, body, is_foreign).await {
                 Ok(answer) => {
-                    // Workers of ours have filled, or know why not; others know nothing of it. One
-                    // that found what was not there for us has another Redis or namespace, or was
-                    // faster: then our own callers shall find it, too.
+                    // An rpcache worker has stored the answer, or knows why not; another program has not. A
+                    // worker that found in its store what this client did not has another Redis or
+                    // namespace, or was faster: then it is stored here as well.
                     let filled_for_us =
                         reply.filled.is_some() && reply.source != Some(Source::Cache);
                     let stored = match vacancy {
@@ -143,7 +144,7 @@ impl<P: Procedure> Inner<P> {
                         }
                         _ => reply.filled == Some(true),
                     };
-                    return Ok(Found {
+                    return Ok(Resolved {
                         answer,
                         source: reply.source.unwrap_or(Source::Computed),
                         stored,

@@ -1,4 +1,4 @@
-//! Many calls as a stream: looked up together, asked for side by side, answered in order.
+//! Many calls as a stream: looked up together, requested concurrently, answered in order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,35 +8,32 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 
-use super::{Answered, Call, CallOptions, Client, Inner, Looked, told};
-use crate::cache::{Gave, Key};
+use super::{Answered, BeforeLookup, Call, CallOptions, Client, Inner, Looked, observe};
+use crate::cache::{Gave, Key, Lookup};
 use crate::error::Error;
-use crate::message::CacheUse;
 use crate::procedure::Procedure;
 use crate::trace;
 
-/// Answers that are waited for, or that wait for an earlier one: so many misses are asked for at
-/// once.
+/// Calls whose answers are awaited, or wait for an earlier one: at most so many requests are in flight.
 const WINDOW: usize = 256;
 
-/// Chunks that are looked up at once, so that Redis works on one while another is checked.
+/// Chunks that are looked up concurrently: the store works on one while another is verified.
 const CHUNKS: usize = 2;
 
-/// Keys that are looked up together: at most, at least, and at first, when nobody knows how large
-/// their answers are.
-const LARGEST_CHUNK: usize = 256;
-const SMALLEST_CHUNK: usize = 2;
+/// Keys of one chunk: at most, at least, and at first, when the size of the answers is unknown.
+const MAX_CHUNK: usize = 256;
+const MIN_CHUNK: usize = 2;
 const FIRST_CHUNK: usize = 16;
 
-/// What a chunk's answers are meant to come to. Many times that would not fit into a cache budget.
+/// The intended size of a chunk's answers, in bytes. Many times that would not fit into a cache budget.
 const CHUNK_BYTES: usize = 512 * 1024;
 
-/// One argument on its way through the stream, with what its caller knows it by.
+/// One argument on its way through the stream, with its caller's label.
 struct Asked<T, P: Procedure> {
     label: T,
     call: Call,
-    /// When the look for it had ended.
-    looked: Instant,
+    /// When the lookup had ended.
+    looked_at: Instant,
     argument: Result<(Key, Arc<P::Argument>), Error>,
     span: Span,
 }
@@ -45,14 +42,14 @@ impl<P: Procedure> Client<P> {
     /// Calls for each argument, as [`call_with`](Self::call_with) does, and yields the answers in the
     /// order of the arguments, each as soon as it and those before it are there.
     ///
-    /// An argument comes with a label, which comes back with its answer; in its place there may be an
-    /// error, which keeps that place and ends nothing. What is ready of `arguments` is looked up in Redis together
-    /// (`MGET`), and only misses become requests, 256 at once at most. Memory is bounded by some 256
-    /// answers, however long `arguments` is. The time that a call waits for its turn to
-    /// become a request is not counted.
+    /// An argument comes with a label, which is returned with its answer. In place of an argument there may be
+    /// an error, which is returned in its place and does not end the stream. Arguments that are ready at the
+    /// same moment are looked up together (`MGET`), and only misses become requests, 256 at once at most.
+    /// Memory is bounded by some 256 answers, however long `arguments` is. The time that a call waits for its
+    /// turn to become a request does not count against its timeout.
     ///
-    /// The stream does nothing until it is polled. Dropping it drops the calls that are under way, as
-    /// [`call_with`](Self::call_with) says.
+    /// The stream does nothing until it is polled. Dropping it cancels the calls that are in flight, see
+    /// [`call_with`](Self::call_with).
     ///
     /// ```no_run
     /// use futures_util::{StreamExt as _, stream};
@@ -86,140 +83,124 @@ impl<P: Procedure> Client<P> {
             Asked {
                 label,
                 call: Call::new(options),
-                looked: Instant::now(),
+                looked_at: Instant::now(),
                 span: argument.as_ref().map_or(Span::none(), span),
                 argument,
             }
         });
         chunks(asked, Arc::clone(&size))
             .map(move |chunk| {
-                // A task of its own: checking is work that another thread can do meanwhile.
+                // A task of its own: another thread can verify the answers meanwhile.
                 let (client, size) = (self.clone(), Arc::clone(&size));
-                let look = async move { client.look_at_all(chunk, size).await };
+                let look = async move { client.look_up_chunk(chunk, size).await };
                 AbortOnDropHandle::new(tokio::spawn(look))
             })
             .buffered(CHUNKS)
-            // The runtime is being shut down: nobody will see the answers.
+            // The runtime is shutting down: the stream ends with it.
             .map(Result::unwrap_or_default)
             .flat_map(stream::iter)
             .map(move |(asked, looked)| self.end_one(asked, looked))
             .buffered(WINDOW)
     }
 
-    async fn look_at_all<T>(
+    /// Looks up a chunk: near copies first, and the rest together in the store.
+    async fn look_up_chunk<T>(
         &self,
         chunk: Vec<Asked<T, P>>,
         size: Arc<ChunkSize>,
     ) -> Vec<(Asked<T, P>, Looked<P::Answer>)> {
-        let looked = chunk.iter().map(|one| self.look_without_redis(one));
+        let looked = chunk
+            .iter()
+            .map(|asked| self.inner.look_without_store(asked));
         let looked: Vec<_> = looked.collect();
-        let (mut wanted, mut calls) = (Vec::new(), Vec::new());
-        for (one, looked) in chunk.iter().zip(&looked) {
-            if let (Ok(argument), None) = (&one.argument, looked) {
-                wanted.push(argument.clone());
-                calls.push(&one.span);
+        let (mut keys, mut spans) = (Vec::new(), Vec::new());
+        for (asked, looked) in chunk.iter().zip(&looked) {
+            if let (Ok(argument), BeforeLookup::Look(_)) = (&asked.argument, looked) {
+                keys.push(argument.clone());
+                spans.push(&asked.span);
             }
         }
-        // What is ready together was taken together, more or less.
-        let first = chunk.first().map(|one| one.call);
-        let mut found = match first {
-            Some(first) if !wanted.is_empty() => {
-                let look = self.look_in_redis(wanted, first, &size);
-                trace::together(&calls, look, Looked::is_hit).await
+        // The calls of a chunk started at about the same moment.
+        let lookups = match chunk.first().map(|asked| asked.call.deadline()) {
+            Some(deadline) if !keys.is_empty() => {
+                let lookups = self.inner.look_up_together(keys, deadline, &size);
+                trace::together(&spans, lookups, |lookup| matches!(lookup, Lookup::Hit(_))).await
             }
             _ => Vec::new(),
-        }
-        .into_iter();
-        let look = |(one, looked): (Asked<T, P>, Option<Looked<_>>)| {
-            let looked = looked.or_else(|| found.next());
-            let one = Asked {
-                looked: Instant::now(),
-                ..one
+        };
+        let mut lookups = lookups.into_iter();
+        let end = |(asked, looked): (Asked<T, P>, BeforeLookup<_>)| {
+            let looked = match looked {
+                BeforeLookup::Skip(looked) => looked,
+                BeforeLookup::Look(ticket) => match lookups.next() {
+                    Some(lookup) => self.inner.after_lookup(lookup, ticket, asked.call),
+                    None => Looked::Miss(None),
+                },
             };
-            (one, looked.unwrap_or(Looked::Miss(None)))
+            let looked_at = Instant::now();
+            (Asked { looked_at, ..asked }, looked)
         };
-        chunk.into_iter().zip(looked).map(look).collect()
+        chunk.into_iter().zip(looked).map(end).collect()
     }
 
-    /// `None`: Redis has to be asked.
-    fn look_without_redis<T>(&self, one: &Asked<T, P>) -> Option<Looked<P::Answer>> {
-        let Ok((key, _)) = &one.argument else {
-            return Some(Looked::Miss(None));
-        };
-        let Inner { cache, local, .. } = &*self.inner;
-        match one.call.options.cache {
-            CacheUse::Bypass => Some(Looked::Miss(None)),
-            CacheUse::Refresh => Some(Looked::Miss(Some(cache.vacancy(key.clone())))),
-            CacheUse::Normal => {
-                let local = local.as_ref()?;
-                local.get(key.as_bytes(), one.call.started).map(Looked::Hit)
-            }
-        }
-    }
-
-    /// What Redis has of these, in their order.
-    async fn look_in_redis(
-        &self,
-        wanted: Vec<(Key, Arc<P::Argument>)>,
-        first: Call,
-        size: &ChunkSize,
-    ) -> Vec<Looked<P::Answer>> {
-        let inner = &*self.inner;
-        let (keys, local) = (wanted.len(), inner.local.as_ref());
-        let keeping = |(key, _): &(Key, _)| local.map(|local| (local, local.keeping(key)));
-        let keeping: Vec<_> = wanted.iter().map(keeping).collect();
-        let lookups = inner
-            .cache
-            .lookup_many(wanted, &inner.procedure, first.deadline());
-        let (found, gave) = lookups.await;
-        size.adapt(keys, gave);
-        let mut looked = Vec::with_capacity(keys);
-        for (lookup, keeping) in found.into_iter().zip(keeping) {
-            let one = Looked::from(lookup);
-            if let (Looked::Hit(found), Some((local, keeping))) = (&one, keeping) {
-                local.keep(keeping, found, first.started);
-            }
-            looked.push(one);
-        }
-        looked
-    }
-
+    /// Ends one call: its turn among the requests has come.
     async fn end_one<T>(
         &self,
         asked: Asked<T, P>,
         looked: Looked<P::Answer>,
     ) -> (T, Result<Answered<P::Answer>, Error>) {
-        let span = asked.span.clone();
-        let end = self.end_one_within_its_span(asked, looked);
-        trace::within(|| span, end).await
-    }
-
-    async fn end_one_within_its_span<T>(
-        &self,
-        asked: Asked<T, P>,
-        looked: Looked<P::Answer>,
-    ) -> (T, Result<Answered<P::Answer>, Error>) {
-        let ended = match (asked.argument, looked) {
-            (Err(error), _) => Err(error),
-            (Ok((key, _)), Looked::Hit(found)) => {
-                let ended = Ok(found.answered(asked.call.started));
-                let told = told::key(|| key);
-                self.inner.ended(told, asked.call.started, &ended);
-                ended
-            }
-            (Ok((key, argument)), Looked::Miss(vacancy)) => {
-                // Its turn has come: what lay before it, and whoever reads, took their own time.
-                let call = asked.call.later_by(asked.looked.elapsed());
-                let ended = self.ask(argument, vacancy, call).await;
-                self.inner.ended(told::key(|| key), call.started, &ended);
-                ended
-            }
+        let Asked {
+            label,
+            call,
+            looked_at,
+            argument,
+            span,
+        } = asked;
+        let (key, argument) = match argument {
+            Ok(argument) => argument,
+            Err(error) => return (label, Err(error)),
         };
-        (asked.label, ended)
+        let call = if looked.is_hit() {
+            call
+        } else {
+            // Queueing and a slow reader of the stream do not count against its timeout.
+            call.started_later_by(looked_at.elapsed())
+        };
+        let resolved = self.resolve(observe::key_to_log(|| key), argument, looked, call);
+        (label, trace::within(|| span, resolved).await)
     }
 }
 
-/// What is ready, in pieces of the size that fits at the moment.
+impl<P: Procedure> Inner<P> {
+    /// An error, a near copy, or what to do next.
+    fn look_without_store<T>(&self, asked: &Asked<T, P>) -> BeforeLookup<P::Answer> {
+        let Ok((key, _)) = &asked.argument else {
+            return BeforeLookup::Skip(Looked::Miss(None));
+        };
+        let near = self.near.as_ref();
+        let near = near.filter(|_| asked.call.options.cache.reads());
+        match near.and_then(|near| near.get(key.as_bytes(), asked.call.started)) {
+            Some(copy) => BeforeLookup::Skip(Looked::Hit(copy)),
+            None => self.before_lookup(key, asked.call),
+        }
+    }
+
+    /// Looks up many keys in one round trip, in their order.
+    async fn look_up_together(
+        &self,
+        keys: Vec<(Key, Arc<P::Argument>)>,
+        deadline: Instant,
+        size: &ChunkSize,
+    ) -> Vec<Lookup<P::Answer>> {
+        let count = keys.len();
+        let lookups = self.cache.lookup_many(keys, &self.procedure, deadline);
+        let (lookups, gave) = lookups.await;
+        size.adapt(count, gave);
+        lookups
+    }
+}
+
+/// Splits a stream into chunks of the items that are ready, up to the present size.
 fn chunks<S: Stream>(source: S, size: Arc<ChunkSize>) -> impl Stream<Item = Vec<S::Item>> {
     stream::unfold(Box::pin(source.fuse()), move |mut source| {
         let most = size.keys();
@@ -235,7 +216,7 @@ fn chunks<S: Stream>(source: S, size: Arc<ChunkSize>) -> impl Stream<Item = Vec<
     })
 }
 
-/// How many keys are looked up together: as many as come to [`CHUNK_BYTES`].
+/// How many keys are looked up together: so many that their answers have about [`CHUNK_BYTES`].
 struct ChunkSize(AtomicUsize);
 
 impl ChunkSize {
@@ -243,7 +224,7 @@ impl ChunkSize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// After a lookup of so many keys, at once, and what it gave.
+    /// Adapts the size after the lookup of so many keys.
     fn adapt(&self, keys: usize, gave: Gave) {
         let size = self.keys();
         let next = match gave {
@@ -252,7 +233,7 @@ impl ChunkSize {
             Gave::NothingInTime => size / 2,
             Gave::Bytes(_) | Gave::Unknown => size,
         };
-        let next = next.clamp(SMALLEST_CHUNK, LARGEST_CHUNK);
+        let next = next.clamp(MIN_CHUNK, MAX_CHUNK);
         self.0.store(next, Ordering::Relaxed);
     }
 }
@@ -267,17 +248,17 @@ mod tests {
         for _ in 0..10 {
             size.adapt(size.keys(), Gave::Bytes(1000));
         }
-        assert_eq!(size.keys(), LARGEST_CHUNK);
+        assert_eq!(size.keys(), MAX_CHUNK);
         size.adapt(3, Gave::Bytes(1000));
-        assert_eq!(size.keys(), LARGEST_CHUNK, "a chunk that was not full");
-        size.adapt(LARGEST_CHUNK, Gave::Bytes(CHUNK_BYTES));
-        assert_eq!(size.keys(), LARGEST_CHUNK);
-        size.adapt(LARGEST_CHUNK, Gave::Bytes(CHUNK_BYTES + 1));
-        assert_eq!(size.keys(), LARGEST_CHUNK / 2);
+        assert_eq!(size.keys(), MAX_CHUNK, "a chunk that was not full");
+        size.adapt(MAX_CHUNK, Gave::Bytes(CHUNK_BYTES));
+        assert_eq!(size.keys(), MAX_CHUNK);
+        size.adapt(MAX_CHUNK, Gave::Bytes(CHUNK_BYTES + 1));
+        assert_eq!(size.keys(), MAX_CHUNK / 2);
         for _ in 0..10 {
             size.adapt(size.keys(), Gave::NothingInTime);
         }
-        assert_eq!(size.keys(), SMALLEST_CHUNK);
+        assert_eq!(size.keys(), MIN_CHUNK);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 #[cfg(doc)]
 use crate::Error;
 use crate::cache::CacheOptions;
-use crate::message::CacheUse;
+use crate::cache_use::CacheUse;
 use crate::queue::QueueName;
 use crate::server_url::AmqpUrl;
 

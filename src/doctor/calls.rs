@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use super::{Doctor, Found, Judged, Severity};
 use crate::cache::{Cache, Lookup, Stored};
+use crate::cache_use::CacheUse;
 use crate::client::{Answered, CallOptions, Client};
 use crate::error::Error;
-use crate::message::{CacheUse, Source};
 use crate::procedure::Procedure;
+use crate::source::Source;
 
 /// What a call showed about where its answer is stored.
 enum Shown {

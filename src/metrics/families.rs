@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 use super::{Part, Role};
 use crate::counts::{BySource, Counter, Histogram, State};
 use crate::error::{Error, ErrorCode};
-use crate::message::Source;
+use crate::source::Source;
 use crate::worker::Activity;
 
 /// All samples of one name.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::fibonacci::Fibonacci;
-use crate::message::Source;
 use crate::procedure::Procedure as _;
+use crate::source::Source;
 
 fn worker() -> (Vitals, Metrics) {
     let vitals = Vitals::default();

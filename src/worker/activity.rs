@@ -13,7 +13,8 @@ use super::lately::Lately;
 use crate::cache::Key;
 use crate::counts::{BrokerCounts, ByCode, BySource, CacheCounts, Counter, Gauge, Histogram};
 use crate::error::ErrorCode;
-use crate::message::{Reply, Source};
+use crate::message::Reply;
+use crate::source::Source;
 
 /// Computations that are named; the longest under way.
 const NAMED: usize = 8;

@@ -11,10 +11,12 @@ use super::flight::Wanted;
 use super::suspects::Arrival;
 use crate::FOR_EVER;
 use crate::cache::{Key, Lookup, Token, Vacancy};
+use crate::cache_use::CacheUse;
 use crate::error::ErrorCode;
-use crate::message::{CacheUse, CorrelationId, Failure, Reply, Request, Source};
+use crate::message::{CorrelationId, Failure, Reply, Request};
 use crate::procedure::{Answer as _, Procedure};
 use crate::single_flight::Landed;
+use crate::source::Source;
 use crate::trace::{self, Operation, Stopwatch, Work};
 
 impl<P: Procedure> Desk<P> {

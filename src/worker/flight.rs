@@ -13,10 +13,12 @@ use tracing::error;
 use super::Desk;
 use super::suspects::{self, Arrival};
 use crate::cache::{Budget, Claim, Key, Lease, Look, Start, Token, Vacancy};
+use crate::cache_use::CacheUse;
 use crate::error::ErrorCode;
-use crate::message::{CacheUse, Failure, Reply, Source};
+use crate::message::{Failure, Reply};
 use crate::procedure::{Answer as _, Procedure};
 use crate::single_flight::Callers;
+use crate::source::Source;
 use crate::trace::{Stopwatch, Work};
 
 /// Between two looks at what another worker computes: at first, and at most.

@@ -7,8 +7,9 @@ use tracing::{Level, debug, enabled, error};
 use super::Desk;
 use crate::cache::Key;
 use crate::error::{ErrorCode, millis};
-use crate::message::{Failure, Reply, Request, Source};
+use crate::message::{Failure, Reply, Request};
 use crate::procedure::Procedure;
+use crate::source::Source;
 use crate::trace;
 
 impl<P: Procedure> Desk<P> {

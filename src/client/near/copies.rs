@@ -1,5 +1,5 @@
-//! The copies themselves: bounded by weight, each for a time, and none that was looked for before a
-//! purge. No clock, no I/O, no task.
+//! The copies: bounded by weight, each with an end, and none of an answer that was looked for before it
+//! was invalidated. No clock, no I/O, no task.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,28 +9,28 @@ use quick_cache::sync::{Cache as Entries, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::cache::{Key, Purge};
-use crate::client::Found;
-use crate::message::Source;
+use crate::client::Resolved;
 use crate::procedure::Answer;
+use crate::source::Source;
 
-/// What an entry takes beside its key's and its answer's text, in bytes: both pointers, the times, its
-/// place in the table and in the order of eviction, and what the allocator adds.
+/// What an entry takes beside its key and its answer, in bytes: pointers, times, its place in the table and
+/// in the order of eviction, and what the allocator adds.
 const OVERHEAD: usize = 200;
 
-/// Parts of the tier that can be written to at the same moment. An entry has to fit into one.
-const PARTS: usize = 8;
+/// Shards, each with a lock of its own. An entry has to fit into one.
+const MAX_SHARDS: usize = 8;
 
-/// A part has room for this much at least: a small tier has fewer.
-const SMALLEST_PART: usize = 32 * 1024;
+/// The least size of a shard, in bytes: a small cache has fewer of them.
+const MIN_SHARD_SIZE: usize = 32 * 1024;
 
-/// The copies, and what is known of purges.
-pub(super) struct Tier<A> {
-    /// What all keys start with.
+/// The copies of one procedure's answers.
+pub(super) struct Copies<A> {
+    /// The prefix of all keys.
     pub(super) prefix: String,
     ttl: Duration,
     entries: Entries<Key, Entry<A>, Weight, RandomState>,
-    /// How often something was purged. Whoever looks for an answer elsewhere takes it before, and keeps
-    /// nothing if it has changed: what was found may be what was purged.
+    /// How many invalidations there have been. A ticket holds the number at which the look for an answer
+    /// began; if it has changed since, the answer may be the one that was invalidated, and is not kept.
     generation: AtomicU64,
 }
 
@@ -51,27 +51,27 @@ impl<A> Weighter<Key, Entry<A>> for Weight {
     }
 }
 
-/// The permission to keep one answer, taken before anybody looked for it elsewhere.
+/// The permission to keep a copy of one answer, taken before the look for it begins.
 #[must_use]
-pub(in crate::client) struct Keeping {
+pub(in crate::client) struct StoreTicket {
     key: Key,
     generation: u64,
 }
 
-impl<A: Answer> Tier<A> {
+impl<A: Answer> Copies<A> {
     pub(super) fn new(prefix: String, size: usize, ttl: Duration) -> Self {
-        let parts = (size / SMALLEST_PART).clamp(1, PARTS);
+        let shards = (size / MIN_SHARD_SIZE).clamp(1, MAX_SHARDS);
         // The crate rounds up to a power of two.
-        let parts = 1 << parts.ilog2();
+        let shards = 1 << shards.ilog2();
         let options = OptionsBuilder::new()
-            .shards(parts)
+            .shards(shards)
             .weight_capacity(size as u64)
-            // Of small answers. It bounds what is remembered of evicted ones.
+            // For small answers. It bounds the memory of evicted keys.
             .estimated_items_capacity(size / (OVERHEAD * 2))
-            // What has been asked for once makes room before what is asked for often.
+            // Answers asked for once are evicted before those asked for often.
             .hot_allocation(0.97)
             .build();
-        // Both that must be given are.
+        // Both required options are set, so this does not fail.
         let entries = match options {
             Ok(options) => Entries::with_options(
                 options,
@@ -95,62 +95,62 @@ impl<A: Answer> Tier<A> {
         }
     }
 
-    pub(super) fn get(&self, key: &[u8], now: Instant) -> Option<Found<A>> {
+    pub(super) fn get(&self, key: &[u8], now: Instant) -> Option<Resolved<A>> {
         let entry = self.entries.get(key)?;
-        // One whose time is up is replaced when the answer comes.
-        (now < entry.end).then_some(Found {
+        // A copy whose time is up is replaced when the answer comes.
+        (now < entry.end).then_some(Resolved {
             answer: entry.answer,
             source: Source::Local,
             stored: entry.stored,
         })
     }
 
-    pub(super) fn keeping(&self, key: &Key) -> Keeping {
-        Keeping {
+    pub(super) fn ticket(&self, key: &Key) -> StoreTicket {
+        StoreTicket {
             key: key.clone(),
             generation: self.generation.load(Ordering::SeqCst),
         }
     }
 
-    pub(super) fn keep(&self, keeping: Keeping, found: &Found<A>, now: Instant) {
-        let Keeping { key, generation } = keeping;
-        let (true, Some(end)) = (self.is(generation), now.checked_add(self.ttl)) else {
+    pub(super) fn keep(&self, ticket: StoreTicket, answer: &Resolved<A>, now: Instant) {
+        let StoreTicket { key, generation } = ticket;
+        let (true, Some(end)) = (self.is_current(generation), now.checked_add(self.ttl)) else {
             return;
         };
-        let bytes = key.as_str().len() + found.answer.byte_len() + OVERHEAD;
+        let bytes = key.as_str().len() + answer.answer.byte_len() + OVERHEAD;
         let entry = Entry {
-            answer: found.answer.clone(),
-            stored: found.stored,
+            answer: answer.answer.clone(),
+            stored: answer.stored,
             end,
             weight: bytes as u64,
         };
         self.entries.insert(key.clone(), entry);
-        // A purge in between has found nothing to remove yet. It counts first and removes then, so that
-        // one that this does not see removes what was inserted here.
-        if !self.is(generation) {
+        // An invalidation in between found nothing to remove. It counts first and removes then: one that
+        // this check misses removes the copy that was inserted above.
+        if !self.is_current(generation) {
             self.entries.remove(key.as_bytes());
         }
     }
 
-    pub(super) fn replace(&self, keeping: Keeping, found: &Found<A>, now: Instant) {
-        // Others may have found the older one at this moment, and must not keep it.
+    pub(super) fn replace(&self, ticket: StoreTicket, answer: &Resolved<A>, now: Instant) {
+        // Other calls may have found the older answer at this moment, and must not keep it.
         let before = self.generation.fetch_add(1, Ordering::SeqCst);
-        self.entries.remove(keeping.key.as_bytes());
-        if before == keeping.generation {
+        self.entries.remove(ticket.key.as_bytes());
+        if before == ticket.generation {
             let generation = before.wrapping_add(1);
             self.keep(
-                Keeping {
+                StoreTicket {
                     generation,
-                    ..keeping
+                    ..ticket
                 },
-                found,
+                answer,
                 now,
             );
         }
     }
 
-    /// Whether nothing has been purged since.
-    fn is(&self, generation: u64) -> bool {
+    /// Whether nothing was invalidated since.
+    fn is_current(&self, generation: u64) -> bool {
         self.generation.load(Ordering::SeqCst) == generation
     }
 

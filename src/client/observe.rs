@@ -1,5 +1,4 @@
-//! What a call leaves behind for those who watch: it is counted, what came of it is in its span, and it is
-//! told in a line at debug.
+//! What is recorded of a call that has ended: counters, its span, and a log line at debug.
 
 use std::time::Instant;
 
@@ -13,7 +12,7 @@ use crate::trace;
 
 #[cfg(feature = "metrics")]
 impl<P: Procedure> super::Client<P> {
-    /// What this client and its clones count, to be read whenever one likes.
+    /// The counters of this client and its clones, to be read at any time.
     #[must_use]
     pub fn metrics(&self) -> crate::Metrics {
         use std::sync::Arc;
@@ -33,32 +32,32 @@ impl<P: Procedure> super::Client<P> {
     }
 }
 
-/// The key for the line, where one is wanted: a hit has no time for a copy that nobody reads.
-pub(super) fn key(key: impl FnOnce() -> Key) -> Option<Key> {
+/// The key for the log line, if debug lines are on: a hit has no time for a copy that is not used.
+pub(super) fn key_to_log(key: impl FnOnce() -> Key) -> Option<Key> {
     enabled!(Level::DEBUG).then(key)
 }
 
 impl<P: Procedure> Inner<P> {
-    /// A call has ended; `key` is there if that is to be told.
-    pub(super) fn ended(
+    /// Records the outcome of a call: counts it, adds it to the span, and logs it if there is a key.
+    pub(super) fn observe(
         &self,
         key: Option<Key>,
         started: Instant,
-        ended: &Result<Answered<P::Answer>, Error>,
+        outcome: &Result<Answered<P::Answer>, Error>,
     ) {
-        match ended {
+        match outcome {
             Ok(answered) => {
                 let durations = self.calls.answered.of(answered.source);
                 durations.observe(answered.elapsed);
             }
             Err(error) => self.calls.failed.count(error.code()),
         }
-        match ended {
+        match outcome {
             Ok(answered) => trace::record("rpcache.source", answered.source.as_str()),
             Err(error) => trace::failed(error.code()),
         }
         let Some(key) = key else { return };
-        match ended {
+        match outcome {
             Ok(answered) => {
                 let (source, elapsed_ms) = (answered.source.as_str(), millis(answered.elapsed));
                 debug!(%key, source, elapsed_ms, "answered");
