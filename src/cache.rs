@@ -51,7 +51,8 @@ use self::lookups::{Found, Lookups};
 use crate::FOR_EVER;
 use crate::counts::{CacheCounts, State};
 use crate::error::quote;
-use crate::procedure::{Procedure, ProcedureName, check};
+use crate::procedure::{Procedure, check};
+use crate::procedure_name::ProcedureName;
 use crate::seldom::Seldom;
 use crate::trace::{self, Operation};
 

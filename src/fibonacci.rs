@@ -12,7 +12,8 @@
 
 use std::fmt;
 
-use crate::procedure::{Cancel, ComputeError, Procedure, ProcedureName};
+use crate::procedure::{Cancel, ComputeError, Procedure};
+use crate::procedure_name::ProcedureName;
 
 mod additions;
 mod argument;

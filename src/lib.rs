@@ -174,6 +174,7 @@ mod transport;
 mod worker;
 
 mod procedure;
+mod procedure_name;
 
 pub mod fibonacci;
 
@@ -182,6 +183,7 @@ mod error;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod seldom;
+mod text;
 mod trace;
 
 // No part of a call: it looks at what a call needs.
@@ -205,9 +207,9 @@ pub use error::{Error, ErrorCode, ErrorCodeError};
 #[cfg(feature = "metrics")]
 pub use metrics::{Metrics, MetricsFormat};
 pub use procedure::{
-    Answer, AnswerBytes, ArgumentForm, ArgumentFormError, Cancel, ComputeError, Procedure,
-    ProcedureName, ProcedureNameError, Text,
+    Answer, AnswerBytes, ArgumentForm, ArgumentFormError, Cancel, ComputeError, Procedure, Text,
 };
+pub use procedure_name::{ProcedureName, ProcedureNameError};
 pub use queue::{QueueName, QueueNameError};
 pub use server_url::{AmqpUrl, RedisUrl, UrlError};
 pub use source::Source;

@@ -25,8 +25,10 @@ use uuid::Uuid;
 
 use crate::broker::{CORRELATION_BYTES, MAX_BODY, OVERSIZED};
 use crate::cache_use::CacheUse;
+pub(crate) use crate::error::Failure;
 use crate::error::{ErrorCode, quote, quote_inner};
-use crate::procedure::{Procedure, ProcedureName};
+use crate::procedure::Procedure;
+use crate::procedure_name::ProcedureName;
 use crate::source::Source;
 use crate::trace::context::TraceContext;
 use crate::trace::steps::Steps;
@@ -169,15 +171,8 @@ pub(crate) fn is_direct_reply_to(name: &ShortString) -> bool {
     name.as_str().starts_with("amq.rabbitmq.reply-to.")
 }
 
-/// Why there is no answer, as it travels.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) code: ErrorCode,
-    pub(crate) message: String,
-}
-
 impl Failure {
-    /// The user's code panicked. Its message has gone to stderr; the caller learns no internals.
+    /// The procedure panicked. The panic's message has gone to stderr; the caller is sent no internals.
     pub(crate) fn panicked(procedure: &ProcedureName) -> Self {
         Self {
             code: ErrorCode::Failed,

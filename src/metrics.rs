@@ -21,7 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use self::families::{FAMILIES, Family, Of, Value};
 use crate::counts::{BOUNDS, BrokerCounts, CacheCounts, Calls};
-use crate::procedure::ProcedureName;
+use crate::procedure_name::ProcedureName;
 use crate::worker::{Activity, Vitals};
 
 /// What a client or a worker counts, as metrics: see [`Client::metrics`](crate::Client::metrics) and

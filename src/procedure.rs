@@ -7,7 +7,6 @@
 mod answer;
 mod argument_form;
 mod json;
-mod name;
 mod text;
 
 use std::fmt::Display;
@@ -18,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use self::answer::{Answer, AnswerBytes};
 pub use self::argument_form::{ArgumentForm, ArgumentFormError};
-pub use self::name::{ProcedureName, ProcedureNameError};
 pub use self::text::Text;
+use crate::procedure_name::ProcedureName;
 use crate::queue::QueueName;
 
 /// A named pure function that workers serve and clients call.

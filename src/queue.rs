@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use lapin::types::ShortString;
 
-use crate::procedure::ProcedureName;
+use crate::procedure_name::ProcedureName;
 
 /// What is put behind a request queue's name to name its dead-letter queue.
 const DEAD: &str = ".dead";

@@ -158,7 +158,7 @@ impl Requester {
 
     /// The step that begins with the publishing of a request.
     fn sending(&self, id: Uuid, body: &str) -> Span {
-        trace::begin(|| trace::send(&self.options.queue, &id.to_string(), body.len()))
+        trace::begin(|| trace::send(self.options.queue.as_str(), &id.to_string(), body.len()))
     }
 
     /// Publishes and waits until `expires`; after half of that time publishes once more, if the

@@ -12,6 +12,16 @@ pub use self::fault::TlsFault;
 #[cfg(feature = "tls")]
 pub use self::setup::{Tls, TlsIdentity, TlsOptions, TlsOptionsError};
 
+/// Why a TLS handshake failed.
+#[cfg(feature = "tls")]
+#[derive(Debug)]
+pub(crate) enum HandshakeError {
+    /// The connection was lost or timed out.
+    Lost(std::io::Error),
+    /// TLS is not possible as it is configured.
+    Fault(TlsFault),
+}
+
 /// Without the feature `tls` there is none, and addresses that ask for it are refused.
 #[cfg(not(feature = "tls"))]
 #[derive(Debug, Clone)]

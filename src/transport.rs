@@ -12,6 +12,7 @@ mod tcp;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
@@ -22,7 +23,8 @@ pub(crate) use self::race::{CONNECTING, HeadStart, race};
 pub(crate) use self::stream::Stream;
 pub(crate) use self::tcp::open as open_tcp;
 
-use crate::error::quote;
+use crate::error::Error;
+use crate::text::{human, quote};
 use crate::tls::{Tls, TlsFault};
 
 /// Why there is no stream.
@@ -35,6 +37,25 @@ pub(crate) enum Fault {
     Handshake(io::Error),
     /// Somebody has to correct something.
     Tls(TlsFault),
+}
+
+impl Fault {
+    /// The error of an attempt to reach `server` that had `limit`.
+    pub(crate) fn into_error(self, server: String, limit: Duration) -> Error {
+        let is_late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+        let limit = human(limit);
+        let reason = match self {
+            Self::Tls(fault) => return Error::Tls { server, fault },
+            Self::Connecting(error) if is_late(&error) => format!("no answer within {limit}"),
+            Self::Connecting(error) => describe(&error),
+            // A server that does not speak TLS may wait for the end of a line.
+            Self::Handshake(error) if is_late(&error) => format!(
+                "no answer to the TLS handshake within {limit}; perhaps it does not speak TLS"
+            ),
+            Self::Handshake(error) => format!("during the TLS handshake, {}", describe(&error)),
+        };
+        Error::Unreachable { server, reason }
+    }
 }
 
 /// Whether it was said already that what goes to an address can be read on the way: once for all who

@@ -24,8 +24,13 @@ mod error;
 mod interleavings;
 #[path = "../../src/source.rs"]
 mod source;
+#[path = "../../src/text.rs"]
+mod text;
 mod procedure {
-    pub(crate) use rpcache::{Procedure, ProcedureName};
+    pub(crate) use rpcache::Procedure;
+}
+mod procedure_name {
+    pub(crate) use rpcache::ProcedureName;
 }
 mod tls {
     pub(crate) use rpcache::TlsFault;

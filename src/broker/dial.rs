@@ -24,7 +24,7 @@ use super::{DEADLINE, translate, unreachable};
 use crate::error::Error;
 use crate::server_url::{AmqpUrl, endpoint};
 use crate::tls::TlsFault;
-use crate::transport::{self, Fault, HeadStart, Stream, describe, expects_tls, race};
+use crate::transport::{self, HeadStart, Stream, expects_tls, race};
 
 /// For a better word on why a connection was closed.
 const ASK_DEADLINE: Duration = Duration::from_millis(500);
@@ -82,7 +82,8 @@ async fn dial_node(
     let deadline = Instant::now() + DEADLINE;
     let endpoint = endpoint(&node);
     let stream = transport::connect(&endpoint, url.tls(), deadline).await;
-    let stream = stream.map_err(|fault| Failure::Unreached(unreached(url, &fault)))?;
+    let stream =
+        stream.map_err(|fault| Failure::Unreached(fault.into_error(url.to_string(), DEADLINE)))?;
     head_start.connected();
     url.warning().about(&stream, url, "amqps://");
     // A frame that waits for the one after it is late.
@@ -131,24 +132,6 @@ fn is_speechless(error: &lapin::Error) -> bool {
                 | io::ErrorKind::BrokenPipe
         ),
         _ => false,
-    }
-}
-
-fn unreached(url: &AmqpUrl, fault: &Fault) -> Error {
-    let within = || format!("within {} s", DEADLINE.as_secs());
-    match fault {
-        Fault::Tls(fault) => no_tls(url, fault.clone()),
-        Fault::Connecting(error) if error.kind() == io::ErrorKind::TimedOut => {
-            unreachable(url, &format!("no answer {}", within()))
-        }
-        Fault::Connecting(error) => unreachable(url, &describe(error)),
-        Fault::Handshake(error) if error.kind() == io::ErrorKind::TimedOut => {
-            unreachable(url, &format!("no answer to the TLS handshake {}", within()))
-        }
-        Fault::Handshake(error) => unreachable(
-            url,
-            &format!("during the TLS handshake, {}", describe(error)),
-        ),
     }
 }
 

@@ -16,8 +16,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::sync::Mutex;
 
 use super::{bounded_lapin, describe, hard_error, open_channel, soft_error};
-use crate::error::ErrorCode;
-use crate::message::Failure;
+use crate::error::{ErrorCode, Failure};
 
 /// How often a message that was in flight beside a refused one is published on the shared channel again,
 /// before it is published alone.

@@ -1,6 +1,5 @@
 //! From an address to a connection that is logged in: a stream of ours, and redis-rs on top of it.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +13,9 @@ use super::guard::Guarded;
 use super::resp::Limits;
 use crate::error::Error;
 use crate::server_url::RedisUrl;
+use crate::text::human;
 use crate::tls::TlsFault;
-use crate::transport::{self, Fault, Stream, expects_tls};
+use crate::transport::{self, Stream, expects_tls};
 
 /// Why there is no connection.
 pub(super) enum Failure {
@@ -89,7 +89,8 @@ async fn open<T>(
 ) -> Result<T, Failure> {
     let deadline = Instant::now() + limit;
     let stream = transport::connect(url.endpoint(), url.tls(), deadline).await;
-    let stream = stream.map_err(|fault| Failure::Unreached(unreached(url, fault, limit)))?;
+    let stream =
+        stream.map_err(|fault| Failure::Unreached(fault.into_error(url.to_string(), limit)))?;
     url.warning().about(&stream, url, "rediss://");
     let (heard, info) = (stream.heard(), url.info());
     let health = Arc::<Health>::default();
@@ -118,27 +119,8 @@ async fn open<T>(
     })
 }
 
-fn unreached(url: &RedisUrl, fault: Fault, limit: Duration) -> Error {
-    let reason = match fault {
-        Fault::Tls(fault) => return no_tls(url, fault),
-        Fault::Connecting(error) if error.kind() == io::ErrorKind::TimedOut => no_answer(limit),
-        Fault::Connecting(error) => transport::describe(&error),
-        // A plain Redis waits for the end of a line.
-        Fault::Handshake(error) if error.kind() == io::ErrorKind::TimedOut => {
-            format!(
-                "no answer to the TLS handshake within {} ms; perhaps it does not speak TLS",
-                limit.as_millis()
-            )
-        }
-        Fault::Handshake(error) => {
-            format!("during the TLS handshake, {}", transport::describe(&error))
-        }
-    };
-    unreachable(url, reason)
-}
-
 fn no_answer(limit: Duration) -> String {
-    format!("no answer within {} ms", limit.as_millis())
+    format!("no answer within {}", human(limit))
 }
 
 fn no_tls(url: &RedisUrl, fault: TlsFault) -> Error {

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
-use crate::procedure::ProcedureName;
+use crate::procedure_name::ProcedureName;
 
 /// What stands before the hash of a long argument. No escaped argument holds a `%` without two
 /// hexadecimal digits behind it, so that none can be made to look like another's hash.

@@ -16,7 +16,8 @@ use tracing::warn;
 use self::listener::Listener;
 use super::manage::StoredKey;
 use super::{Cache, Namespace};
-use crate::procedure::{Procedure, ProcedureName};
+use crate::procedure::Procedure;
+use crate::procedure_name::ProcedureName;
 
 /// Messages of ours are no longer, in bytes.
 const LONGEST: usize = 32 * 1024;

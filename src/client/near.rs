@@ -19,7 +19,8 @@ pub(super) use self::copies::StoreTicket;
 use self::copies::Copies;
 use super::Resolved;
 use crate::cache::{Cache, Key, ShortKey};
-use crate::procedure::{Answer, ProcedureName};
+use crate::procedure::Answer;
+use crate::procedure_name::ProcedureName;
 
 /// Copies of answers in this process's memory, in front of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! A procedure that is known by its name only.
 
-use super::{AnswerBytes, ArgumentForm, Cancel, ComputeError, Procedure, ProcedureName};
+use super::{AnswerBytes, ArgumentForm, Cancel, ComputeError, Procedure};
+use crate::procedure_name::ProcedureName;
 
 /// Any procedure that other programs serve, known by its name alone: rpcache interprets neither its
 /// arguments, beyond their [`ArgumentForm`], nor its answers, which are any bytes.

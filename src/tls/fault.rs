@@ -106,7 +106,7 @@ mod from_rustls {
     use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
     use super::TlsFault;
-    use crate::error::quote;
+    use crate::text::quote;
 
     /// What this side brings to a handshake.
     #[derive(Debug, Clone, Copy)]

@@ -15,9 +15,8 @@ use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::TlsFault;
 use super::fault::Side;
-use crate::transport::Fault;
+use super::{HandshakeError, TlsFault};
 
 /// What TLS needs that the address does not say; by default nothing: the system's CAs are trusted, and
 /// this side shows no certificate.
@@ -129,17 +128,17 @@ impl Tls {
         &self,
         host: &str,
         stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, Fault> {
-        let config = self.config().await.map_err(Fault::Tls)?;
+    ) -> Result<TlsStream<TcpStream>, HandshakeError> {
+        let config = self.config().await.map_err(HandshakeError::Fault)?;
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            Fault::Tls(TlsFault::Handshake(
+            HandshakeError::Fault(TlsFault::Handshake(
                 "the host in the address is no name that a certificate can have".to_owned(),
             ))
         })?;
         let connected = TlsConnector::from(config).connect(name, stream).await;
         connected.map_err(|error| match TlsFault::of(&error, self.side()) {
-            Some(fault) => Fault::Tls(fault),
-            None => Fault::Handshake(error),
+            Some(fault) => HandshakeError::Fault(fault),
+            None => HandshakeError::Lost(error),
         })
     }
 

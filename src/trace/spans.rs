@@ -3,19 +3,19 @@
 //! Kinds are OpenTelemetry's: `client` for what waits for another program, `producer` and `consumer` for a
 //! request that is sent and taken, `internal` for the rest.
 
-use lapin::types::ShortString;
+use std::fmt::Display;
+
 use tracing::field::Empty;
 use tracing::{Span, trace_span};
 
 use super::{TARGET, set_parent};
-use crate::cache::Key;
 use crate::error::quote;
 use crate::message::Request;
-use crate::procedure::ProcedureName;
+use crate::procedure_name::ProcedureName;
 use crate::queue::QueueName;
 
 /// A whole call, as its caller sees it. The root, unless the caller is within a span of its own.
-pub(crate) fn call(procedure: &ProcedureName, key: &Key) -> Span {
+pub(crate) fn call(procedure: &ProcedureName, key: &impl Display) -> Span {
     trace_span!(
         target: TARGET,
         "call",
@@ -135,7 +135,7 @@ pub(crate) fn connect_to_rabbitmq() -> Span {
 }
 
 /// From the publishing of a request until the broker confirms it; the parent of what its worker does.
-pub(crate) fn send(queue: &ShortString, conversation: &str, size: usize) -> Span {
+pub(crate) fn send(queue: &str, conversation: &str, size: usize) -> Span {
     trace_span!(
         target: TARGET,
         "send",
@@ -144,7 +144,7 @@ pub(crate) fn send(queue: &ShortString, conversation: &str, size: usize) -> Span
         messaging.system = "rabbitmq",
         messaging.operation.name = "send",
         messaging.operation.r#type = "send",
-        messaging.destination.name = queue.as_str(),
+        messaging.destination.name = queue,
         messaging.message.conversation_id = conversation,
         messaging.message.body.size = size,
     )

@@ -18,6 +18,8 @@ use tokio::time::timeout_at;
 use tokio_rustls::client::TlsStream;
 
 use super::Fault;
+#[cfg(feature = "tls")]
+use crate::tls::HandshakeError;
 use crate::tls::{Tls, TlsFault};
 
 /// A connected stream.
@@ -73,10 +75,15 @@ impl Stream {
         let Inner::Plain(stream) = self.inner else {
             return Ok(self);
         };
-        let shaken = timeout_at(deadline, tls.handshake(host, stream)).await;
-        let late = |_elapsed| Err(Fault::Handshake(io::ErrorKind::TimedOut.into()));
+        let encrypted = timeout_at(deadline, tls.handshake(host, stream)).await;
+        let encrypted = match encrypted {
+            Ok(Ok(encrypted)) => encrypted,
+            Ok(Err(HandshakeError::Lost(error))) => return Err(Fault::Handshake(error)),
+            Ok(Err(HandshakeError::Fault(fault))) => return Err(Fault::Tls(fault)),
+            Err(_elapsed) => return Err(Fault::Handshake(io::ErrorKind::TimedOut.into())),
+        };
         Ok(Self {
-            inner: Inner::Tls(Box::new(shaken.unwrap_or_else(late)?), tls.clone()),
+            inner: Inner::Tls(Box::new(encrypted), tls.clone()),
             heard: self.heard,
         })
     }

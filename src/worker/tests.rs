@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 use super::intake::Place;
 use super::*;
 use crate::cache::fake::{self, FakeRedis};
-use crate::procedure::{Cancel, ComputeError, ProcedureName};
+use crate::procedure::{Cancel, ComputeError};
+use crate::procedure_name::ProcedureName;
 
 /// Answers when it is let, and looks away from its flag until then.
 #[derive(Debug)]

@@ -14,7 +14,8 @@ use percent_encoding::percent_decode_str;
 use super::Cache;
 use crate::cache::key::{self, HASHED};
 use crate::error::Error;
-use crate::procedure::{Procedure, ProcedureName};
+use crate::procedure::Procedure;
+use crate::procedure_name::ProcedureName;
 
 /// How many entries of Redis' table a page goes through: well under a millisecond.
 pub(super) const PAGE: u64 = 250;

@@ -8,7 +8,7 @@ use redis::Value;
 use super::super::Key;
 use super::{Cache, State, Unanswered};
 use crate::error::{Error, quote};
-use crate::procedure::ProcedureName;
+use crate::procedure_name::ProcedureName;
 
 /// No argument is written like this, and no worker sits there: nothing stands under these keys.
 pub(super) const NOBODY: &str = "rpcache-doctor";

@@ -7,7 +7,7 @@ use super::Cache;
 use super::rights::{NO_NUMBER, NOBODY};
 use crate::cache::connection::Mode;
 use crate::error::Error;
-use crate::procedure::ProcedureName;
+use crate::procedure_name::ProcedureName;
 
 /// Keys that are asked for: in a cluster of two shards, all but one of a million sets have one elsewhere.
 const PROBES: u32 = 20;

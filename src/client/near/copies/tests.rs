@@ -2,7 +2,7 @@ use std::sync::Barrier;
 use std::thread;
 
 use super::*;
-use crate::procedure::ProcedureName;
+use crate::procedure_name::ProcedureName;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
