@@ -11,7 +11,7 @@ ENV RUSTFLAGS="-C target-feature=+crt-static" CARGO_TARGET_DIR=/build/target
 COPY Cargo.toml Cargo.lock ./
 RUN rustc -vV | sed -n 's/^host: //p' >/build/host \
     && mkdir -p src/bin/rpcache tests/chaos benches/calls benches/minimal examples \
-    && touch src/lib.rs tests/chaos/main.rs benches/fibonacci.rs benches/calls/main.rs \
+    && touch src/lib.rs tests/chaos/main.rs benches/calls/main.rs \
         benches/minimal/raw_get.rs benches/minimal/raw_rpc.rs examples/client_metrics.rs \
     && echo 'fn main() {}' >src/bin/rpcache/main.rs \
     && cargo build --release --locked --bin rpcache --target "$(cat host)"

@@ -16,7 +16,7 @@ const CALLERS: usize = 125;
 const WORKERS: usize = 4;
 const SLOWLY: [&str; 2] = ["--algorithm", "iterative"];
 
-const FIRST: u64 = 700_000;
+const FIRST: u64 = 400_000;
 const SECOND: u64 = FIRST + 1;
 
 pub(crate) async fn run(table: &mut Table) {

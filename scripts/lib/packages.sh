@@ -43,7 +43,6 @@ find_python() {
 }
 
 find_pika() { find_python pika; }
-find_gmpy2() { find_python gmpy2; }
 
 find_shellcheck() { find_first shellcheck; }
 
@@ -76,10 +75,6 @@ package_of() {
     apk:pika) echo py3-pika ;;
     brew:pika) return 1 ;;
     *:pika) echo python3-pika ;;
-    pacman:gmpy2) echo python-gmpy2 ;;
-    apk:gmpy2) echo py3-gmpy2 ;;
-    brew:gmpy2) return 1 ;;
-    *:gmpy2) echo python3-gmpy2 ;;
     dnf:prometheus) echo golang-github-prometheus ;;
     *:prometheus) echo prometheus ;;
     dnf:shellcheck) echo ShellCheck ;;
@@ -91,7 +86,7 @@ package_of() {
   esac
 }
 
-# need LOG NEED...: redis, rabbitmq, pika, gmpy2, prometheus, shellcheck, whatever has a find_NEED above;
+# need LOG NEED...: redis, rabbitmq, pika, prometheus, shellcheck, whatever has a find_NEED above;
 # installs those that are missing.
 need() {
   local log=$1 need manager package packages=()

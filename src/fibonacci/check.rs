@@ -2,7 +2,7 @@
 //!
 //! Cheapest first: up to n = 186 equality with a table, above the number of digits, then the value
 //! modulo this process's secret prime (`modulus.rs`). That takes nanoseconds, and 0.1 ms for the
-//! 209 kB of n = 10⁶, computing which takes 3 ms. No text makes it panic, and no length makes it
+//! 209 kB of n = 10⁶, which take 50 ms to compute. No text makes it panic, and no length makes it
 //! slow: all texts but those of one length are refused before they are read.
 
 use super::modulus::Modulus;

@@ -5,7 +5,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use num_bigint::BigUint;
+
 use super::argument::{ParseError, quoted};
+use crate::procedure::{Cancel, ComputeError};
 
 /// A whole number as text: ASCII digits, no leading zero but in `0`. Clones share the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -16,6 +19,12 @@ impl Decimal {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The digits of `number`. Checks `cancel` first; the conversion itself is not interrupted.
+    pub(super) fn of(number: &BigUint, cancel: &Cancel) -> Result<Self, ComputeError> {
+        cancel.check()?;
+        Ok(Self::of_digits(number.to_string()))
     }
 
     /// Takes digits that are canonical.

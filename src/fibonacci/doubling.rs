@@ -1,176 +1,119 @@
 //! F(n) by fast doubling: the doubling and the memoized algorithm.
 //!
-//! Both go through the bits of an index, most significant first. With p = F(k − 1) and a = F(k):
+//! Both take one step for each bit of an index, most significant first. With p = F(k − 1) and
+//! a = F(k):
 //!
 //! - F(2k − 1) = p² + a²
 //! - F(2k) = a (2p + a)
 //! - F(2k + 1) = F(2k − 1) + F(2k)
 //!
-//! The first two are Dijkstra's (EWD 654, "In honour of Fibonacci", 1978), put so that nothing is
-//! ever subtracted. Sums are formed between the transforms: a step takes two transforms there, two
-//! back, and one pass over each number for the carries. The numbers are decimal from the beginning,
-//! so that nothing has to be converted at the end, which would take most of the time.
-//!
-//! The last step holds two transforms, the roots and the limbs: at n = 10⁷ 13 MB with the text.
+//! The first two are Dijkstra's (EWD 654, "In honour of Fibonacci", 1978), in a form without
+//! subtractions: an unsigned subtraction below zero would panic.
 
 use std::sync::Arc;
 
+use num_bigint::BigUint;
+
 use super::check::FIRST;
 use super::decimal::Decimal;
-use super::field::{halved, product};
-use super::levels::Roots;
-use super::limbs::Width;
 use super::memo::Memo;
-use super::transform::{Length, Transform};
 use crate::procedure::{Cancel, ComputeError};
 
-/// Two neighbours, F(k − 1) and F(k): what doubling needs to go on from k.
+/// Bits of n that are looked up instead of computed: F(0) to F(127) are in [`FIRST`].
+const LOOKED_UP: u32 = 7;
+
+/// Two neighbours, F(k − 1) and F(k): what a step needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pair {
     pub(super) k: u64,
-    pub(super) width: Width,
-    pub(super) before: Vec<u32>,
-    pub(super) this: Vec<u32>,
+    pub(super) before: BigUint,
+    pub(super) this: BigUint,
 }
 
-/// Fast doubling to half of n; then the last step, which costs about as much as all before it, makes
-/// only the number that is asked for.
+/// Fast doubling to half of n; the last step, which costs about as much as all steps before it,
+/// computes only the number that is asked for.
 pub(super) fn doubling(n: u64, cancel: &Cancel) -> Result<Decimal, ComputeError> {
     if let Some(number) = small(n) {
         return Ok(number);
     }
     let half = n.div_ceil(2);
-    // F(2k) is the sum of three products; the steps before add up to five, of half the size.
-    let width = Width::of(max_digits(half), 3);
-    let mut steps = Steps::new(cancel);
-    let mut pair = Pair::first(half, width);
-    for bit in low_bits(half, bit_len(half) - bit_len(pair.k)) {
-        pair = steps.append(&pair, bit)?;
+    let mut pair = Pair::first(half);
+    for bit in low_bits(half, bit_len(half) - LOOKED_UP) {
+        pair = pair.append(bit, cancel)?;
     }
-    let number = steps.finish(&pair, n.is_multiple_of(2))?;
-    Ok(Decimal::of_digits(width.text(&number)))
+    let number = if n.is_multiple_of(2) {
+        pair.even(cancel)?
+    } else {
+        pair.odd(cancel)?
+    };
+    Decimal::of(&number, cancel)
 }
 
-/// Fast doubling from the longest prefix of n's bits that `memo` holds; every pair on the way is
-/// left there for the next call. Two calls at once may compute the same pair: the lock guards the
-/// memo, not the arithmetic.
+/// Fast doubling from the longest prefix of n's bits that `memo` holds. Every pair on the way is
+/// stored there for the next call. Two calls at once may compute the same pair: nothing is locked
+/// while computing.
 pub(super) fn memoized(n: u64, memo: &Memo, cancel: &Cancel) -> Result<Decimal, ComputeError> {
     if let Some(number) = small(n) {
         return Ok(number);
     }
-    let width = Width::of(max_digits(n / 2), 5);
-    let mut steps = Steps::new(cancel);
-    let mut pair = match memo.longest_prefix(n, width) {
+    let mut pair = match memo.longest_prefix(n) {
         Some(pair) => pair,
-        None => Arc::new(Pair::first(n, width)),
+        None => Arc::new(Pair::first(n)),
     };
     for bit in low_bits(n, bit_len(n) - bit_len(pair.k)) {
-        pair = Arc::new(steps.append(&pair, bit)?);
-        memo.keep(&pair);
+        pair = memo.insert(&pair.append(bit, cancel)?);
     }
-    Ok(Decimal::of_digits(width.text(&pair.this)))
+    Decimal::of(&pair.this, cancel)
 }
 
-/// F(n) where it is known.
+/// F(n) from the table, if it is there.
 fn small(n: u64) -> Option<Decimal> {
     let number = FIRST.get(usize::try_from(n).ok()?)?;
     Some(Decimal::of_digits(number.to_string()))
 }
 
-/// At least the number of digits of F(k): log₁₀ φ is 0.20899.
-fn max_digits(k: u64) -> u64 {
-    k * 21 / 100 + 1
-}
-
 impl Pair {
-    /// The pair of the first six bits of n, which is at least 32.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "F(63) is below 2⁶⁴, and k below 64"
-    )]
-    fn first(n: u64, width: Width) -> Self {
-        let k = n >> (bit_len(n) - 6);
-        let number = |k: u64| width.carry(&[FIRST[k as usize] as u64]);
+    /// The pair of the first [`LOOKED_UP`] bits of n, which has at least as many.
+    #[expect(clippy::cast_possible_truncation, reason = "k is below 128")]
+    fn first(n: u64) -> Self {
+        let k = n >> (bit_len(n) - LOOKED_UP);
+        let number = |k: u64| BigUint::from(FIRST[k as usize]);
         Self {
             k,
-            width,
             before: number(k - 1),
             this: number(k),
         }
     }
-}
-
-/// The steps of one computation; each looks at `cancel` between any two transforms.
-struct Steps<'a> {
-    roots: Roots,
-    cancel: &'a Cancel,
-}
-
-impl<'a> Steps<'a> {
-    fn new(cancel: &'a Cancel) -> Self {
-        let roots = Roots::new();
-        Self { roots, cancel }
-    }
 
     /// From k to 2k, or to 2k + 1 where the bit is set.
-    fn append(&mut self, pair: &Pair, bit: bool) -> Result<Pair, ComputeError> {
-        let transform = Transform::new(Length::of(2 * pair.this.len()), &mut self.roots);
-        let (mut before, mut this) = transformed(pair, &transform, self.cancel)?;
-        for (p, a) in before.iter_mut().zip(&mut this) {
-            let (odd, even) = (odd(*p, *a), even(*p, *a));
-            (*p, *a) = if bit {
-                (even, halved(odd + even))
-            } else {
-                (odd, even)
-            };
-        }
-        self.cancel.check()?;
-        let before = pair.width.carry(&transform.inverse(before));
-        self.cancel.check()?;
-        let this = pair.width.carry(&transform.inverse(this));
-        Ok(Pair {
-            k: 2 * pair.k + u64::from(bit),
-            width: pair.width,
+    fn append(&self, bit: bool, cancel: &Cancel) -> Result<Self, ComputeError> {
+        let (odd, even) = (self.odd(cancel)?, self.even(cancel)?);
+        let (before, this) = if bit {
+            let sum = odd + &even;
+            (even, sum)
+        } else {
+            (odd, even)
+        };
+        Ok(Self {
+            k: 2 * self.k + u64::from(bit),
             before,
             this,
         })
     }
 
-    /// F(2k), or F(2k − 1).
-    fn finish(&mut self, pair: &Pair, is_even: bool) -> Result<Vec<u32>, ComputeError> {
-        let transform = Transform::new(Length::of(2 * pair.this.len()), &mut self.roots);
-        let (mut before, this) = transformed(pair, &transform, self.cancel)?;
-        for (p, &a) in before.iter_mut().zip(&this) {
-            *p = if is_even { even(*p, a) } else { odd(*p, a) };
-        }
-        drop(this);
-        self.cancel.check()?;
-        Ok(pair.width.carry(&transform.inverse(before)))
+    /// F(2k − 1).
+    fn odd(&self, cancel: &Cancel) -> Result<BigUint, ComputeError> {
+        cancel.check()?;
+        let square = &self.before * &self.before;
+        cancel.check()?;
+        Ok(&self.this * &self.this + square)
     }
-}
 
-/// The transforms of both numbers.
-fn transformed(
-    pair: &Pair,
-    transform: &Transform,
-    cancel: &Cancel,
-) -> Result<(Vec<u64>, Vec<u64>), ComputeError> {
-    cancel.check()?;
-    let before = transform.forward(&pair.before);
-    cancel.check()?;
-    Ok((before, transform.forward(&pair.this)))
-}
-
-/// A point of F(2k − 1), below 2 P, from those of F(k − 1) and F(k), below 4 P.
-fn odd(p: u64, a: u64) -> u64 {
-    let (p, a) = (halved(p), halved(a));
-    halved(product(p, p) + product(a, a))
-}
-
-/// A point of F(2k), likewise.
-fn even(p: u64, a: u64) -> u64 {
-    let (p, a) = (halved(p), halved(a));
-    product(a, halved(halved(2 * p) + a))
+    /// F(2k).
+    fn even(&self, cancel: &Cancel) -> Result<BigUint, ComputeError> {
+        cancel.check()?;
+        Ok(&self.this * ((&self.before << 1u32) + &self.this))
+    }
 }
 
 /// The number of bits of n without leading zeros; 0 has none.

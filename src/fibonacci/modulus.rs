@@ -69,7 +69,7 @@ impl Modulus {
         self.product(x, self.square)
     }
 
-    /// F(n), by fast doubling as in `doubling.rs`.
+    /// F(n), by fast doubling: from F(k) and F(k + 1) to F(2k) and F(2k + 1).
     pub(super) fn fibonacci(&self, n: u64) -> u64 {
         let (mut this, mut next) = (0, self.montgomery(1));
         for shift in (0..u64::BITS - n.leading_zeros()).rev() {

@@ -182,7 +182,7 @@ async fn slow_answer_is_waited_for() {
     let _worker = setup.worker(&["--algorithm", "iterative"]).await;
     let finished = setup.call(&[&SLOW.to_string(), "--timeout", "25s"]).await;
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    assert_eq!(finished.stdout.trim_end().len(), 206_898);
+    assert_eq!(finished.stdout.trim_end().len(), 156_741);
 }
 
 #[tokio::test]

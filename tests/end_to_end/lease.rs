@@ -139,7 +139,7 @@ async fn lease_is_renewed_for_as_long_as_it_takes() {
     let _worker = setup.worker(&ONE_AT_A_TIME).await;
     let mut caller = setup.caller().await;
     // It waits for the other one's end with its lease in its hands.
-    send(&caller, 1_000_000).await;
+    send(&caller, SLOW + 1).await;
     send(&caller, SLOW).await;
     let mut before = i64::MAX;
     wait::wait_until("the lease has been renewed", async || {

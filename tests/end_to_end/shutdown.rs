@@ -125,6 +125,6 @@ async fn killed_worker_s_request_goes_to_the_next() {
     let reply = caller.next_reply().await;
     assert_eq!(
         (reply.header("x-rpcache-error"), reply.body.len()),
-        (None, 206_898)
+        (None, 156_741)
     );
 }

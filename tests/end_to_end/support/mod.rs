@@ -23,7 +23,7 @@ pub(crate) const DEAR: u64 = 100_000;
 /// Options of a worker that computes one thing at a time, and an argument that keeps it busy for
 /// seconds then.
 pub(crate) const ONE_AT_A_TIME: [&str; 4] = ["--concurrency", "1", "--algorithm", "iterative"];
-pub(crate) const SLOW: u64 = 990_000;
+pub(crate) const SLOW: u64 = 750_000;
 
 /// What one test has to itself: a vhost of the shared broker, and a Redis.
 pub(crate) struct Setup {
