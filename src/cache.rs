@@ -134,7 +134,7 @@ pub(crate) enum Gave {
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Vacancy {
-    key: Key,
+    pub(crate) key: Key,
     pub(crate) budget: Budget,
     pub(crate) lease: Option<Lease>,
 }

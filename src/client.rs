@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorCode};
 use crate::procedure::Procedure;
 use crate::requester::{Requester, RequesterOptions};
 use crate::seldom::Seldom;
-use crate::single_flight::{Callers, Deadline, Landed, SingleFlight};
+use crate::single_flight::{Callers, Deadline, Outcome, SingleFlight};
 use crate::source::Source;
 use crate::trace;
 
@@ -354,26 +354,26 @@ impl<P: Procedure> Client<P> {
                     .await
             }
         };
-        let landed = match shared {
+        let outcome = match shared {
             Some(flight) => {
                 let flights = &self.inner.flights;
-                let joins = trace::on() && flights.is_aloft(&flight);
+                let joins = trace::on() && flights.in_flight(&flight);
                 let _span = joins.then(trace::join);
                 let run = |callers: Callers<_>| run(callers.deadline).in_current_span();
                 flights.join(flight, deadline, run).await
             }
-            None => Landed::Own(run(Deadline::new(deadline)).await),
+            None => Outcome::Own(run(Deadline::new(deadline)).await),
         };
-        match landed {
-            Landed::Own(outcome) => outcome,
-            Landed::Shared(outcome) => {
+        match outcome {
+            Outcome::Own(outcome) => outcome,
+            Outcome::Shared(outcome) => {
                 self.inner.calls.shared_flights.count();
                 outcome.map(|resolved| Resolved {
                     source: Source::Shared,
                     ..resolved
                 })
             }
-            Landed::Lost => Err(Error::Failed {
+            Outcome::Lost => Err(Error::Failed {
                 code: ErrorCode::Failed,
                 message: "the call ended unexpectedly in this process".to_owned(),
             }),

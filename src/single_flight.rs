@@ -1,76 +1,72 @@
-//! Callers of one key in one process share one flight.
+//! Single flight: concurrent callers of one key in this process share one computation.
 //!
-//! A flight is a task of its own, so that a caller who gives up takes nobody along. It has the
-//! latest deadline of its callers; it ends early when the last of them is gone, and if it panics its
-//! callers are told instead of waiting. Whoever joins one that runs out of time in that moment, and has
-//! more, flies anew. Pure: what a flight does is handed in.
+//! A flight runs as its own task, so a caller that gives up does not cancel it. Its deadline is the latest of
+//! its callers' deadlines. It is cancelled when its last caller is gone; if it panics, its callers see
+//! [`Outcome::Lost`]. A caller that joins a flight which then runs out of time, and that has time left itself,
+//! starts a new one. Pure: the work is handed in.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Keys in flight; each holds its latest deadline and where its outcome will appear.
+/// The flights under way, by key.
 pub(crate) struct SingleFlight<K, T> {
     flights: Arc<Mutex<HashMap<K, Flight<T>>>>,
-    /// Of an outcome: whether it says no more than that the latest deadline has passed.
+    /// Whether a flight's result only says that its latest deadline has passed.
     is_out_of_time: fn(&T) -> bool,
 }
 
 #[derive(Clone)]
 struct Flight<T> {
     deadline: Deadline,
-    /// Holds `Some` from the moment it ends. A flight's callers are the receivers.
-    outcome: Arc<watch::Sender<Option<T>>>,
+    /// Becomes `Some` when the flight ends. Each caller holds a receiver.
+    result: Arc<watch::Sender<Option<T>>>,
 }
 
-/// A moment that callers who join may move further away, never nearer.
+/// The deadline of a flight. Callers that join can move it later, never earlier.
 #[derive(Debug, Clone)]
 pub(crate) struct Deadline(Arc<Mutex<Instant>>);
 
-/// What a flight can know of its callers.
+/// What a flight's work can know of its callers, and do without them.
 #[derive(Debug)]
 pub(crate) struct Callers<T> {
-    /// The latest of theirs.
+    /// The latest of their deadlines.
     pub(crate) deadline: Deadline,
-    outcome: Weak<watch::Sender<Option<T>>>,
-}
-
-/// While it is held, its flight goes on although all callers may be gone.
-#[derive(Debug)]
-pub(crate) struct KeptAloft<T> {
-    _caller: Option<watch::Receiver<Option<T>>>,
+    result: Weak<watch::Sender<Option<T>>>,
+    /// Counts as one more caller for as long as the work lasts.
+    kept: OnceLock<watch::Receiver<Option<T>>>,
 }
 
 impl<T> Callers<T> {
-    /// For a flight that others can join.
     fn new(flight: &Flight<T>) -> Self {
         Self {
             deadline: flight.deadline.clone(),
-            outcome: Arc::downgrade(&flight.outcome),
+            result: Arc::downgrade(&flight.result),
+            kept: OnceLock::new(),
         }
     }
 
-    /// Keeps the flight aloft: what it has begun is worth finishing, whoever is still there.
-    pub(crate) fn keep_aloft(&self) -> KeptAloft<T> {
-        KeptAloft {
-            _caller: self.outcome.upgrade().map(|outcome| outcome.subscribe()),
+    /// From now on the flight runs to its end, even after its last caller is gone: what it has begun is worth
+    /// finishing.
+    pub(crate) fn keep_alive(&self) {
+        if let Some(result) = self.result.upgrade() {
+            self.kept.get_or_init(|| result.subscribe());
         }
     }
 }
 
-/// What became of a flight for one of its callers.
+/// How a flight ended for one of its callers.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Landed<T> {
-    /// This caller's own flight.
+pub(crate) enum Outcome<T> {
+    /// The result of the flight that this caller started.
     Own(T),
-    /// Another caller had started it.
+    /// The result of a flight that another caller started.
     Shared(T),
-    /// It ended without an outcome: it panicked, or the runtime is being shut down.
+    /// The flight ended without a result: it panicked, or the runtime is shutting down.
     Lost,
 }
 
@@ -91,9 +87,8 @@ impl Deadline {
 
 impl<K, T> fmt::Debug for SingleFlight<K, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let aloft = lock(&self.flights).len();
         f.debug_struct("SingleFlight")
-            .field("aloft", &aloft)
+            .field("flights", &lock(&self.flights).len())
             .finish_non_exhaustive()
     }
 }
@@ -110,77 +105,64 @@ where
         }
     }
 
-    /// Joins the flight of `key`, or starts it with `fly`, and waits for it. The caller bounds its
-    /// own wait: dropping this future is all that it takes to give up.
+    /// Joins the flight of `key`, or starts it with `work`, and waits for its result.
+    ///
+    /// The caller bounds its own wait. Cancel safe: dropping this future leaves the flight to its other
+    /// callers.
     pub(crate) async fn join<F>(
         &self,
         key: K,
         deadline: Instant,
-        mut fly: impl FnMut(Callers<T>) -> F,
-    ) -> Landed<T>
+        work: impl FnOnce(Callers<T>) -> F,
+    ) -> Outcome<T>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        loop {
-            match self.join_one(key.clone(), deadline, &mut fly).await {
-                // It was about to end when this caller joined, who has more time.
-                Landed::Shared(outcome)
-                    if (self.is_out_of_time)(&outcome) && Instant::now() < deadline => {}
-                landed => return landed,
+        let flight = loop {
+            let mut result = match self.enter(&key, deadline) {
+                Entered::New(flight) => break flight,
+                Entered::Joined(result) => result,
+            };
+            match wait(&mut result).await {
+                // It was about to end when this caller joined, which has time left.
+                Some(result) if (self.is_out_of_time)(&result) && Instant::now() < deadline => {}
+                Some(result) => return Outcome::Shared(result),
+                None => return Outcome::Lost,
             }
+        };
+        let mut result = flight.result.subscribe();
+        let callers = Callers::new(&flight);
+        let guard = FlightGuard {
+            key,
+            flight,
+            flights: Arc::clone(&self.flights),
+        };
+        let work = guard.run(work(callers));
+        // Without the lock: a runtime that is shutting down drops the task right here.
+        tokio::spawn(work);
+        match wait(&mut result).await {
+            Some(result) => Outcome::Own(result),
+            None => Outcome::Lost,
         }
     }
 
-    /// The same for one flight, whatever comes of it.
-    async fn join_one<F>(
-        &self,
-        key: K,
-        deadline: Instant,
-        fly: impl FnOnce(Callers<T>) -> F,
-    ) -> Landed<T>
-    where
-        F: Future<Output = T> + Send + 'static,
-    {
-        let (mut outcome, begun) = match self.lock().entry(key.clone()) {
-            Entry::Occupied(flight) => {
-                let flight = flight.get();
-                flight.deadline.extend(deadline);
-                (flight.outcome.subscribe(), None)
-            }
-            Entry::Vacant(vacant) => {
-                let (sender, receiver) = watch::channel(None);
-                let flight = Flight {
-                    deadline: Deadline::new(deadline),
-                    outcome: Arc::new(sender),
-                };
-                vacant.insert(flight.clone());
-                let work = fly(Callers::new(&flight));
-                let seat = Seat {
-                    key,
-                    flight,
-                    flights: Arc::clone(&self.flights),
-                };
-                (receiver, Some(seat.fly(work)))
-            }
-        };
-        let own = begun.is_some();
-        if let Some(flight) = begun {
-            // Without the lock: a runtime that is being shut down drops it right here.
-            tokio::spawn(flight);
+    /// Subscribes to the flight of `key`, or enters a new one into the table.
+    fn enter(&self, key: &K, deadline: Instant) -> Entered<T> {
+        let mut flights = self.lock();
+        if let Some(flight) = flights.get(key) {
+            flight.deadline.extend(deadline);
+            return Entered::Joined(flight.result.subscribe());
         }
-        let landed = match outcome.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone(),
-            Err(_) => None,
+        let flight = Flight {
+            deadline: Deadline::new(deadline),
+            result: Arc::new(watch::Sender::new(None)),
         };
-        match landed {
-            Some(outcome) if own => Landed::Own(outcome),
-            Some(outcome) => Landed::Shared(outcome),
-            None => Landed::Lost,
-        }
+        flights.insert(key.clone(), flight.clone());
+        Entered::New(flight)
     }
 
-    /// Whether one who joined at this moment would share somebody else's flight.
-    pub(crate) fn is_aloft(&self, key: &K) -> bool {
+    /// Whether a caller that joined now would share another caller's flight.
+    pub(crate) fn in_flight(&self, key: &K) -> bool {
         self.lock().contains_key(key)
     }
 
@@ -189,33 +171,44 @@ where
     }
 }
 
+/// A caller's way into a flight.
+enum Entered<T> {
+    New(Flight<T>),
+    Joined(watch::Receiver<Option<T>>),
+}
+
+/// Waits for a flight's result; `None` if it ends without one.
+async fn wait<T: Clone>(result: &mut watch::Receiver<Option<T>>) -> Option<T> {
+    result.wait_for(Option::is_some).await.ok()?.clone()
+}
+
 fn lock<K, T>(flights: &Mutex<HashMap<K, Flight<T>>>) -> MutexGuard<'_, HashMap<K, Flight<T>>> {
-    // No code of others runs while it is held.
+    // Only this file's code runs while it is held.
     flights.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A flight's place in the table, vacated however the flight ends.
-struct Seat<K: Eq + Hash, T> {
+/// Removes a flight from the table, however it ends.
+struct FlightGuard<K: Eq + Hash, T> {
     key: K,
     flight: Flight<T>,
     flights: Arc<Mutex<HashMap<K, Flight<T>>>>,
 }
 
-impl<K: Clone + Eq + Hash, T> Seat<K, T> {
-    async fn fly(self, work: impl Future<Output = T>) {
+impl<K: Clone + Eq + Hash, T> FlightGuard<K, T> {
+    async fn run(self, work: impl Future<Output = T>) {
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
-                outcome = &mut work => {
-                    // Vacated first: whoever comes from now on looks for itself.
+                result = &mut work => {
+                    // Removed first: a caller that comes from now on must not get this result.
                     lock(&self.flights).remove(&self.key);
-                    self.flight.outcome.send_replace(Some(outcome));
+                    self.flight.result.send_replace(Some(result));
                     return;
                 }
-                () = self.flight.outcome.closed() => {
-                    // Somebody may be joining at this moment, under the lock.
+                () = self.flight.result.closed() => {
+                    // A caller may be joining at this moment, under the lock.
                     let mut flights = lock(&self.flights);
-                    if self.flight.outcome.is_closed() {
+                    if self.flight.result.is_closed() {
                         flights.remove(&self.key);
                         return;
                     }
@@ -225,12 +218,12 @@ impl<K: Clone + Eq + Hash, T> Seat<K, T> {
     }
 }
 
-impl<K: Eq + Hash, T> Drop for Seat<K, T> {
+impl<K: Eq + Hash, T> Drop for FlightGuard<K, T> {
     fn drop(&mut self) {
         let mut flights = lock(&self.flights);
         // After an ordinary end, the key's entry may be a later flight's.
         if let Some(flight) = flights.get(&self.key)
-            && Arc::ptr_eq(&flight.outcome, &self.flight.outcome)
+            && Arc::ptr_eq(&flight.result, &self.flight.result)
         {
             flights.remove(&self.key);
         }

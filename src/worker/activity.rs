@@ -131,6 +131,12 @@ impl Activity {
         self.stopping.load(Ordering::Relaxed)
     }
 
+    /// A computation took so long, whatever came of it.
+    pub(super) fn computed(&self, key: &Key, took: Duration) {
+        self.computed.observe(took);
+        self.lately.computed(key.as_str(), took);
+    }
+
     /// Computing begins.
     pub(super) fn begins<'a>(&'a self, key: &'a Key) -> Begun<'a> {
         let (number, at) = (self.begun.fetch_add(1, Ordering::Relaxed), Instant::now());
@@ -173,8 +179,7 @@ impl Activity {
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
         let took = self.at.elapsed();
-        self.activity.computed.observe(took);
-        self.activity.lately.computed(self.key.as_str(), took);
+        self.activity.computed(self.key, took);
         self.activity.computing().remove(&self.number);
     }
 }

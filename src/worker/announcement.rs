@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::durations::Durations;
 pub use self::keys::{Computing, FailedKey, HotKey, SlowKey};
-use super::Desk;
+use super::Service;
 use crate::error::quote;
 use crate::procedure::Procedure;
 
@@ -172,28 +172,28 @@ impl WorkerStatus {
 
 /// Tells of the worker until `end`, and takes it back then.
 pub(super) async fn announce<P: Procedure>(
-    desk: Arc<Desk<P>>,
+    service: Arc<Service<P>>,
     concurrency: u16,
     end: CancellationToken,
 ) {
     let mut status = WorkerStatus::starting(
-        &desk.id,
-        desk.name().as_str(),
-        desk.queue.to_string(),
+        &service.id,
+        service.name().as_str(),
+        service.queue.to_string(),
         concurrency,
     );
     let (mut place, start) = (None, Instant::now());
     loop {
         status.announced = unix_seconds();
         status.uptime_millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        desk.vitals.tell(&mut status, start);
-        place = desk.cache.announce(&status, place).await;
+        service.vitals.tell(&mut status, start);
+        place = service.cache.announce(&status, place).await;
         if timeout(EVERY, end.cancelled()).await.is_ok() {
             break;
         }
     }
     if let Some(place) = place {
-        desk.cache.retract(place).await;
+        service.cache.retract(place).await;
     }
 }
 

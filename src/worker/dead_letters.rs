@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use lapin::message::Delivery;
 use lapin::options::BasicQosOptions;
 use lapin::types::AMQPValue;
 use lapin::{BasicProperties, Channel, Connection, Consumer};
@@ -19,13 +20,13 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::Desk;
+use super::Service;
 use super::intake::consume;
-use super::post::Post;
+use super::post::{Post, Unsettled};
 use super::session::report;
 use crate::broker;
 use crate::error::ErrorCode;
-use crate::message::Failure;
+use crate::message::{Failure, Reply, Request};
 use crate::procedure::Procedure;
 use crate::seldom::Seldom;
 use crate::server_url::AmqpUrl;
@@ -42,7 +43,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// Answers for dead letters until `stopping`, and then for those that it holds; ends as well when there is
 /// no such queue any more or the session of `session` is lost. `session` replies, and is never ended by it.
 pub(super) async fn serve<P: Procedure>(
-    desk: Arc<Desk<P>>,
+    service: Arc<Service<P>>,
     url: AmqpUrl,
     session: Arc<Post>,
     stopping: CancellationToken,
@@ -53,7 +54,7 @@ pub(super) async fn serve<P: Procedure>(
         let mut pause = PAUSES.0;
         while !stopping.is_cancelled() {
             let since = Instant::now();
-            let ended = serve_once(&desk, &url, &session, &stopping).await;
+            let ended = serve_once(&service, &url, &session, &stopping).await;
             match ended {
                 Ok(()) => return,
                 Err(reason) => {
@@ -79,14 +80,14 @@ pub(super) async fn serve<P: Procedure>(
 
 /// One connection; the reason, if that is lost. `Ok` when nothing is left to do.
 async fn serve_once<P: Procedure>(
-    desk: &Arc<Desk<P>>,
+    service: &Arc<Service<P>>,
     url: &AmqpUrl,
     session: &Post,
     stopping: &CancellationToken,
 ) -> Result<(), String> {
     let connecting = broker::connect(url, "worker dead letters").await;
     let connection = connecting.map_err(|error| error.to_string())?;
-    let opened = broker::bounded(url, open(&connection, desk)).await;
+    let opened = broker::bounded(url, open(&connection, service)).await;
     let (acks, mut letters) = match opened {
         Ok(opened) => opened,
         // Deleted meanwhile, or this login may not read it. It is looked for again at the next session.
@@ -104,7 +105,7 @@ async fn serve_once<P: Procedure>(
         tokio::select! {
             letter = letters.next() => match letter {
                 Some(Ok(letter)) => {
-                    tasks.spawn(Arc::clone(desk).serve_dead(Arc::clone(&post), letter));
+                    tasks.spawn(Arc::clone(service).serve_dead(Arc::clone(&post), letter));
                 }
                 Some(Err(error)) => break Err(broker::describe(&error)),
                 // The queue was deleted.
@@ -124,27 +125,53 @@ async fn serve_once<P: Procedure>(
 
 async fn open<P: Procedure>(
     connection: &Connection,
-    desk: &Desk<P>,
+    service: &Service<P>,
 ) -> lapin::Result<(Channel, Consumer)> {
     let channel = broker::open_channel(connection).await?;
     channel
         .basic_qos(PREFETCH, BasicQosOptions::default())
         .await?;
-    let letters = consume(&channel, desk.queue.dead_letters()).await?;
+    let letters = consume(&channel, service.queue.dead_letters()).await?;
     Ok((channel, letters))
 }
 
+impl<P: Procedure> Service<P> {
+    /// Answers for a request that the broker has given up, see the module.
+    async fn serve_dead(self: Arc<Self>, post: Arc<Post>, delivery: Delivery) {
+        let read = |body, properties: &BasicProperties| {
+            (given_up(properties), Request::read(body, properties))
+        };
+        let (unsettled, (given_up, request)) = Unsettled::take(delivery, read);
+        if let Some(given_up) = &given_up
+            && !given_up.rejected
+        {
+            let failure = &given_up.failure;
+            self.vitals.activity.failed.count(failure.code.as_str());
+            self.tell_given_up(&request, failure);
+        }
+        if let (Some(given_up), Some(reply_to)) = (given_up, &request.reply_to)
+            && self.may_reply_to(&post, reply_to, || {}).await
+        {
+            let reply = Reply::failure(given_up.failure);
+            let (body, properties) = reply.write(request.correlation_id.as_ref());
+            let replying = post.reply(unsettled, reply_to, &body, properties, || {});
+            return replying.await;
+        }
+        post.ack(unsettled).await;
+    }
+}
+
 /// A request that the broker has given up.
-pub(super) struct GivenUp {
+struct GivenUp {
     /// What its caller is told.
-    pub(super) failure: Failure,
+    failure: Failure,
     /// A worker rejected it. One of another kind may have replied before: the caller takes the first reply,
     /// and this one is no failure of a request.
-    pub(super) rejected: bool,
+    rejected: bool,
 }
 
 /// What became of a dead-lettered request; `None` if it is none: anybody may publish to that queue.
-pub(super) fn given_up(properties: &BasicProperties) -> Option<GivenUp> {
+fn given_up(properties: &BasicProperties) -> Option<GivenUp> {
     let deaths = properties.headers().as_ref()?.inner().get("x-death")?;
     let AMQPValue::FieldArray(deaths) = deaths else {
         return None;

@@ -43,12 +43,15 @@ pub(super) struct Unsettled {
 }
 
 impl Unsettled {
-    /// Takes the delivery, so that there is one permission only.
-    pub(super) fn take(delivery: Delivery) -> (Self, Vec<u8>, BasicProperties) {
+    /// Reads the delivery and takes it, so that there is one permission only.
+    pub(super) fn take<T>(
+        delivery: Delivery,
+        read: impl FnOnce(Vec<u8>, &BasicProperties) -> T,
+    ) -> (Self, T) {
         let unsettled = Self {
             tag: delivery.delivery_tag,
         };
-        (unsettled, delivery.data, delivery.properties)
+        (unsettled, read(delivery.data, &delivery.properties))
     }
 }
 
@@ -158,12 +161,12 @@ impl Post {
     pub(super) async fn reply(
         &self,
         unsettled: Unsettled,
-        to: ShortString,
+        to: &ShortString,
         body: &[u8],
         properties: BasicProperties,
         waits: impl Fn(),
     ) {
-        match self.publish_or_fail(&to, body, &properties, waits).await {
+        match self.publish_or_fail(to, body, &properties, waits).await {
             Ok(()) => self.ack(unsettled).await,
             Err(reason) => self.give_up(reason),
         }

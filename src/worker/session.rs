@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 use super::dead_letters;
 use super::intake::{Intake, Place};
 use super::post::{Post, Replies};
-use super::{Desk, Stopped};
+use super::{Service, Stopped};
 use crate::broker::{self, Declare, Trouble};
 use crate::error::Error;
 use crate::procedure::Procedure;
@@ -91,24 +91,28 @@ impl Session {
     /// session: a computation that has begun is finished for the cache's sake.
     pub(super) async fn serve<P: Procedure>(
         mut self,
-        desk: &Arc<Desk<P>>,
+        service: &Arc<Service<P>>,
         tasks: &mut JoinSet<()>,
         stop: &mut (impl Future<Output = ()> + Unpin),
         grace: Duration,
     ) -> Ended {
         let stopping = CancellationToken::new();
         let dead_letters = self.has_dead_letters.then(|| {
-            let (desk, url, post) = (Arc::clone(desk), self.url.clone(), Arc::clone(&self.post));
-            let served = dead_letters::serve(desk, url, post, stopping.clone());
+            let (service, url, post) = (
+                Arc::clone(service),
+                self.url.clone(),
+                Arc::clone(&self.post),
+            );
+            let served = dead_letters::serve(service, url, post, stopping.clone());
             AbortOnDropHandle::new(tokio::spawn(served))
         });
         let ended = tokio::select! {
-            reason = self.serve_until_lost(desk, tasks) => Ended::Lost(reason),
+            reason = self.serve_until_lost(service, tasks) => Ended::Lost(reason),
             () = stop => {
                 info!("stopping: taking no more requests, finishing those held");
                 stopping.cancel();
                 let deadline = Instant::now() + grace;
-                let stopped = self.finish(desk, tasks, deadline).await;
+                let stopped = self.finish(service, tasks, deadline).await;
                 if let Some(dead_letters) = dead_letters {
                     // What is left of them then, the broker gives to other workers.
                     let _ = timeout_at(deadline, dead_letters).await;
@@ -130,16 +134,16 @@ impl Session {
     /// Why it was lost. Cancel safe.
     async fn serve_until_lost<P: Procedure>(
         &mut self,
-        desk: &Arc<Desk<P>>,
+        service: &Arc<Service<P>>,
         tasks: &mut JoinSet<()>,
     ) -> String {
         let mut events = Box::pin(self.publishing.events_listener());
-        let counts = &*desk.vitals.broker;
+        let counts = &*service.vitals.broker;
         loop {
             tokio::select! {
                 taken = self.intake.next() => match taken {
                     Ok(deliveries) => for (delivery, place) in deliveries {
-                        self.take(desk, tasks, delivery, place);
+                        self.take(service, tasks, delivery, place);
                     },
                     Err(reason) => return reason,
                 },
@@ -162,19 +166,19 @@ impl Session {
 
     fn take<P: Procedure>(
         &self,
-        desk: &Arc<Desk<P>>,
+        service: &Arc<Service<P>>,
         tasks: &mut JoinSet<()>,
         delivery: Delivery,
         place: Place,
     ) {
-        let arrival = desk.suspects.arrived(delivery.redelivered, place);
-        tasks.spawn(Arc::clone(desk).serve(Arc::clone(&self.post), arrival, delivery));
+        let arrival = service.suspects.arrived(delivery.redelivered, place);
+        tasks.spawn(Arc::clone(service).serve(Arc::clone(&self.post), arrival, delivery));
     }
 
     /// Takes no more, finishes and answers what is held.
     async fn finish<P: Procedure>(
         &mut self,
-        desk: &Arc<Desk<P>>,
+        service: &Arc<Service<P>>,
         tasks: &mut JoinSet<()>,
         deadline: Instant,
     ) -> Stopped {
@@ -182,7 +186,7 @@ impl Session {
             warn!("RabbitMQ did not confirm the end of consuming");
         }
         while let Ok(Some((delivery, place))) = timeout_at(deadline, self.intake.last()).await {
-            self.take(desk, tasks, delivery, place);
+            self.take(service, tasks, delivery, place);
         }
         while let Ok(Some(ended)) = timeout_at(deadline, tasks.join_next()).await {
             report(ended);
@@ -190,7 +194,7 @@ impl Session {
         let unfinished = tasks.len();
         tasks.shutdown().await;
         // Before the broker gives what is left to others: they look whether it is poison.
-        desk.cease().await;
+        service.cease().await;
         if unfinished == 0 && !self.post.lost.is_cancelled() {
             return Stopped::Clean;
         }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::session::{Ended, Session};
-use super::{Desk, Stopped, WorkerOptions};
+use super::{Service, Stopped, WorkerOptions};
 use crate::FOR_EVER;
 use crate::broker;
 use crate::counts::State;
@@ -30,7 +30,7 @@ impl Stopped {
     }
 }
 
-impl<P: Procedure> Desk<P> {
+impl<P: Procedure> Service<P> {
     /// One session with the broker after another.
     pub(super) async fn serve_sessions(
         self: &Arc<Self>,

@@ -6,12 +6,16 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::intake::Place;
 use super::*;
+use crate::CacheOptions;
 use crate::cache::fake::{self, FakeRedis};
+use crate::message::{Reply, Request};
 use crate::procedure::{Cancel, ComputeError};
 use crate::procedure_name::ProcedureName;
+use crate::trace::Stopwatch;
 
 /// Answers when it is let, and looks away from its flag until then.
 #[derive(Debug)]
@@ -46,30 +50,25 @@ impl Drop for Lets {
     }
 }
 
-fn desk(cache: Cache) -> (Arc<Desk<WhenLet>>, Lets) {
+fn service(cache: Cache) -> (Arc<Service<WhenLet>>, Lets) {
     let lets = Lets(Arc::default());
-    let desk = Desk {
-        id: "desk".to_owned(),
-        computer: Computer::new(WhenLet(Arc::clone(&lets.0)), 4),
-        cache,
-        flights: SingleFlight::new(flight::is_out_of_time),
-        vitals: Vitals::default(),
-        queue: QueueName::of(&ProcedureName::new("when-let")),
-        reply_to: ReplyPattern::defaults(),
-        max_reply_size: 100,
-        refused_reply_to: Seldom::default(),
-        poison: Seldom::default(),
-        suspects: Suspects::new(),
-    };
-    (Arc::new(desk), lets)
+    let mut options = WorkerOptions::new(
+        "amqp://localhost".parse().unwrap(),
+        CacheOptions::new("redis://localhost".parse().unwrap()),
+    );
+    (options.concurrency, options.max_reply_size) = (4, 100);
+    let procedure = WhenLet(Arc::clone(&lets.0));
+    let queue = procedure.queue();
+    let service = Service::new(procedure, cache, queue, Vitals::default(), &options);
+    (Arc::new(service), lets)
 }
 
 /// One more delivery of the same suspect request, in a session of its own.
 fn deliver(
-    desk: &Arc<Desk<WhenLet>>,
+    service: &Arc<Service<WhenLet>>,
     cache: &'static str,
 ) -> (CancellationToken, JoinHandle<Option<Reply>>) {
-    let (desk, lost) = (Arc::clone(desk), CancellationToken::new());
+    let (service, lost) = (Arc::clone(service), CancellationToken::new());
     let session = lost.clone();
     let answer = tokio::spawn(async move {
         let mut headers = FieldTable::default();
@@ -81,9 +80,9 @@ fn deliver(
             .with_correlation_id("one and the same".into())
             .with_headers(headers);
         let request = Request::read(b"7".to_vec(), &properties);
-        let arrival = Arc::new(desk.suspects.arrived(true, Place::alone()));
+        let arrival = Arc::new(service.suspects.arrived(true, Place::alone()));
         let watch = Stopwatch::start(Instant::now(), false);
-        desk.answer(&lost, &arrival, &request, &watch).await
+        service.answer(&lost, &arrival, &request, &watch).await
     });
     (session, answer)
 }
@@ -111,9 +110,9 @@ fn starts(redis: &FakeRedis) -> (usize, usize, usize) {
 #[tokio::test(start_paused = true)]
 async fn a_suspect_that_is_computed_is_forgotten() {
     let (redis, cache) = FakeRedis::answering().await;
-    let (desk, lets) = desk(cache);
+    let (service, lets) = service(cache);
     drop(lets);
-    let (_session, answer) = deliver(&desk, "");
+    let (_session, answer) = deliver(&service, "");
     assert!(answer.await.unwrap().unwrap().outcome.is_ok());
     until(|| starts(&redis) == (1, 0, 1)).await;
 }
@@ -121,11 +120,11 @@ async fn a_suspect_that_is_computed_is_forgotten() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_stops_amid_a_suspect_takes_its_start_back_before_it_has_ceased() {
     for cache in ["", "bypass", "refresh"] {
-        let (redis, cache_of_desk) = FakeRedis::answering().await;
-        let (desk, _lets) = desk(cache_of_desk);
-        let (_session, answer) = deliver(&desk, cache);
+        let (redis, cache_of_service) = FakeRedis::answering().await;
+        let (service, _lets) = service(cache_of_service);
+        let (_session, answer) = deliver(&service, cache);
         until(|| starts(&redis) == (1, 0, 0)).await;
-        desk.cease().await;
+        service.cease().await;
         assert_eq!(starts(&redis), (1, 1, 0), "{cache:?}");
         assert_eq!(answer.await.unwrap(), None);
     }
@@ -134,21 +133,21 @@ async fn a_worker_that_stops_amid_a_suspect_takes_its_start_back_before_it_has_c
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_is_dropped_amid_a_suspect_takes_its_start_back() {
     let (redis, cache) = FakeRedis::answering().await;
-    let (desk, _lets) = desk(cache);
-    let run = desk.computer.cancel_on_drop();
-    let (_session, answer) = deliver(&desk, "");
+    let (service, _lets) = service(cache);
+    let run = service.computer.cancel_on_drop();
+    let (_session, answer) = deliver(&service, "");
     until(|| starts(&redis) == (1, 0, 0)).await;
     answer.abort();
-    drop((run, desk));
+    drop((run, service));
     until(|| starts(&redis) == (1, 1, 0)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_suspect_that_loses_its_sessions_while_it_is_computed_aside_leaves_no_start() {
     let (redis, cache) = FakeRedis::answering().await;
-    let (desk, _lets) = desk(cache);
+    let (service, _lets) = service(cache);
     for lost in 0..3 {
-        let (session, answer) = deliver(&desk, "bypass");
+        let (session, answer) = deliver(&service, "bypass");
         until(|| starts(&redis) == (lost + 1, lost, 0)).await;
         session.cancel();
         assert_eq!(answer.await.unwrap(), None);
@@ -159,17 +158,17 @@ async fn a_suspect_that_loses_its_sessions_while_it_is_computed_aside_leaves_no_
 #[tokio::test(start_paused = true)]
 async fn a_silent_redis_costs_a_suspect_one_budget_and_does_not_hold_the_end_up() {
     let (redis, cache) = FakeRedis::silent().await;
-    let (desk, lets) = desk(cache);
+    let (service, lets) = service(cache);
     let since = Instant::now();
     drop(lets);
-    let (_session, answer) = deliver(&desk, "");
+    let (_session, answer) = deliver(&service, "");
     assert!(answer.await.unwrap().unwrap().outcome.is_ok());
     assert!(redis.heard(&["EVAL", ":lease"]) > 0, "it was asked");
     // Beside it, only the wait for its place among other suspects.
     let waited = since.elapsed();
     assert!(waited < fake::BUDGET * 3 / 2, "{waited:?}");
     let since = Instant::now();
-    desk.cease().await;
+    service.cease().await;
     assert!(since.elapsed() < Duration::from_secs(1));
 }
 
@@ -180,6 +179,6 @@ fn the_task_of_a_request_is_small() {
         size_of::<F>()
     }
     // It is moved several times before it runs.
-    let serve = size(Desk::<WhenLet>::serve);
+    let serve = size(Service::<WhenLet>::serve);
     assert!(serve < 4096, "{serve} bytes");
 }

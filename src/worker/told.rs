@@ -4,7 +4,7 @@
 use tokio::time::Instant;
 use tracing::{Level, debug, enabled, error};
 
-use super::Desk;
+use super::Service;
 use crate::cache::Key;
 use crate::error::{ErrorCode, millis};
 use crate::message::{Failure, Reply, Request};
@@ -12,7 +12,7 @@ use crate::procedure::Procedure;
 use crate::source::Source;
 use crate::trace;
 
-impl<P: Procedure> Desk<P> {
+impl<P: Procedure> Service<P> {
     /// A line for each request, where one is wanted, and a note of each that failed; its key is not
     /// kept for that.
     pub(super) fn tell(&self, request: &Request, reply: &Reply, taken: Instant) {

@@ -1,25 +1,27 @@
-//! Computing: a few at once, on threads where blocking is allowed, panics contained.
+//! Computing: the one step of a request that differs by what serves it.
+//!
+//! Everything around it is the pipeline's ([`super::answer`]): lease, fill, attempts of redelivered requests,
+//! deadlines, metrics, slots.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::error::ErrorCode;
 use crate::message::Failure;
-use crate::procedure::{Cancel, ComputeError, Procedure};
+use crate::procedure::{Answer as _, Cancel, ComputeError, Procedure};
 
-/// Runs a procedure's computations, as many at once as it has slots.
+/// Computes answers by a [`Procedure`], on threads where blocking is allowed. Panics are contained.
 #[derive(Debug)]
 pub(super) struct Computer<P> {
     procedure: Arc<P>,
-    slots: Arc<Semaphore>,
     stop: Stop,
 }
 
-/// The end of all that is computed: for the threads that do it, and for those who wait for them.
+/// Ends all computations: for the threads that compute, and for the tasks that wait for them.
 #[derive(Debug, Clone)]
 struct Stop {
     threads: Cancel,
@@ -27,10 +29,9 @@ struct Stop {
 }
 
 impl<P: Procedure> Computer<P> {
-    pub(super) fn new(procedure: P, slots: u16) -> Self {
+    pub(super) fn new(procedure: P) -> Self {
         Self {
             procedure: Arc::new(procedure),
-            slots: Arc::new(Semaphore::new(usize::from(slots.max(1)))),
             stop: Stop {
                 threads: Cancel::new(),
                 waiting: CancellationToken::new(),
@@ -42,22 +43,17 @@ impl<P: Procedure> Computer<P> {
         &self.procedure
     }
 
-    /// Waits for a place to compute in.
-    pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        // Never closed.
-        Arc::clone(&self.slots).acquire_owned().await.ok()
-    }
-
-    /// Computes in a slot, on a thread where blocking is allowed. `None` if it was cancelled, at once
-    /// although the thread may never look at its flag.
+    /// Computes on a thread of its own. `None` once the computer is cancelled, at once, even if the thread never
+    /// checks its flag.
+    ///
+    /// `slot` is held until the computation has really ended: dropping this future does not end a thread.
     pub(super) async fn compute(
         &self,
         slot: Option<OwnedSemaphorePermit>,
         argument: &Arc<P::Argument>,
-    ) -> Option<Result<P::Answer, Failure>> {
+    ) -> Option<Result<Vec<u8>, Failure>> {
         let (procedure, argument) = (Arc::clone(&self.procedure), Arc::clone(argument));
         let cancel = self.stop.threads.clone();
-        // The slot goes with the thread: a task that is dropped does not end it.
         let on_thread = move || {
             let _slot = slot;
             compute_now(&*procedure, &argument, &cancel)
@@ -67,20 +63,20 @@ impl<P: Procedure> Computer<P> {
         outcome(computed.ok()?)
     }
 
-    /// Computes at once, on this thread, an argument that the procedure calls cheap.
-    pub(super) fn compute_cheap(
+    /// Computes a cheap argument at once, on this thread. `None` once the computer is cancelled.
+    pub(super) fn compute_inline(
         &self,
         argument: &P::Argument,
-    ) -> Option<Result<P::Answer, Failure>> {
+    ) -> Option<Result<Vec<u8>, Failure>> {
         outcome(compute_now(&*self.procedure, argument, &self.stop.threads))
     }
 
-    /// Cancels all that is computed, for ever: a thread cannot be stopped from outside.
+    /// Cancels all computations, for good.
     pub(super) fn cancel(&self) {
         self.stop.now();
     }
 
-    /// The same when it is dropped.
+    /// Cancels all computations when the guard is dropped.
     pub(super) fn cancel_on_drop(&self) -> CancelOnDrop {
         CancelOnDrop(self.stop.clone())
     }
@@ -101,8 +97,8 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// As the caller is told; `None` for what was cancelled.
-fn outcome<A>(computed: Result<A, ComputeError>) -> Option<Result<A, Failure>> {
+/// Translates an error to what the caller gets; `None` for a cancelled computation.
+fn outcome(computed: Result<Vec<u8>, ComputeError>) -> Option<Result<Vec<u8>, Failure>> {
     let (code, message) = match computed {
         Ok(answer) => return Some(Ok(answer)),
         Err(ComputeError::Cancelled) => return None,
@@ -117,9 +113,13 @@ fn compute_now<P: Procedure>(
     procedure: &P,
     argument: &P::Argument,
     cancel: &Cancel,
-) -> Result<P::Answer, ComputeError> {
+) -> Result<Vec<u8>, ComputeError> {
+    let compute = || {
+        let answer = procedure.compute(argument, cancel)?;
+        Ok(answer.to_bytes())
+    };
     // The panic's own message has gone to stderr; the caller learns no internals.
-    catch_unwind(AssertUnwindSafe(|| procedure.compute(argument, cancel))).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(compute)).unwrap_or_else(|_| {
         let name = procedure.name();
         error!("{name} panicked; its caller is told that it failed");
         Err(ComputeError::Failed(format!("{name} panicked")))

@@ -1,0 +1,307 @@
+//! The pipeline of one job: find, wait, compute, fill.
+//!
+//! A leased job runs in a flight that requests for its key share in this worker. Across workers the cache's
+//! lease does the same: its holder computes; the others poll for the answer, in no slot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tracing::error;
+
+use super::Service;
+use super::plan::CachePolicy;
+use super::suspects::{self, Arrival};
+use crate::FOR_EVER;
+use crate::cache::{Budget, Claim, Key, Lease, Look, Lookup, Start, Token, Vacancy};
+use crate::error::ErrorCode;
+use crate::message::{Failure, Reply};
+use crate::procedure::{Answer as _, Procedure};
+use crate::single_flight::Callers;
+use crate::source::Source;
+use crate::trace::{Stopwatch, Work};
+
+/// The first and the longest pause between two polls for another worker's answer.
+const POLL_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+/// A request that was read and whose answer is not known yet; its key travels beside it.
+pub(super) struct Job<P: Procedure> {
+    pub(super) argument: Arc<P::Argument>,
+    pub(super) policy: CachePolicy,
+    /// What it may still wait for the cache.
+    pub(super) budget: Budget,
+    pub(super) arrival: Arc<Arrival>,
+    /// How often the broker has delivered it before.
+    pub(super) delivered_before: u64,
+    pub(super) watch: Stopwatch,
+}
+
+/// How a job runs: its path, with what that path takes.
+pub(super) enum Run<'a> {
+    Inline,
+    Leased {
+        token: &'a Token,
+        callers: &'a Callers<Option<Reply>>,
+    },
+    Uncached {
+        expires: Instant,
+    },
+}
+
+impl Run<'_> {
+    /// Starts computing if there is time left. A flight that has started is finished for the cache's sake, even
+    /// without callers.
+    fn try_start(&self) -> bool {
+        let now = Instant::now();
+        match self {
+            Self::Inline => true,
+            Self::Leased { callers, .. } => {
+                let in_time = callers.deadline.at() > now;
+                if in_time {
+                    callers.keep_alive();
+                }
+                in_time
+            }
+            Self::Uncached { expires } => *expires > now,
+        }
+    }
+}
+
+/// What the look into the cache found.
+enum Found<A> {
+    /// The answer, and whether another worker has just computed it.
+    Hit(A, Source),
+    /// No answer: it is to be computed here.
+    Missing(Vacancy),
+    /// Another worker still computed it when the time was up.
+    Expired,
+}
+
+impl<P: Procedure> Service<P> {
+    /// The pipeline: finds the answer, or computes and fills it. `None` when the worker stops.
+    pub(super) async fn run(
+        self: &Arc<Self>,
+        key: Key,
+        job: &Job<P>,
+        run: Run<'_>,
+    ) -> Option<Reply> {
+        let mut vacancy = match self.find(key, job, &run).await {
+            Found::Hit(answer, source) => {
+                return Some(self.answered(answer.to_bytes(), source, true));
+            }
+            Found::Missing(vacancy) => vacancy,
+            Found::Expired => return Some(Reply::failure(expired())),
+        };
+        let computed = match &run {
+            Run::Inline => self.compute_inline(job, vacancy.key()),
+            Run::Leased { .. } | Run::Uncached { .. } => {
+                let Vacancy { key, budget, lease } = &mut vacancy;
+                let computing = Box::pin(self.compute(key, job, budget, &run));
+                Lease::kept_during(lease.as_ref(), computing).await
+            }
+        };
+        match computed? {
+            Ok(answer) => Some(self.fill(vacancy, answer, job).await),
+            Err(failure) => {
+                // Who waits for it may take as long in vain: they need not take turns.
+                if failure.code == ErrorCode::Failed {
+                    self.cache.leave_empty(vacancy).await;
+                } else {
+                    self.cache.give_back(vacancy).await;
+                }
+                Some(Reply::failure(failure))
+            }
+        }
+    }
+
+    /// Looks into the cache as far as the job's policy permits; a leased job also claims its key, or waits for
+    /// the worker that has.
+    async fn find(&self, key: Key, job: &Job<P>, run: &Run<'_>) -> Found<P::Answer> {
+        match run {
+            // Boxed, as computing in a slot is: the tasks of inline requests, which come by the thousand, stay small.
+            Run::Leased { token, callers } => {
+                Box::pin(self.claim_or_wait(key, job, token, callers)).await
+            }
+            Run::Inline if job.policy.read => {
+                let (procedure, argument) = (self.computer.procedure(), &job.argument);
+                let never = Instant::now() + FOR_EVER;
+                let lookup = self.cache.lookup(key, procedure, argument, never);
+                match job.watch.step(Work::Lookup, lookup).await {
+                    Lookup::Hit(answer) => Found::Hit(answer, Source::Cache),
+                    Lookup::Miss(vacancy) => Found::Missing(vacancy),
+                }
+            }
+            Run::Inline | Run::Uncached { .. } => Found::Missing(self.cache.vacancy(key)),
+        }
+    }
+
+    async fn claim_or_wait(
+        &self,
+        key: Key,
+        job: &Job<P>,
+        token: &Token,
+        callers: &Callers<Option<Reply>>,
+    ) -> Found<P::Answer> {
+        let first = self.claim(&key, job, token, Look::First);
+        let (claim, source) = match job.watch.step(Work::Lookup, first).await {
+            Claim::Held => {
+                self.vitals.activity.lease_waits.count();
+                let wait = self.wait_for_lease(&key, job, token, callers);
+                let claim = job.watch.step(Work::LeaseWait, wait).await;
+                (claim, Source::Shared)
+            }
+            claim => (claim, Source::Cache),
+        };
+        match claim {
+            Claim::Hit(answer) => Found::Hit(answer, source),
+            Claim::Vacant(vacancy) => Found::Missing(vacancy),
+            Claim::Held => Found::Expired,
+        }
+    }
+
+    /// Polls until the lease's holder has filled its answer or the lease is free; still held when the time is up.
+    async fn wait_for_lease(
+        &self,
+        key: &Key,
+        job: &Job<P>,
+        token: &Token,
+        callers: &Callers<Option<Reply>>,
+    ) -> Claim<P::Answer> {
+        let (mut pause, longest) = POLL_PAUSES;
+        loop {
+            job.arrival.waits();
+            let left = callers.deadline.at() - Instant::now();
+            if left.is_zero() {
+                return Claim::Held;
+            }
+            sleep(pause.mul_f32(0.75 + 0.5 * fastrand::f32()).min(left)).await;
+            pause = (pause * 2).min(longest);
+            match self.claim(key, job, token, Look::Again).await {
+                Claim::Held => {}
+                claim => return claim,
+            }
+        }
+    }
+
+    async fn claim(&self, key: &Key, job: &Job<P>, token: &Token, look: Look) -> Claim<P::Answer> {
+        let (procedure, argument) = (self.computer.procedure(), &job.argument);
+        // A fresh budget per poll: waiting for the lease's holder is not Redis latency.
+        let budget = job.budget.clone();
+        let look = job.policy.read.then_some(look);
+        self.cache
+            .claim(key.clone(), budget, token, look, procedure, argument)
+            .await
+    }
+
+    fn compute_inline(&self, job: &Job<P>, key: &Key) -> Option<Result<Vec<u8>, Failure>> {
+        let started = std::time::Instant::now();
+        let compute = || self.computer.compute_inline(&job.argument);
+        let computed = job.watch.step_now(Work::Compute, compute);
+        self.vitals.activity.computed(key, started.elapsed());
+        computed
+    }
+
+    /// Computes in a slot, if there is time left by then; a redelivered request in its turn, its attempt counted
+    /// before.
+    async fn compute(
+        self: &Arc<Self>,
+        key: &Key,
+        job: &Job<P>,
+        budget: &mut Budget,
+        run: &Run<'_>,
+    ) -> Option<Result<Vec<u8>, Failure>> {
+        let slot = async {
+            job.arrival.turn().await;
+            // Never closed.
+            Arc::clone(&self.slots).acquire_owned().await.ok()
+        };
+        let slot = job.watch.step(Work::SlotWait, slot).await;
+        if !run.try_start() {
+            return Some(Err(expired()));
+        }
+        let attempt = match self.count_attempt(key, job, budget).await {
+            Ok(attempt) => attempt,
+            Err(poison) => return Some(Err(poison)),
+        };
+        let computing = self.vitals.activity.begins(key);
+        let compute = self.computer.compute(slot, &job.argument);
+        let computed = job.watch.step(Work::Compute, compute).await;
+        drop(computing);
+        if let (Some(attempt), Some(_)) = (attempt, &computed) {
+            // It did not crash this worker. The reply does not wait until Redis has forgotten its attempts; the
+            // turn of the next redelivered request does.
+            let (service, arrival) = (Arc::clone(self), Arc::clone(&job.arrival));
+            tokio::spawn(async move {
+                service.cache.forget_starts(attempt).await;
+                drop(arrival);
+            });
+        }
+        computed
+    }
+
+    /// Counts an attempt at a redelivered request, in Redis or, where Redis does not answer, by the broker's own
+    /// count. Fails with `poison` at the limit.
+    async fn count_attempt(
+        &self,
+        key: &Key,
+        job: &Job<P>,
+        budget: &mut Budget,
+    ) -> Result<Option<Start>, Failure> {
+        if !job.arrival.is_suspect() {
+            return Ok(None);
+        }
+        let (attempt, attempts) = self.cache.count_start(key, budget).await;
+        let is_poison = match attempts {
+            Some(attempts) => attempts >= suspects::MOST_STARTS,
+            None => job.delivered_before >= suspects::MOST_DELIVERIES,
+        };
+        if !is_poison {
+            return Ok(Some(attempt));
+        }
+        error!(%key, "a request has ended the workers that began it, and is not begun again");
+        Err(Failure {
+            code: ErrorCode::Poison,
+            message: "the request has ended the workers that tried it".to_owned(),
+        })
+    }
+
+    /// Stores the answer as far as the job's policy permits, and makes it a reply.
+    async fn fill(&self, vacancy: Vacancy, answer: Vec<u8>, job: &Job<P>) -> Reply {
+        let filled = if !job.policy.write {
+            false
+        } else if answer.len() > self.max_reply_size {
+            self.cache.leave_empty(vacancy).await;
+            false
+        } else {
+            let fill = self.cache.fill(vacancy, &answer);
+            job.watch.step(Work::Fill, fill).await
+        };
+        self.answered(answer, Source::Computed, filled)
+    }
+
+    pub(super) fn answered(&self, answer: Vec<u8>, source: Source, filled: bool) -> Reply {
+        if answer.len() > self.max_reply_size {
+            return Reply::failure(Failure {
+                code: ErrorCode::TooLarge,
+                message: format!(
+                    "the answer has {} bytes, this worker sends {} at most",
+                    answer.len(),
+                    self.max_reply_size
+                ),
+            });
+        }
+        Reply {
+            outcome: Ok(Arc::new(answer)),
+            source: Some(source),
+            filled: Some(filled),
+            steps: None,
+        }
+    }
+}
+
+fn expired() -> Failure {
+    Failure {
+        code: ErrorCode::Expired,
+        message: "the request's time ran out before its turn came".to_owned(),
+    }
+}
