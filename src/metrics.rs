@@ -22,7 +22,7 @@ use prometheus_client::registry::{Registry, Unit};
 use self::families::{FAMILIES, Family, Of, Value};
 use crate::counts::{BOUNDS, BrokerCounts, CacheCounts, Calls};
 use crate::procedure_name::ProcedureName;
-use crate::worker::{Activity, Vitals};
+use crate::worker::{Activity, Counters};
 
 /// What a client or a worker counts, as metrics: see [`Client::metrics`](crate::Client::metrics) and
 /// [`Worker::metrics`](crate::Worker::metrics).
@@ -108,12 +108,12 @@ impl Metrics {
         Self { parts: vec![part] }
     }
 
-    pub(crate) fn of_worker(procedure: &ProcedureName, slots: u16, vitals: Vitals) -> Self {
-        let Vitals {
+    pub(crate) fn of_worker(procedure: &ProcedureName, slots: u16, counters: Counters) -> Self {
+        let Counters {
             activity,
             cache,
             broker,
-        } = vitals;
+        } = counters;
         let part = Part {
             procedure: procedure.clone(),
             cache,

@@ -2,50 +2,51 @@
 //!
 //! In the order in which a delivery meets the files:
 //!
-//! 1. [`sessions`] keeps one session with the broker after another, each with the connections of [`session`].
-//!    [`intake`] takes deliveries; [`suspects`] keeps redelivered requests apart.
-//! 2. [`service`] reads a request, makes a [`plan`] and replies.
-//! 3. [`pipeline`] finds the answer in the cache, or claims its key, computes ([`computer`]) and fills.
-//! 4. [`post`] publishes the reply, waits for the confirm and acks.
+//! 1. [`supervisor`] runs one session with the broker after another. [`session`] has the connections, [`consumer`]
+//!    takes deliveries, [`redelivered`] keeps redelivered requests apart.
+//! 2. [`service`] reads a request, decides by [`plan`] what it takes, and replies.
+//! 3. [`pipeline`] finds the answer in the cache, or claims its key, has it computed by [`computer`], and fills.
+//! 4. [`replier`] publishes the reply, waits for the confirm and acks.
 //!
-//! [`dead_letters`] replies to requests that the broker has given up.
+//! Beside that path: [`dead_letters`] replies to requests that the broker has given up; [`counters`], [`recent`]
+//! and [`observe`] say what happens, [`announcement`] and [`health`] publish it.
 
-mod activity;
 mod announcement;
 mod callback_queues;
 mod computer;
+mod consumer;
+mod counters;
 mod dead_letters;
 mod direct;
 mod health;
-mod intake;
-mod lately;
+mod lifo_lock;
+mod observe;
 mod options;
 mod pipeline;
 mod plan;
-mod post;
+mod recent;
+mod redelivered;
+mod replier;
 mod reply_pattern;
 mod service;
 mod session;
-mod sessions;
-mod suspects;
+mod supervisor;
 #[cfg(test)]
 mod tests;
-mod told;
-mod turns;
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-#[cfg(feature = "metrics")]
-pub(crate) use self::activity::Activity;
-use self::activity::Running;
-pub(crate) use self::activity::Vitals;
 use self::announcement::announce;
 pub use self::announcement::{
     Computing, Durations, FailedKey, HotKey, SlowKey, WorkerCounts, WorkerStatus,
 };
+#[cfg(feature = "metrics")]
+pub(crate) use self::counters::Activity;
+pub(crate) use self::counters::Counters;
+use self::counters::StopGuard;
 pub use self::health::{Readiness, WorkerHealth};
 pub use self::options::WorkerOptions;
 pub use self::reply_pattern::{ReplyPattern, ReplyPatternError};
@@ -57,16 +58,16 @@ use crate::procedure::Procedure;
 /// How a worker ended, see [`Worker::run`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
-    /// Everything that it held was answered.
+    /// The worker answered every request that it held.
     Clean,
-    /// The grace ran out before; the broker gives what is left to other workers.
+    /// The grace period ended before; the broker gives the remaining requests to other workers.
     Abandoned,
 }
 
 /// Serves a procedure from a queue.
 ///
-/// As many as wanted, in as many processes: the broker deals requests out among them, and a lease in
-/// Redis keeps two from computing the same.
+/// Run any number of workers, in any number of processes: the broker distributes the requests, and a lease in Redis
+/// prevents two workers from computing the same key.
 ///
 /// ```no_run
 /// use rpcache::fibonacci::Fibonacci;
@@ -79,48 +80,47 @@ pub enum Stopped {
 ///
 /// let stop = async { tokio::signal::ctrl_c().await.unwrap_or(()) };
 /// if worker.run(stop).await? == Stopped::Abandoned {
-///     eprintln!("the grace was too short; what is left goes to other workers");
+///     eprintln!("the grace period was too short; other workers get the remaining requests");
 /// }
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// `examples/graceful_shutdown.rs` is a whole process around one, with signals and exit codes.
+/// `examples/graceful_shutdown.rs` is a whole worker process, with signals and exit codes.
 #[derive(Debug)]
 pub struct Worker<P: Procedure> {
     procedure: P,
     options: WorkerOptions,
-    vitals: Vitals,
+    counters: Counters,
 }
 
 impl<P: Procedure> Worker<P> {
-    /// A worker that does nothing until it is [run](Self::run).
+    /// Makes a worker, which does nothing until it is [run](Self::run).
     #[must_use]
     pub fn new(procedure: P, options: WorkerOptions) -> Self {
         Self {
             procedure,
             options,
-            vitals: Vitals::default(),
+            counters: Counters::default(),
         }
     }
 
-    /// How it is, to be asked while it runs, from any thread and at any time.
+    /// The health of this worker, to be read while it runs, from any thread.
     #[must_use]
     pub fn health(&self) -> WorkerHealth {
-        WorkerHealth(self.vitals.clone())
+        WorkerHealth(self.counters.clone())
     }
 
-    /// What it counts, to be read whenever one likes.
+    /// The metrics of this worker, to be read while it runs, from any thread.
     #[cfg(feature = "metrics")]
     #[must_use]
     pub fn metrics(&self) -> crate::Metrics {
         let slots = self.options.concurrency;
-        crate::Metrics::of_worker(self.procedure.name(), slots, self.vitals.clone())
+        crate::Metrics::of_worker(self.procedure.name(), slots, self.counters.clone())
     }
 
-    /// Serves until `stop` resolves; then takes no more, finishes and answers what it holds within
-    /// [`WorkerOptions::grace`], and closes. A server that cannot be reached is tried again for ever, a
-    /// lost one as well.
+    /// Serves until `stop` resolves. Then takes no more requests, finishes those that it holds within
+    /// [`WorkerOptions::grace`], and disconnects. Reconnects for ever to a server that cannot be reached or is lost.
     ///
     /// # Errors
     ///
@@ -128,9 +128,9 @@ impl<P: Procedure> Worker<P> {
     ///
     /// # Cancellation
     ///
-    /// Dropping the future ends it at once: computations are [cancelled](crate::Cancel), and the broker
-    /// gives what they were for to other workers. What Redis has to know of that is told in the
-    /// background, for some seconds at most. To lose no time, have `stop` resolve instead.
+    /// Dropping the future stops the worker at once: computations are [cancelled](crate::Cancel), and the broker
+    /// gives their requests to other workers. A background task releases leases and counted attempts in Redis, for
+    /// some seconds at most. To finish the requests, let `stop` resolve instead.
     ///
     /// # Panics
     ///
@@ -139,15 +139,15 @@ impl<P: Procedure> Worker<P> {
         let Self {
             procedure,
             options,
-            vitals,
+            counters,
         } = self;
         let queue = options.queue.clone().unwrap_or_else(|| procedure.queue());
-        let cache = Cache::open_counting(options.cache.clone(), Arc::clone(&vitals.cache));
-        let service = Arc::new(Service::new(procedure, cache, queue, vitals, &options));
-        let _cancels = service.computer.cancel_on_drop();
-        let _running = Running(Arc::clone(&service.vitals.activity));
+        let cache = Cache::open_counting(options.cache.clone(), Arc::clone(&counters.cache));
+        let service = Arc::new(Service::new(procedure, cache, queue, counters, &options));
+        let _cancels_computations = service.computer.cancel_on_drop();
+        let _marks_stopping = StopGuard(Arc::clone(&service.counters.activity));
         let announcing = CancellationToken::new();
-        let ends = announcing.clone().drop_guard();
+        let ends_announcing = announcing.clone().drop_guard();
         let announced = tokio::spawn(announce(
             Arc::clone(&service),
             options.concurrency,
@@ -155,20 +155,20 @@ impl<P: Procedure> Worker<P> {
         ));
         let stop = async {
             stop.await;
-            service.vitals.activity.stops();
+            service.counters.activity.mark_stopping();
         };
         let ended = tokio::select! {
-            ended = service.serve_sessions(&options, stop) => ended,
+            ended = service.supervise(&options, stop) => ended,
             never = service.warn_if_unbounded() => match never {},
         };
-        drop(ends);
-        // Where there was no session to end, it has not ceased yet.
+        drop(ends_announcing);
+        // Not done yet if there was no session.
         service.cease().await;
-        // Bounded by its waits for Redis. What it says of itself is nobody's concern any more.
+        // Bounded by its waits for Redis. A panic there does not matter any more.
         let _ = announced.await;
         if let Ok(Stopped::Clean) = ended {
-            let answered = service.vitals.counts().answered;
-            info!(answered, "stopped: everything that was taken is answered");
+            let answered = service.counters.counts().answered;
+            info!(answered, "stopped: all requests are answered");
         }
         ended
     }

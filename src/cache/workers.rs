@@ -121,7 +121,7 @@ impl Cache {
         let mut commands = redis::pipe();
         commands.ignore_errors();
         for name in &names {
-            commands.getrange(name, 0, WorkerStatus::LONGEST.cast_signed());
+            commands.getrange(name, 0, WorkerStatus::MAX_BYTES.cast_signed());
         }
         let found: Vec<Result<Vec<u8>, RedisError>> =
             self.connection.run_all(&commands, DEADLINE).await?;
@@ -197,8 +197,8 @@ fn read(found: Option<Vec<u8>>) -> Place {
     let Some(found) = found else {
         return Place::Free;
     };
-    if found.len() > WorkerStatus::LONGEST {
-        let limit = WorkerStatus::LONGEST;
+    if found.len() > WorkerStatus::MAX_BYTES {
+        let limit = WorkerStatus::MAX_BYTES;
         return Place::Foreign(format!("more than {limit} bytes"));
     }
     let shown = quote(&found[..found.len().min(SHOWN)]);

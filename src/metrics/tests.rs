@@ -7,10 +7,10 @@ use crate::fibonacci::Fibonacci;
 use crate::procedure::Procedure as _;
 use crate::source::Source;
 
-fn worker() -> (Vitals, Metrics) {
-    let vitals = Vitals::default();
-    let metrics = Metrics::of_worker(Fibonacci::default().name(), 2, vitals.clone());
-    (vitals, metrics)
+fn worker() -> (Counters, Metrics) {
+    let counters = Counters::default();
+    let metrics = Metrics::of_worker(Fibonacci::default().name(), 2, counters.clone());
+    (counters, metrics)
 }
 
 fn client() -> (Arc<Calls>, Metrics) {
@@ -33,12 +33,12 @@ fn lines<'a>(text: &'a str, start: &str) -> Vec<&'a str> {
 
 #[test]
 fn counters_and_gauges_are_written_with_their_labels() {
-    let (vitals, metrics) = worker();
-    vitals.activity.taken.add(3);
-    vitals.activity.failed.count("too-large");
-    vitals.cache.hits.count();
-    vitals.broker.up();
-    let _held = vitals.activity.held.enter();
+    let (counters, metrics) = worker();
+    counters.activity.taken.add(3);
+    counters.activity.failed.count("too-large");
+    counters.cache.hits.count();
+    counters.broker.up();
+    let _held = counters.activity.held.enter();
     let text = metrics.encode(MetricsFormat::Prometheus);
     for line in [
         "# TYPE rpcache_build_info gauge",
@@ -142,12 +142,12 @@ fn a_client_and_a_worker_of_one_process_are_told_together() {
 /// However much happens: what peers send becomes no label.
 #[test]
 fn there_are_no_more_series_than_there_were_at_the_start() {
-    let (vitals, metrics) = worker();
+    let (counters, metrics) = worker();
     let before = metrics.encode(MetricsFormat::OpenMetrics).lines().count();
     assert!(before < 250, "{before}");
     for n in 0..1000_u64 {
-        vitals.activity.failed.count(&format!("code-{n}"));
-        vitals.activity.computed.observe(Duration::from_millis(n));
+        counters.activity.failed.count(&format!("code-{n}"));
+        counters.activity.computed.observe(Duration::from_millis(n));
     }
     assert_eq!(
         metrics.encode(MetricsFormat::OpenMetrics).lines().count(),

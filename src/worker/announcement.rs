@@ -1,5 +1,5 @@
-//! What a worker tells of itself: a plain string in Redis, short-lived, for whoever looks at the
-//! fleet. Not part of any call.
+//! A worker's announcement: its status as JSON in Redis, under a key that expires soon, for `rpcache top` and
+//! `rpcache cache stats`. Not part of any call.
 
 mod durations;
 mod keys;
@@ -17,86 +17,85 @@ use super::Service;
 use crate::error::quote;
 use crate::procedure::Procedure;
 
-/// How often a worker tells of itself.
-const EVERY: Duration = Duration::from_secs(2);
+/// The time between two announcements.
+const INTERVAL: Duration = Duration::from_secs(2);
 
-/// The longest announcement that is read. Ours stay below a tenth of it.
-const LONGEST: usize = 128 * 1024;
+/// The largest announcement that is read, in bytes. Those of this version stay below a tenth of it.
+const MAX_BYTES: usize = 128 * 1024;
 
-/// Entries of a list that are read. Ours have fewer.
-const MOST_LISTED: usize = 64;
+/// The entries read of each list. Announcements of this version have fewer.
+const MAX_LISTED: usize = 64;
 
-/// A worker as it announces itself, every two seconds, for ten. Texts that were read from Redis are
-/// escaped and shortened; what an older worker does not tell is nothing.
+/// A worker's status as it announces it every two seconds, valid for ten. Texts read from Redis are escaped and
+/// shortened; fields that an older worker does not announce have their default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerStatus {
-    /// Tells it from others, in leases too.
+    /// Identifies the worker, in leases too.
     pub id: String,
-    /// Where it runs.
+    /// The name of its host.
     pub host: String,
-    /// Its process there.
+    /// The id of its process on that host.
     pub pid: u32,
-    /// Of rpcache.
+    /// The version of rpcache.
     pub version: String,
-    /// The procedure's name.
+    /// The name of the procedure that it serves.
     pub procedure: String,
-    /// Where it takes requests from.
+    /// The queue that it consumes.
     pub queue: String,
-    /// Computations at once.
+    /// The number of computations that it runs at once.
     pub concurrency: u16,
-    /// Seconds since 1970, by its own clock.
+    /// When it started; seconds since 1970, by its own clock.
     pub started: u64,
-    /// When it said so; seconds since 1970, by its own clock.
+    /// When it announced this status; seconds since 1970, by its own clock.
     pub announced: u64,
-    /// What it has done so far.
+    /// Its counts since it started.
     pub counts: WorkerCounts,
-    /// What it computes, the longest under way first, eight at most.
+    /// Computations under way, the longest first, eight at most.
     pub computing: Vec<Computing>,
-    /// For how long it has been running when it said so, by a clock that nobody sets; milliseconds.
+    /// How long it has been running, by a monotonic clock; milliseconds.
     #[serde(default)]
     pub uptime_millis: u64,
-    /// How many computations are under way.
+    /// The number of computations under way.
     #[serde(default)]
     pub under_way: u64,
-    /// Requests that it has taken and not settled.
+    /// Requests taken and not settled yet.
     #[serde(default)]
     pub held: u64,
-    /// From taking a request to having its answer.
+    /// The times from taking a request to having its answer.
     #[serde(default)]
     pub request_times: Durations,
-    /// Computing alone, whatever came of it.
+    /// The times of computing alone, failed computations included.
     #[serde(default)]
     pub compute_times: Durations,
-    /// The keys that it is asked for most often, the hottest first, eight at most.
+    /// The keys requested most often, the hottest first, eight at most.
     #[serde(default)]
     pub hottest: Vec<HotKey>,
-    /// What took longest to compute in the last half minute to minute, the slowest first, eight at
-    /// most.
+    /// The slowest computations of the last half minute to minute, the slowest first, eight at most.
     #[serde(default)]
     pub slowest: Vec<SlowKey>,
-    /// What failed in the last ten minutes, the latest first, four of each code at most.
+    /// The failed requests of the last ten minutes, the latest first, four of each code at most.
     #[serde(default)]
     pub failures: Vec<FailedKey>,
 }
 
-/// What a worker has done since it started.
+/// The counts of a worker since it started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerCounts {
-    /// Requests that were answered, whatever with.
+    /// Requests answered, with an answer or a failure.
     pub answered: u64,
-    /// Computations that gave an answer.
+    /// Requests answered by computing here.
     pub computed: u64,
-    /// Answers that were in the cache.
+    /// Requests answered from the cache.
     pub cache: u64,
-    /// Answers that were computed for another request.
+    /// Requests answered by another request's computation.
     pub shared: u64,
-    /// Requests without an answer.
+    /// Requests that failed.
     pub failed: u64,
-    /// Those of them that had ended other workers.
+    /// Requests that failed as `poison`.
     pub poison: u64,
-    /// Computed answers that Redis has.
+    /// Computed answers stored in Redis.
     pub filled: u64,
     /// Milliseconds spent on computing.
     pub compute_millis: u64,
@@ -109,9 +108,9 @@ fn unix_seconds() -> u64 {
 
 impl WorkerStatus {
     /// The longest announcement that is read, in bytes.
-    pub(crate) const LONGEST: usize = LONGEST;
+    pub(crate) const MAX_BYTES: usize = MAX_BYTES;
 
-    /// Of a worker that starts now.
+    /// The status of a worker that starts now.
     pub(super) fn starting(id: &str, procedure: &str, queue: String, concurrency: u16) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
         Self {
@@ -137,17 +136,17 @@ impl WorkerStatus {
         }
     }
 
-    /// An announcement as it stands in Redis, where anybody may have put anything: bounded, and fit
-    /// for a terminal. `None` if it is none.
+    /// Reads an announcement from Redis, where anybody may have written anything: bounded, texts escaped for a
+    /// terminal. `None` if it is no announcement.
     pub(crate) fn read(text: &str) -> Option<Self> {
-        if text.len() > LONGEST {
+        if text.len() > MAX_BYTES {
             return None;
         }
         let mut status: Self = serde_json::from_str(text).ok()?;
-        status.computing.truncate(MOST_LISTED);
-        status.hottest.truncate(MOST_LISTED);
-        status.slowest.truncate(MOST_LISTED);
-        status.failures.truncate(MOST_LISTED);
+        status.computing.truncate(MAX_LISTED);
+        status.hottest.truncate(MAX_LISTED);
+        status.slowest.truncate(MAX_LISTED);
+        status.failures.truncate(MAX_LISTED);
         status.request_times.bounded();
         status.compute_times.bounded();
         let texts = [
@@ -170,7 +169,7 @@ impl WorkerStatus {
     }
 }
 
-/// Tells of the worker until `end`, and takes it back then.
+/// Announces the worker until `end`, then removes the announcement.
 pub(super) async fn announce<P: Procedure>(
     service: Arc<Service<P>>,
     concurrency: u16,
@@ -186,9 +185,9 @@ pub(super) async fn announce<P: Procedure>(
     loop {
         status.announced = unix_seconds();
         status.uptime_millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        service.vitals.tell(&mut status, start);
+        service.counters.read_into(&mut status, start);
         place = service.cache.announce(&status, place).await;
-        if timeout(EVERY, end.cancelled()).await.is_ok() {
+        if timeout(INTERVAL, end.cancelled()).await.is_ok() {
             break;
         }
     }
@@ -202,7 +201,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    /// As workers announced themselves before there was `rpcache top`.
+    /// An announcement of a version before `rpcache top`.
     fn older() -> Value {
         json!({
             "id": "0a1b2c3d", "host": "box", "pid": 4711, "version": "0.1.0", "procedure": "fib",
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn older_workers_are_understood() {
+    fn announcement_of_an_older_version_is_read() {
         let status = WorkerStatus::read(&older().to_string()).unwrap();
         assert_eq!((status.counts.answered, status.uptime_millis), (15, 0));
         assert_eq!((status.hottest, status.failures), (Vec::new(), Vec::new()));
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn announcements_read_back_what_they_tell() {
+    fn announcement_reads_back_equal() {
         let mut status = WorkerStatus::starting("id", "fib", "rpc_queue".to_owned(), 2);
         let key = "fib:30".to_owned();
         status.hottest = vec![HotKey {
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_wrote_is_bounded_and_fit_for_a_terminal() {
+    fn hostile_announcement_is_bounded_and_escaped() {
         let mut hostile = older();
         let text = "\u{1b}]0;owned\u{7}\u{202e}".to_owned() + &"x".repeat(1000);
         hostile["host"] = text.clone().into();
@@ -256,7 +255,7 @@ mod tests {
         assert_eq!(WorkerStatus::read(&hostile.to_string()), None, "too long");
         hostile["hottest"] = vec![hostile["hottest"][0].take(); 70].into();
         let status = WorkerStatus::read(&hostile.to_string()).unwrap();
-        assert_eq!(status.hottest.len(), MOST_LISTED);
+        assert_eq!(status.hottest.len(), MAX_LISTED);
         let failed = &status.failures[0];
         for text in [&status.host, failed.key.as_ref().unwrap(), &failed.code] {
             assert!(text.starts_with("\\u{1b}]0;owned\\u{7}\\u{202e}"), "{text}");

@@ -1,8 +1,8 @@
-//! Callback queues with names of their callers' own making, told from other queues by the broker.
+//! Asks the broker whether a queue with a custom name is a callback queue.
 //!
-//! A queue that is exclusive to another connection belongs to that connection's program and is read by nobody
-//! else, as a callback queue is. The broker says so when somebody else looks at it (`RESOURCE_LOCKED`). Later
-//! versions let nobody look who has no right on the queue: then only `--reply-to` allows it.
+//! A queue that is exclusive to another connection belongs to that connection's program, as a callback queue does.
+//! The broker answers a passive declaration of such a queue with `RESOURCE_LOCKED`. Later versions refuse it to a
+//! login without rights on the queue; then only `--reply-to` allows the name.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,25 +12,25 @@ use lapin::Connection;
 use lapin::types::ShortString;
 use tokio::time::Instant;
 
-use super::turns::Turns;
+use super::lifo_lock::LifoLock;
 use crate::broker;
 
-/// How long an answer holds: a queue may be deleted, and another one may get its name.
-const REMEMBERED: Duration = Duration::from_secs(5);
+/// How long an answer is valid: a queue may be deleted, and another one may get its name.
+const VALID_FOR: Duration = Duration::from_secs(5);
 
-/// Bytes of a name that is looked for.
+/// The longest name that the broker is asked about, in bytes.
 const MAX_NAME: usize = 128;
 
-/// Names that are remembered. When there are more, all are forgotten.
+/// The number of names remembered. When there are more, all are forgotten.
 const MAX_NAMES: usize = 1024;
 
-/// What is known of queues by name.
+/// Which queues are callback queues, as far as the broker was asked.
 #[derive(Debug)]
 pub(super) struct CallbackQueues {
     connection: Arc<Connection>,
     known: Mutex<HashMap<ShortString, (bool, Instant)>>,
-    /// One look at a time: each takes a channel, and whoever sends requests can ask for any number of them.
-    looking: Turns<()>,
+    /// One question at a time: each takes a channel, and clients can cause any number of them.
+    asking: LifoLock<()>,
 }
 
 impl CallbackQueues {
@@ -38,31 +38,31 @@ impl CallbackQueues {
         Self {
             connection,
             known: Mutex::default(),
-            looking: Turns::default(),
+            asking: LifoLock::default(),
         }
     }
 
-    /// Whether this queue is exclusive to another connection. `false` as well where the broker does not say
-    /// so, or too many others are looked for. `waits` is called before it is looked for.
+    /// Whether this queue is exclusive to another connection. `false` as well if the broker does not say so, or
+    /// too many other names wait for an answer. `on_wait` is called before the broker is asked.
     ///
     /// Cancel safe.
-    pub(super) async fn has(&self, name: &ShortString, waits: impl Fn()) -> bool {
+    pub(super) async fn has(&self, name: &ShortString, on_wait: impl Fn()) -> bool {
         if !is_plain(name.as_str()) {
             return false;
         }
         if let Some(known) = self.remembered(name) {
             return known;
         }
-        waits();
-        let Some(_turn) = self.looking.enter().await else {
+        on_wait();
+        let Some(_guard) = self.asking.lock().await else {
             return false;
         };
         if let Some(known) = self.remembered(name) {
             return known;
         }
-        let look = broker::declare_passively(&self.connection, name);
-        let found = broker::bounded_lapin(look).await;
-        let exclusive = found.is_err_and(|error| broker::is_locked(&error));
+        let declare = broker::declare_passively(&self.connection, name);
+        let declared = broker::bounded_lapin(declare).await;
+        let exclusive = declared.is_err_and(|error| broker::is_locked(&error));
         let mut known = self.known();
         if known.len() >= MAX_NAMES {
             known.clear();
@@ -74,7 +74,7 @@ impl CallbackQueues {
     fn remembered(&self, name: &ShortString) -> Option<bool> {
         let known = self.known();
         let (exclusive, since) = known.get(name)?;
-        (since.elapsed() < REMEMBERED).then_some(*exclusive)
+        (since.elapsed() < VALID_FOR).then_some(*exclusive)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<ShortString, (bool, Instant)>> {
@@ -83,9 +83,9 @@ impl CallbackQueues {
     }
 }
 
-/// Whether the broker can be asked for a queue of this name, as RPC libraries name theirs. Others may end the
-/// connection, and the session with it: a forged direct reply-to does, and to RabbitMQ 4.0 a name that does not
-/// fit the words of its refusal.
+/// Whether the broker may be asked about this name: RPC libraries use such names. Other names may end the connection
+/// and the session with it: a forged direct reply-to name does, and in RabbitMQ 4.0 a name that cannot be formatted
+/// into its error message.
 fn is_plain(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/@+~".contains(&byte);
     name.len() <= MAX_NAME && !name.starts_with("amq.") && name.bytes().all(fits)
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_may_end_the_connection_are_not_looked_for() {
+    fn broker_is_not_asked_about_names_that_may_end_the_connection() {
         for plain in ["billing.rpc.0f3a", "replies_of-host:42", "a"] {
             assert!(is_plain(plain), "{plain}");
         }

@@ -1,6 +1,6 @@
 //! Computing: the one step of a request that differs by what serves it.
 //!
-//! Everything around it is the pipeline's ([`super::answer`]): lease, fill, attempts of redelivered requests,
+//! Everything around it is the pipeline's ([`super::pipeline`]): lease, fill, attempts of redelivered requests,
 //! deadlines, metrics, slots.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -121,7 +121,7 @@ fn compute_now<P: Procedure>(
     // The panic's own message has gone to stderr; the caller learns no internals.
     catch_unwind(AssertUnwindSafe(compute)).unwrap_or_else(|_| {
         let name = procedure.name();
-        error!("{name} panicked; its caller is told that it failed");
+        error!("{name} panicked: answering `failed`");
         Err(ComputeError::Failed(format!("{name} panicked")))
     })
 }

@@ -1,11 +1,11 @@
-//! Answering for the dead: requests that the broker has given up.
+//! Replies to dead-lettered requests: those that the broker has given up.
 //!
-//! Where a policy sends expired, poisonous or overflowing requests to `QUEUE.dead`, their callers
-//! would never hear of it. Workers consume that queue and reply with the failure that the broker
-//! names in `x-death`; so even a caller in another language learns what became of its request.
+//! Where a policy sends expired, poisonous or overflowing requests to `QUEUE.dead`, their callers would wait in
+//! vain. Workers consume that queue and reply with the failure that the broker names in `x-death`, so that even
+//! a caller in another language learns what became of its request.
 //!
-//! They do so over a connection of its own: anybody may publish to that queue, and whatever comes there
-//! costs that connection at most, which is opened again after a pause that doubles up to half a minute.
+//! The queue has a connection of its own: anybody may publish to it, and a hostile message costs that connection
+//! at most, which is opened again after a pause that doubles up to half a minute.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Service;
-use super::intake::consume;
-use super::post::{Post, Unsettled};
-use super::session::report;
+use super::consumer::consume;
+use super::replier::{Replier, Unsettled};
+use super::session::log_panic;
 use crate::broker;
 use crate::error::ErrorCode;
 use crate::message::{Failure, Reply, Request};
@@ -31,21 +31,21 @@ use crate::procedure::Procedure;
 use crate::seldom::Seldom;
 use crate::server_url::AmqpUrl;
 
-/// Dead letters are few, and answering takes no computing.
+/// Low: dead letters are few, and replying to them takes no computing.
 const PREFETCH: u16 = 16;
 
-/// A connection that ends sooner may have been closed over a dead letter: the next pause is longer.
-const LIVED: Duration = Duration::from_secs(60);
+/// A connection that ends sooner may have been closed because of a dead letter: the next pause is longer.
+const MIN_LIFETIME: Duration = Duration::from_secs(60);
 
-/// The first pause and the longest one before it is opened again.
+/// The first and the longest pause before the connection is opened again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// Answers for dead letters until `stopping`, and then for those that it holds; ends as well when there is
-/// no such queue any more or the session of `session` is lost. `session` replies, and is never ended by it.
+/// Replies to dead letters until `stopping`, and then to those that it holds. Ends early when the queue is gone or
+/// the session of `session` is lost. Replies go through `session`; nothing here ends that session.
 pub(super) async fn serve<P: Procedure>(
     service: Arc<Service<P>>,
     url: AmqpUrl,
-    session: Arc<Post>,
+    session: Arc<Replier>,
     stopping: CancellationToken,
 ) {
     let lost = session.lost.clone();
@@ -61,12 +61,12 @@ pub(super) async fn serve<P: Procedure>(
                     if let Some(left_out) = log.happened() {
                         warn!(
                             left_out,
-                            "lost the connection for dead letters: {reason}; requests are served as before"
+                            "lost the connection for dead letters: {reason}; reconnecting, requests are served meanwhile"
                         );
                     }
                 }
             }
-            if since.elapsed() >= LIVED {
+            if since.elapsed() >= MIN_LIFETIME {
                 pause = PAUSES.0;
             }
             let pausing = sleep(pause.mul_f32(0.5 + fastrand::f32() / 2.0));
@@ -74,15 +74,15 @@ pub(super) async fn serve<P: Procedure>(
             pause = (pause * 2).min(PAUSES.1);
         }
     };
-    // Whatever is held goes back to the queue.
+    // Dead letters that are held go back to the queue.
     lost.run_until_cancelled(serve).await;
 }
 
-/// One connection; the reason, if that is lost. `Ok` when nothing is left to do.
+/// Serves one connection. Fails with the reason if it is lost; `Ok` when nothing is left to do.
 async fn serve_once<P: Procedure>(
     service: &Arc<Service<P>>,
     url: &AmqpUrl,
-    session: &Post,
+    session: &Replier,
     stopping: &CancellationToken,
 ) -> Result<(), String> {
     let connecting = broker::connect(url, "worker dead letters").await;
@@ -90,34 +90,38 @@ async fn serve_once<P: Procedure>(
     let opened = broker::bounded(url, open(&connection, service)).await;
     let (acks, mut letters) = match opened {
         Ok(opened) => opened,
-        // Deleted meanwhile, or this login may not read it. It is looked for again at the next session.
+        // The queue was deleted, or this login may not read it. The next session looks again.
         Err(error) if connection.status().connected() => {
-            debug!(%error, "not answering for dead letters");
+            debug!(%error, "not consuming dead letters");
             broker::close(&connection).await;
             return Ok(());
         }
         Err(error) => return Err(error.to_string()),
     };
     let lost = CancellationToken::new();
-    let post = Arc::new(Post::new(acks, Arc::clone(session.replies()), lost.clone()));
+    let replier = Arc::new(Replier::new(
+        acks,
+        Arc::clone(session.replies()),
+        lost.clone(),
+    ));
     let mut tasks = JoinSet::new();
     let ended = loop {
         tokio::select! {
             letter = letters.next() => match letter {
                 Some(Ok(letter)) => {
-                    tasks.spawn(Arc::clone(service).serve_dead(Arc::clone(&post), letter));
+                    tasks.spawn(Arc::clone(service).serve_dead(Arc::clone(&replier), letter));
                 }
                 Some(Err(error)) => break Err(broker::describe(&error)),
                 // The queue was deleted.
                 None => break Ok(()),
             },
-            Some(ended) = tasks.join_next() => report(ended),
+            Some(ended) = tasks.join_next() => log_panic(ended),
             () = stopping.cancelled() => break Ok(()),
-            () = lost.cancelled() => break Err(post.why()),
+            () = lost.cancelled() => break Err(replier.reason()),
         }
     };
     while let Some(ended) = tasks.join_next().await {
-        report(ended);
+        log_panic(ended);
     }
     broker::close(&connection).await;
     ended
@@ -136,8 +140,8 @@ async fn open<P: Procedure>(
 }
 
 impl<P: Procedure> Service<P> {
-    /// Answers for a request that the broker has given up, see the module.
-    async fn serve_dead(self: Arc<Self>, post: Arc<Post>, delivery: Delivery) {
+    /// Replies to one dead-lettered request.
+    async fn serve_dead(self: Arc<Self>, replier: Arc<Replier>, delivery: Delivery) {
         let read = |body, properties: &BasicProperties| {
             (given_up(properties), Request::read(body, properties))
         };
@@ -146,31 +150,31 @@ impl<P: Procedure> Service<P> {
             && !given_up.rejected
         {
             let failure = &given_up.failure;
-            self.vitals.activity.failed.count(failure.code.as_str());
-            self.tell_given_up(&request, failure);
+            self.counters.activity.failed.count(failure.code.as_str());
+            self.observe_given_up(&request, failure);
         }
         if let (Some(given_up), Some(reply_to)) = (given_up, &request.reply_to)
-            && self.may_reply_to(&post, reply_to, || {}).await
+            && self.may_reply_to(&replier, reply_to, || {}).await
         {
             let reply = Reply::failure(given_up.failure);
             let (body, properties) = reply.write(request.correlation_id.as_ref());
-            let replying = post.reply(unsettled, reply_to, &body, properties, || {});
+            let replying = replier.reply(unsettled, reply_to, &body, properties, || {});
             return replying.await;
         }
-        post.ack(unsettled).await;
+        replier.ack(unsettled).await;
     }
 }
 
-/// A request that the broker has given up.
+/// Why the broker has given up a request.
 struct GivenUp {
-    /// What its caller is told.
+    /// The reply.
     failure: Failure,
-    /// A worker rejected it. One of another kind may have replied before: the caller takes the first reply,
-    /// and this one is no failure of a request.
+    /// A worker rejected the request. A worker in another language may have replied before: the caller takes the
+    /// first reply, so this is not counted as a failed request.
     rejected: bool,
 }
 
-/// What became of a dead-lettered request; `None` if it is none: anybody may publish to that queue.
+/// Reads why a request was dead-lettered; `None` if it was not: anybody may publish to that queue.
 fn given_up(properties: &BasicProperties) -> Option<GivenUp> {
     let deaths = properties.headers().as_ref()?.inner().get("x-death")?;
     let AMQPValue::FieldArray(deaths) = deaths else {

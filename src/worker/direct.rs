@@ -1,11 +1,11 @@
-//! Replies by direct reply-to, over connections that may be lost without losing the session.
+//! Replies by direct reply-to, over connections of their own: losing one does not lose the session.
 //!
-//! RabbitMQ 3.10 closes the connection that publishes to a name it cannot resolve, such as a forged one or
-//! one of a node that has left the cluster; a name that is only out of date is ignored. A name says which
-//! node its caller is connected to, see [`Group`]: once one reply to a group has arrived, no other name of
-//! that group can close a connection. So groups that are proven share one connection, opened at the first
-//! such reply. The first name of any other group goes alone over a connection on probation, one group at a
-//! time, and what closes that is not tried again for a while.
+//! RabbitMQ 3.10 closes the connection that publishes to a name that it cannot resolve, such as a forged one or
+//! one of a node that has left the cluster; it ignores a name that is only out of date. A name says which node its
+//! caller is connected to, see [`Group`]: once a reply to one name of a group has arrived, no other name of that
+//! group can close a connection. So all proven groups share one connection, opened at the first such reply. The
+//! first name of any other group goes alone over a connection on probation, one group at a time; a group that
+//! closes that connection is not tried again for a while.
 
 mod group;
 
@@ -21,32 +21,32 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
 
-use self::group::{Group, Groups, Standing};
-use super::post::{Room, Sent, send};
-use super::turns::Turns;
+use self::group::{Group, GroupStatus, Groups};
+use super::lifo_lock::LifoLock;
+use super::replier::{Sent, UnconfirmedBytes, send};
 use crate::broker::{self, Message, Publisher};
 use crate::error::{Error, quote};
 use crate::seldom::Seldom;
 use crate::server_url::AmqpUrl;
 
-/// Between a name that closed its connection and the next one on probation: each costs a connection here
-/// and a crashed channel at the broker.
+/// The pause after a name that closed the connection on probation: each costs a connection here and a crashed
+/// channel at the broker.
 const PROBATION_PAUSE: Duration = Duration::from_millis(100);
 
-/// A name of a proven group that was in flight so often when the connection was closed is tried alone.
+/// A name of a proven group that was in flight this often when the connection was closed is tried alone.
 const MAX_CLOSED: u32 = 2;
 
 const DIRECT: &str = "amq.rabbitmq.reply-to";
 
-/// The connections for direct reply-to of one session, and what is known of the names.
+/// The connections for direct reply-to of one session, and what is known of the groups.
 #[derive(Debug)]
 pub(super) struct DirectReplies {
     url: AmqpUrl,
-    /// For proven groups.
+    /// The publisher for proven groups.
     proven: ArcSwapOption<Publisher>,
     connecting: AsyncMutex<()>,
     groups: Mutex<Groups>,
-    probation: Turns<Probation>,
+    probation: LifoLock<Probation>,
     undeliverable: Seldom,
     unconnected: Seldom,
 }
@@ -59,12 +59,12 @@ struct Probation {
     not_before: Option<Instant>,
 }
 
-/// What became of a name on probation.
-enum Tried {
+/// What became of a reply on probation.
+enum Trial {
     Sent(Sent),
     /// It closed its connection.
     Refused,
-    /// Too many others came after it.
+    /// Too many others came after it: not published.
     GivenUp,
 }
 
@@ -75,42 +75,42 @@ impl DirectReplies {
             proven: ArcSwapOption::empty(),
             connecting: AsyncMutex::default(),
             groups: Mutex::default(),
-            probation: Turns::default(),
+            probation: LifoLock::default(),
             undeliverable: Seldom::default(),
             unconnected: Seldom::default(),
         }
     }
 
-    /// Publishes a reply and waits for its confirm; connects again for as long as it takes. `waits` is
-    /// called before it waits for a connection or for names of other groups.
+    /// Publishes a reply and waits for its confirm. Connects again until that works. `on_wait` is called before the
+    /// reply waits for a connection or for the names of other groups.
     ///
     /// Cancel safe: the reply may have been published.
     pub(super) async fn publish(
         &self,
         message: Message<'_>,
-        room: &Room,
-        waits: impl Fn(),
+        unconfirmed: &UnconfirmedBytes,
+        on_wait: impl Fn(),
     ) -> Sent {
         let (mut attempt, mut closed) = (0, 0);
         loop {
-            // Connecting tells which names this broker gives out.
-            let publisher = self.proven(&waits).await;
+            // Connecting also learns the group of this worker's own node.
+            let publisher = self.proven(&on_wait).await;
             let name = message.to.as_str();
-            let (group, standing) = self.groups().look_up(name, closed >= MAX_CLOSED);
-            match standing {
-                Standing::Undeliverable => return self.undeliverable(message.to),
-                Standing::OnProbation(outcome) => {
-                    waits();
+            let (group, status) = self.groups().look_up(name, closed >= MAX_CLOSED);
+            match status {
+                GroupStatus::Undeliverable => return self.undeliverable(message.to),
+                GroupStatus::OnProbation(outcome) => {
+                    on_wait();
                     let mut sent = None;
-                    let (tried, keep) = (self.try_out(&group, message), &mut sent);
-                    // One name of the group is tried for all of them.
-                    let given_up = outcome.get_or_init(async move || match tried.await {
-                        Tried::Sent(sent) => {
+                    let (trial, keep) = (self.try_out(&group, message), &mut sent);
+                    // One name is tried for the whole group.
+                    let given_up = outcome.get_or_init(async move || match trial.await {
+                        Trial::Sent(sent) => {
                             *keep = Some(sent);
                             false
                         }
-                        Tried::Refused => false,
-                        Tried::GivenUp => true,
+                        Trial::Refused => false,
+                        Trial::GivenUp => true,
                     });
                     let given_up = *given_up.await;
                     match sent {
@@ -119,11 +119,11 @@ impl DirectReplies {
                         None => continue,
                     }
                 }
-                Standing::Proven => {
-                    let _room = room.hold(message.body.len()).await;
+                GroupStatus::Proven => {
+                    let _permit = unconfirmed.acquire(message.body.len()).await;
                     match send(&publisher, message).await {
                         Ok(sent) => return sent,
-                        // Which of the names in flight it was is not known: each group is tried again.
+                        // Which of the names in flight closed it is not known: each group is tried again.
                         Err(error) if broker::is_closed_over_message(&error) => {
                             closed += 1;
                             self.groups().doubt(&group);
@@ -144,11 +144,11 @@ impl DirectReplies {
         }
     }
 
-    /// Publishes where nothing of other groups is in flight.
-    async fn try_out(&self, group: &Group, message: Message<'_>) -> Tried {
-        let Some(mut probation) = self.probation.enter().await else {
+    /// Publishes over the connection on probation, where no name of another group is in flight.
+    async fn try_out(&self, group: &Group, message: Message<'_>) -> Trial {
+        let Some(mut probation) = self.probation.lock().await else {
             self.groups().forget(group);
-            return Tried::GivenUp;
+            return Trial::GivenUp;
         };
         if let Some(not_before) = probation.not_before.take() {
             sleep_until(not_before).await;
@@ -164,17 +164,17 @@ impl DirectReplies {
                 Ok(publisher) => match send(&publisher, message).await {
                     Ok(sent) => {
                         probation.publisher = Some(publisher);
-                        // What was too large was not routed, and proves nothing.
+                        // A reply that is too large was not routed, and proves nothing.
                         match sent {
                             Sent::Settled => self.groups().prove(group),
                             Sent::Refused(_) => self.groups().forget(group),
                         }
-                        return Tried::Sent(sent);
+                        return Trial::Sent(sent);
                     }
                     Err(error) if broker::is_closed_over_message(&error) => {
                         probation.not_before = Some(Instant::now() + PROBATION_PAUSE);
                         self.groups().refuse(group);
-                        return Tried::Refused;
+                        return Trial::Refused;
                     }
                     Err(_lost) => {}
                 },
@@ -185,12 +185,12 @@ impl DirectReplies {
         }
     }
 
-    /// The publisher for proven groups, connected.
-    async fn proven(&self, waits: impl Fn()) -> Arc<Publisher> {
+    /// The connected publisher for proven groups. Connects until that works.
+    async fn proven(&self, on_wait: impl Fn()) -> Arc<Publisher> {
         if let Some(publisher) = self.connected() {
             return publisher;
         }
-        waits();
+        on_wait();
         let _connecting = self.connecting.lock().await;
         let mut attempt = 0;
         loop {
@@ -217,7 +217,7 @@ impl DirectReplies {
         let publisher = connect(&self.url).await?;
         let connection = publisher.connection();
         let own = match broker::bounded_lapin(own_name(connection)).await {
-            // Not told, as by a broker of another kind.
+            // A broker that does not return the message.
             Err(_) if connection.status().connected() => None,
             own => own.map_err(|error| broker::translate(&self.url, &error))?,
         };
@@ -241,7 +241,7 @@ impl DirectReplies {
         if let Some(left_out) = self.unconnected.happened() {
             warn!(
                 left_out,
-                "no connection for replies by direct reply-to: {error}; trying again until it works"
+                "cannot connect for replies by direct reply-to: {error}; trying again until it works"
             );
         }
     }
@@ -257,8 +257,8 @@ async fn connect(url: &AmqpUrl) -> Result<Publisher, Error> {
     broker::bounded(url, Publisher::open(Arc::new(connection))).await
 }
 
-/// The direct reply-to name of a channel of this connection. It stands in place of the short name in all
-/// that the channel publishes, and so in what is returned to it.
+/// Learns the direct reply-to name of a channel of this connection: the broker puts it in place of the short name
+/// in every message that the channel publishes, and so in the message that it returns as unroutable.
 async fn own_name(connection: &Connection) -> lapin::Result<Option<ShortString>> {
     let channel = broker::open_channel(connection).await?;
     let no_ack = BasicConsumeOptions {
@@ -277,10 +277,16 @@ async fn own_name(connection: &Connection) -> lapin::Result<Option<ShortString>>
         mandatory: true,
         ..BasicPublishOptions::default()
     };
-    let nobody = ShortString::from(format!("rpcache.nobody.{}", Uuid::new_v4().simple()));
+    let missing_queue = ShortString::from(format!("rpcache.nobody.{}", Uuid::new_v4().simple()));
     let properties = BasicProperties::default().with_reply_to(direct);
     let confirmed = channel
-        .basic_publish(ShortString::default(), nobody, mandatory, b"", properties)
+        .basic_publish(
+            ShortString::default(),
+            missing_queue,
+            mandatory,
+            b"",
+            properties,
+        )
         .await?
         .await?;
     let returned = confirmed.take_message();

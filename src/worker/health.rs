@@ -1,12 +1,12 @@
-//! Whether a worker is fit to work, for whoever starts, stops or pages somebody over it.
+//! Health of a worker: for readiness probes and alerts.
 
-use super::activity::Vitals;
+use super::counters::Counters;
 use crate::counts::State;
 
-/// How a worker is, before, while and after it runs: see [`Worker::health`](super::Worker::health).
-/// Clones are cheap and tell the same.
+/// A worker's health, before, while and after it runs: see [`Worker::health`](super::Worker::health).
+/// Clones are cheap and share the state.
 #[derive(Debug, Clone)]
-pub struct WorkerHealth(pub(super) Vitals);
+pub struct WorkerHealth(pub(super) Counters);
 
 /// Whether a worker serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,19 +14,19 @@ pub struct WorkerHealth(pub(super) Vitals);
 pub enum Readiness {
     /// It takes requests.
     Ready,
-    /// It takes requests, and something makes that slower: what, for a person to act upon.
+    /// It takes requests, but something slows it down; with what, for a person to act on.
     Degraded(String),
-    /// It takes none: why, for a person to act upon.
+    /// It takes no requests; with the reason, for a person to act on.
     NotReady(String),
 }
 
 impl WorkerHealth {
-    /// Whether it serves at this moment. Asks nobody: what the worker knows is told at once.
+    /// Whether the worker serves at this moment. Returns what the worker knows, at once, and sends nothing.
     ///
-    /// A lost broker is noticed within ten seconds.
+    /// The worker notices a lost broker within ten seconds.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        let Vitals {
+        let Counters {
             activity,
             cache,
             broker,
@@ -64,7 +64,7 @@ impl WorkerHealth {
 mod tests {
     use super::*;
     use crate::error::Error;
-    use crate::worker::activity::Running;
+    use crate::worker::counters::StopGuard;
     use std::sync::Arc;
 
     fn down(server: &str) -> Error {
@@ -75,64 +75,64 @@ mod tests {
     }
 
     #[test]
-    fn it_is_ready_while_it_takes_requests() {
-        let vitals = Vitals::default();
-        let health = WorkerHealth(vitals.clone());
+    fn worker_is_ready_while_it_takes_requests() {
+        let counters = Counters::default();
+        let health = WorkerHealth(counters.clone());
         let not_ready = |why: &str| Readiness::NotReady(why.to_owned());
         assert_eq!(
             health.readiness(),
             not_ready("not connected to RabbitMQ yet")
         );
-        vitals.broker.down(down("amqp://a"));
+        counters.broker.down(down("amqp://a"));
         assert_eq!(
             health.readiness(),
             not_ready("cannot reach amqp://a: nothing is listening there")
         );
-        vitals.broker.up();
-        vitals.cache.redis.up();
+        counters.broker.up();
+        counters.cache.redis.up();
         assert_eq!(health.readiness(), Readiness::Ready);
-        vitals.activity.stops();
+        counters.activity.mark_stopping();
         assert_eq!(health.readiness(), not_ready("stopping"));
     }
 
     #[test]
-    fn it_is_not_ready_when_it_is_dropped() {
-        let vitals = Vitals::default();
-        let health = WorkerHealth(vitals.clone());
-        let running = Running(Arc::clone(&vitals.activity));
-        vitals.broker.up();
+    fn dropped_worker_is_not_ready() {
+        let counters = Counters::default();
+        let health = WorkerHealth(counters.clone());
+        let running = StopGuard(Arc::clone(&counters.activity));
+        counters.broker.up();
         assert!(!matches!(health.readiness(), Readiness::NotReady(_)));
         drop(running);
         assert!(matches!(health.readiness(), Readiness::NotReady(_)));
     }
 
     #[test]
-    fn what_only_slows_it_is_told() {
-        let vitals = Vitals::default();
-        let health = WorkerHealth(vitals.clone());
-        vitals.broker.up();
+    fn worker_is_degraded_while_redis_is_down_or_rabbitmq_has_an_alarm() {
+        let counters = Counters::default();
+        let health = WorkerHealth(counters.clone());
+        counters.broker.up();
         let degraded = |how: &str| Readiness::Degraded(how.to_owned());
         assert_eq!(health.readiness(), degraded("not connected to Redis yet"));
-        vitals.cache.redis.down(down("redis://b"));
+        counters.cache.redis.down(down("redis://b"));
         let without = "cannot reach redis://b: nothing is listening there; calls go on without the \
             cache";
         assert_eq!(health.readiness(), degraded(without));
-        vitals.broker.blocks(true);
+        counters.broker.blocks(true);
         let alarm = "RabbitMQ has raised an alarm: replies wait until it is over";
         assert_eq!(health.readiness(), degraded(&format!("{alarm}; {without}")));
-        vitals.cache.redis.up();
+        counters.cache.redis.up();
         assert_eq!(health.readiness(), degraded(alarm));
-        vitals.broker.up();
+        counters.broker.up();
         assert_eq!(health.readiness(), Readiness::Ready, "on a new connection");
     }
 
     #[test]
-    fn it_is_degraded_while_fills_are_refused() {
-        let vitals = Vitals::default();
-        let health = WorkerHealth(vitals.clone());
-        vitals.broker.up();
-        vitals.cache.redis.up();
-        let refusals = &vitals.cache.refusals;
+    fn worker_is_degraded_while_fills_are_refused() {
+        let counters = Counters::default();
+        let health = WorkerHealth(counters.clone());
+        counters.broker.up();
+        counters.cache.redis.up();
+        let refusals = &counters.cache.refusals;
         refusals.fill("OOM command not allowed".to_owned());
         let full = "Redis refuses to store answers: OOM command not allowed";
         assert_eq!(health.readiness(), Readiness::Degraded(full.to_owned()));

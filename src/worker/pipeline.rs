@@ -11,7 +11,7 @@ use tracing::error;
 
 use super::Service;
 use super::plan::CachePolicy;
-use super::suspects::{self, Arrival};
+use super::redelivered::{self, DeliveryState};
 use crate::FOR_EVER;
 use crate::cache::{Budget, Claim, Key, Lease, Look, Lookup, Start, Token, Vacancy};
 use crate::error::ErrorCode;
@@ -30,7 +30,7 @@ pub(super) struct Job<P: Procedure> {
     pub(super) policy: CachePolicy,
     /// What it may still wait for the cache.
     pub(super) budget: Budget,
-    pub(super) arrival: Arc<Arrival>,
+    pub(super) delivery: Arc<DeliveryState>,
     /// How often the broker has delivered it before.
     pub(super) delivered_before: u64,
     pub(super) watch: Stopwatch,
@@ -87,7 +87,7 @@ impl<P: Procedure> Service<P> {
     ) -> Option<Reply> {
         let mut vacancy = match self.find(key, job, &run).await {
             Found::Hit(answer, source) => {
-                return Some(self.answered(answer.to_bytes(), source, true));
+                return Some(self.reply(answer.to_bytes(), source, true));
             }
             Found::Missing(vacancy) => vacancy,
             Found::Expired => return Some(Reply::failure(expired())),
@@ -103,7 +103,7 @@ impl<P: Procedure> Service<P> {
         match computed? {
             Ok(answer) => Some(self.fill(vacancy, answer, job).await),
             Err(failure) => {
-                // Who waits for it may take as long in vain: they need not take turns.
+                // Workers that wait for this lease may fail as slowly: they need not do so one after another.
                 if failure.code == ErrorCode::Failed {
                     self.cache.leave_empty(vacancy).await;
                 } else {
@@ -145,7 +145,7 @@ impl<P: Procedure> Service<P> {
         let first = self.claim(&key, job, token, Look::First);
         let (claim, source) = match job.watch.step(Work::Lookup, first).await {
             Claim::Held => {
-                self.vitals.activity.lease_waits.count();
+                self.counters.activity.lease_waits.count();
                 let wait = self.wait_for_lease(&key, job, token, callers);
                 let claim = job.watch.step(Work::LeaseWait, wait).await;
                 (claim, Source::Shared)
@@ -169,7 +169,7 @@ impl<P: Procedure> Service<P> {
     ) -> Claim<P::Answer> {
         let (mut pause, longest) = POLL_PAUSES;
         loop {
-            job.arrival.waits();
+            job.delivery.mark_waiting();
             let left = callers.deadline.at() - Instant::now();
             if left.is_zero() {
                 return Claim::Held;
@@ -197,7 +197,7 @@ impl<P: Procedure> Service<P> {
         let started = std::time::Instant::now();
         let compute = || self.computer.compute_inline(&job.argument);
         let computed = job.watch.step_now(Work::Compute, compute);
-        self.vitals.activity.computed(key, started.elapsed());
+        self.counters.activity.computed(key, started.elapsed());
         computed
     }
 
@@ -211,7 +211,7 @@ impl<P: Procedure> Service<P> {
         run: &Run<'_>,
     ) -> Option<Result<Vec<u8>, Failure>> {
         let slot = async {
-            job.arrival.turn().await;
+            job.delivery.wait_for_turn().await;
             // Never closed.
             Arc::clone(&self.slots).acquire_owned().await.ok()
         };
@@ -223,17 +223,17 @@ impl<P: Procedure> Service<P> {
             Ok(attempt) => attempt,
             Err(poison) => return Some(Err(poison)),
         };
-        let computing = self.vitals.activity.begins(key);
+        let computing = self.counters.activity.start_computation(key);
         let compute = self.computer.compute(slot, &job.argument);
         let computed = job.watch.step(Work::Compute, compute).await;
         drop(computing);
         if let (Some(attempt), Some(_)) = (attempt, &computed) {
             // It did not crash this worker. The reply does not wait until Redis has forgotten its attempts; the
             // turn of the next redelivered request does.
-            let (service, arrival) = (Arc::clone(self), Arc::clone(&job.arrival));
+            let (service, delivery) = (Arc::clone(self), Arc::clone(&job.delivery));
             tokio::spawn(async move {
                 service.cache.forget_starts(attempt).await;
-                drop(arrival);
+                drop(delivery);
             });
         }
         computed
@@ -247,18 +247,18 @@ impl<P: Procedure> Service<P> {
         job: &Job<P>,
         budget: &mut Budget,
     ) -> Result<Option<Start>, Failure> {
-        if !job.arrival.is_suspect() {
+        if !job.delivery.is_redelivered() {
             return Ok(None);
         }
         let (attempt, attempts) = self.cache.count_start(key, budget).await;
         let is_poison = match attempts {
-            Some(attempts) => attempts >= suspects::MOST_STARTS,
-            None => job.delivered_before >= suspects::MOST_DELIVERIES,
+            Some(attempts) => attempts >= redelivered::MAX_ATTEMPTS,
+            None => job.delivered_before >= redelivered::MAX_DELIVERIES,
         };
         if !is_poison {
             return Ok(Some(attempt));
         }
-        error!(%key, "a request has ended the workers that began it, and is not begun again");
+        error!(%key, "poison request: crashed every worker that started it; answering `poison`");
         Err(Failure {
             code: ErrorCode::Poison,
             message: "the request has ended the workers that tried it".to_owned(),
@@ -276,10 +276,10 @@ impl<P: Procedure> Service<P> {
             let fill = self.cache.fill(vacancy, &answer);
             job.watch.step(Work::Fill, fill).await
         };
-        self.answered(answer, Source::Computed, filled)
+        self.reply(answer, Source::Computed, filled)
     }
 
-    pub(super) fn answered(&self, answer: Vec<u8>, source: Source, filled: bool) -> Reply {
+    pub(super) fn reply(&self, answer: Vec<u8>, source: Source, filled: bool) -> Reply {
         if answer.len() > self.max_reply_size {
             return Reply::failure(Failure {
                 code: ErrorCode::TooLarge,

@@ -1,13 +1,12 @@
-//! Which queues a worker replies to.
+//! Names of queues that a worker may reply to.
 
 use std::fmt;
 use std::str::FromStr;
 
 /// A queue name, or the beginning of one followed by `*`, that a worker may reply to.
 ///
-/// Whoever may publish requests can name any queue in `reply_to`, and the worker would write there
-/// with its own rights: so only names of callback queues are allowed. 1 to 255 bytes, the `*` not
-/// counted.
+/// A client can name any queue in `reply_to`, and the worker publishes there with its own rights: so it allows
+/// names of callback queues only. 1 to 255 bytes, the `*` not counted.
 ///
 /// ```
 /// use rpcache::ReplyPattern;
@@ -44,7 +43,7 @@ impl FromStr for ReplyPattern {
 pub struct ReplyPatternError;
 
 impl ReplyPattern {
-    /// What the broker names callback queues, direct reply-to, and the C++ tutorial's prefix.
+    /// The names that RabbitMQ gives callback queues and direct reply-to, and the C++ tutorial's prefix.
     #[must_use]
     pub fn defaults() -> Vec<Self> {
         ["amq.gen-*", "amq.rabbitmq.reply-to.*", "rpc.reply.*"]

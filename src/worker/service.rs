@@ -15,12 +15,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, error, warn};
 
-use super::activity::Vitals;
 use super::computer::Computer;
+use super::counters::Counters;
 use super::pipeline::{Job, Run};
 use super::plan::{CachePolicy, Path, Plan};
-use super::post::{Post, Unsettled};
-use super::suspects::{Arrival, Suspects};
+use super::redelivered::{DeliveryState, Redelivered};
+use super::replier::{Replier, Unsettled};
 use super::{ReplyPattern, WorkerOptions};
 use crate::FOR_EVER;
 use crate::cache::{Cache, Key, Lookup, Token};
@@ -45,14 +45,14 @@ pub(super) struct Service<P: Procedure> {
     pub(super) cache: Cache,
     /// Leased jobs under way. Jobs that must not read the cache do not share with those that may.
     pub(super) flights: SingleFlight<(Key, CachePolicy), Option<Reply>>,
-    pub(super) vitals: Vitals,
+    pub(super) counters: Counters,
     pub(super) queue: QueueName,
     reply_to: Vec<ReplyPattern>,
     pub(super) max_reply_size: usize,
     refused_reply_to: Seldom,
-    /// Of those that the broker has found out.
+    /// Throttles the log of poison requests that the broker gave up.
     pub(super) poison: Seldom,
-    pub(super) suspects: Suspects,
+    pub(super) redelivered: Redelivered,
 }
 
 impl<P: Procedure> Service<P> {
@@ -60,7 +60,7 @@ impl<P: Procedure> Service<P> {
         procedure: P,
         cache: Cache,
         queue: QueueName,
-        vitals: Vitals,
+        counters: Counters,
         options: &WorkerOptions,
     ) -> Self {
         Self {
@@ -69,13 +69,13 @@ impl<P: Procedure> Service<P> {
             slots: Arc::new(Semaphore::new(options.concurrency.max(1).into())),
             cache,
             flights: SingleFlight::new(|reply| reply.as_ref().is_some_and(Reply::is_expired)),
-            vitals,
+            counters,
             queue,
             reply_to: options.reply_to.clone(),
             max_reply_size: options.max_reply_size,
             refused_reply_to: Seldom::default(),
             poison: Seldom::default(),
-            suspects: Suspects::new(),
+            redelivered: Redelivered::new(),
         }
     }
 
@@ -86,38 +86,40 @@ impl<P: Procedure> Service<P> {
     /// lost: the broker redelivers.
     pub(super) async fn serve(
         self: Arc<Self>,
-        post: Arc<Post>,
-        arrival: Arrival,
-        delivery: Delivery,
+        replier: Arc<Replier>,
+        delivery: DeliveryState,
+        message: Delivery,
     ) {
         let taken = Instant::now();
-        let activity = &self.vitals.activity;
+        let activity = &self.counters.activity;
         activity.taken.count();
         let _held = activity.held.enter();
-        let (unsettled, request) = Unsettled::take(delivery, Request::read);
-        let arrival = Arc::new(arrival);
+        let (unsettled, request) = Unsettled::take(message, Request::read);
+        let delivery = Arc::new(delivery);
         let watch = Stopwatch::start(taken, request.asks_steps);
-        let span = || trace::process(&self.queue, &request, arrival.is_suspect());
-        let respond = self.respond(&post, &arrival, unsettled, &request, &watch);
+        let span = || trace::process(&self.queue, &request, delivery.is_redelivered());
+        let respond = self.respond(&replier, &delivery, unsettled, &request, &watch);
         trace::within(span, respond).await;
     }
 
     async fn respond(
         self: &Arc<Self>,
-        post: &Post,
-        arrival: &Arc<Arrival>,
+        replier: &Replier,
+        delivery: &Arc<DeliveryState>,
         unsettled: Unsettled,
         request: &Request,
         watch: &Stopwatch,
     ) {
         if let Some(name) = &request.reply_to
-            && !self.may_reply_to(post, name, || arrival.waits()).await
+            && !self
+                .may_reply_to(replier, name, || delivery.mark_waiting())
+                .await
         {
-            return post.ack(unsettled).await;
+            return replier.ack(unsettled).await;
         }
         let answer = async {
-            let reply = self.answer(&post.lost, arrival, request, watch).await?;
-            self.tell(request, &reply, watch.taken);
+            let reply = self.answer(&replier.lost, delivery, request, watch).await?;
+            self.observe(request, &reply, watch.taken);
             Some(reply)
         };
         // The user's code may panic while it reads or writes text; a computation's panic is a failure already.
@@ -125,13 +127,17 @@ impl<P: Procedure> Service<P> {
         let Some(mut reply) = reply.unwrap_or_else(|_| Some(self.panicked())) else {
             return;
         };
-        self.vitals.activity.answered(&reply, watch.taken.elapsed());
+        self.counters
+            .activity
+            .answered(&reply, watch.taken.elapsed());
         reply.steps = watch.told();
         let Some(reply_to) = &request.reply_to else {
-            return post.ack(unsettled).await;
+            return replier.ack(unsettled).await;
         };
         let (body, properties) = reply.write(request.correlation_id.as_ref());
-        let replying = post.reply(unsettled, reply_to, &body, properties, || arrival.waits());
+        let replying = replier.reply(unsettled, reply_to, &body, properties, || {
+            delivery.mark_waiting();
+        });
         trace::within(trace::reply, replying).await;
     }
 
@@ -139,7 +145,7 @@ impl<P: Procedure> Service<P> {
     pub(super) async fn answer(
         self: &Arc<Self>,
         lost: &CancellationToken,
-        arrival: &Arc<Arrival>,
+        delivery: &Arc<DeliveryState>,
         request: &Request,
         watch: &Stopwatch,
     ) -> Option<Reply> {
@@ -148,14 +154,14 @@ impl<P: Procedure> Service<P> {
             Err(failure) => return Some(Reply::failure(failure)),
         };
         let key = self.cache.key(self.name(), &*argument);
-        self.vitals.activity.lately.asked(key.as_str());
+        self.counters.activity.recent.requested(key.as_str());
         let is_cheap = || self.computer.procedure().is_cheap(&argument);
-        let plan = Plan::new(request.cache, arrival.is_suspect(), is_cheap);
+        let plan = Plan::new(request.cache, delivery.is_redelivered(), is_cheap);
         let job = Job {
             argument,
             policy: plan.policy,
             budget: self.cache.budget(),
-            arrival: Arc::clone(arrival),
+            delivery: Arc::clone(delivery),
             delivered_before: request.delivered_before,
             watch: watch.clone(),
         };
@@ -170,7 +176,7 @@ impl<P: Procedure> Service<P> {
             }
             Path::Uncached => {
                 let run = async {
-                    job.arrival.after_fresh().await;
+                    job.delivery.wait_for_fresh().await;
                     self.run(key, &job, Run::Uncached { expires }).await
                 };
                 Box::pin(lost.run_until_cancelled(run)).await?
@@ -188,7 +194,7 @@ impl<P: Procedure> Service<P> {
         expires: Instant,
     ) -> Option<Reply> {
         let flight = (key.clone(), job.policy);
-        if job.arrival.is_suspect() {
+        if job.delivery.is_redelivered() {
             // First of all: fresh requests may be waiting for a lease whose former holder has lost this request.
             let budget = &mut job.budget;
             self.cache.take_over(&key, &token, budget).await;
@@ -198,13 +204,15 @@ impl<P: Procedure> Service<P> {
                 if let Some(hit) = self.look_before_turn(&key, &mut job).await {
                     return Some(hit);
                 }
-                let wait = job.watch.step(Work::SlotWait, job.arrival.after_fresh());
+                let wait = job
+                    .watch
+                    .step(Work::SlotWait, job.delivery.wait_for_fresh());
                 lost.run_until_cancelled(wait).await?;
             }
         }
         let joins = self.flights.in_flight(&flight);
         if joins {
-            job.arrival.waits();
+            job.delivery.mark_waiting();
         }
         let _span = joins.then(|| trace::begin(trace::join));
         let (watch, joined_at) = (job.watch.clone(), Instant::now());
@@ -220,7 +228,7 @@ impl<P: Procedure> Service<P> {
         match lost.run_until_cancelled(joined).await? {
             Outcome::Own(reply) => reply,
             Outcome::Shared(reply) => {
-                self.vitals.activity.shared_flights.count();
+                self.counters.activity.shared_flights.count();
                 watch.note(Work::FlightWait, joined_at);
                 reply.map(|reply| Reply {
                     source: reply.source.map(|_| Source::Shared),
@@ -243,37 +251,37 @@ impl<P: Procedure> Service<P> {
             .lookup_within(budget, key.clone(), procedure, &job.argument);
         let lookup = trace::within(|| trace::lookup(Operation::Get), lookup);
         match job.watch.step(Work::Lookup, lookup).await {
-            Lookup::Hit(answer) => Some(self.answered(answer.to_bytes(), Source::Cache, true)),
+            Lookup::Hit(answer) => Some(self.reply(answer.to_bytes(), Source::Cache, true)),
             Lookup::Miss(_) => None,
         }
     }
 
     /// Whether this queue may be replied to: only callback queues, known by their name (see [`ReplyPattern`]) or
-    /// by being exclusive to another connection; never the queues that requests come from. `waits` is called
-    /// before the broker is asked.
+    /// by being exclusive to another connection; never the queues that requests come from. `on_wait` is
+    /// called before the broker is asked.
     pub(super) async fn may_reply_to(
         &self,
-        post: &Post,
+        replier: &Replier,
         name: &ShortString,
-        waits: impl Fn(),
+        on_wait: impl Fn(),
     ) -> bool {
-        let replies = post.replies();
         let text = name.as_str();
-        let named = self.reply_to.iter().any(|pattern| pattern.matches(text));
+        let known = self.reply_to.iter().any(|pattern| pattern.matches(text));
         // Boxed: asking the broker is rare, and each delivery's task would be larger.
-        let may = !self.queue.covers(text)
-            && (named || Box::pin(replies.is_callback_queue(name, waits)).await);
-        if !may {
-            self.vitals.activity.refused_reply_to.count();
+        let asked = || Box::pin(replier.replies().is_callback_queue(name, on_wait));
+        let allowed = !self.queue.covers(text) && (known || asked().await);
+        if allowed {
+            return true;
         }
-        if !may && let Some(left_out) = self.refused_reply_to.happened() {
+        self.counters.activity.refused_reply_to.count();
+        if let Some(left_out) = self.refused_reply_to.happened() {
             warn!(
                 reply_to = quote(text.as_bytes()),
                 left_out,
                 "refused a request: its reply_to is no callback queue; --reply-to PATTERN allows it",
             );
         }
-        may
+        false
     }
 
     /// Cancels all computations, for good. Then waits, for a bounded time, until Redis has forgotten the attempts
@@ -297,7 +305,7 @@ impl<P: Procedure> Service<P> {
     /// there.
     fn panicked(&self) -> Reply {
         let name = self.name();
-        error!("{name} panicked; its caller is told that it failed");
+        error!("{name} panicked: answering `failed`");
         Reply::failure(Failure::panicked(name))
     }
 }

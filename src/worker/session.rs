@@ -1,9 +1,9 @@
-//! The worker's session with the broker: two connections, a consumer, and the settling of deliveries.
+//! One session with the broker: two connections, the consumer of requests, the replier.
 //!
-//! Requests come and are acked on one connection, replies go by another: an alarm at the broker
-//! stops everything on the connection that publishes, and must not stop acks. When either is lost,
-//! the session is: nothing more is settled, and the broker redelivers what was not. Dead letters and
-//! replies by direct reply-to have connections of their own, since what comes there can close them.
+//! Requests are consumed and acked on one connection and replies published on another: an alarm at the broker
+//! blocks the connection that publishes, and must not block acks. When either is lost, the session is: no
+//! delivery is settled any more, and the broker redelivers those that are not. Dead letters and replies by
+//! direct reply-to have connections of their own, because what a peer sends there can close them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use super::consumer::{Permit, RequestConsumer};
 use super::dead_letters;
-use super::intake::{Intake, Place};
-use super::post::{Post, Replies};
+use super::replier::{Replier, ReplyPublisher};
 use super::{Service, Stopped};
 use crate::broker::{self, Declare, Trouble};
 use crate::error::Error;
@@ -29,9 +29,9 @@ use crate::server_url::AmqpUrl;
 
 /// How a session ended.
 pub(super) enum Ended {
-    /// As it was asked to.
+    /// The worker was asked to stop.
     Stopped(Stopped),
-    /// The broker or a connection to it is gone, and why.
+    /// The broker or a connection to it is gone; with the reason.
     Lost(String),
 }
 
@@ -39,13 +39,13 @@ pub(super) struct Session {
     url: AmqpUrl,
     consuming: Connection,
     publishing: Arc<Connection>,
-    intake: Intake,
-    /// There is a dead-letter queue.
+    consumer: RequestConsumer,
+    /// Whether there is a dead-letter queue that this login may read.
     has_dead_letters: bool,
-    post: Arc<Post>,
-    /// What the broker says of the queue, where it is not what was to be declared.
+    replier: Arc<Replier>,
+    /// The broker's reason, if the queue exists with other properties than the worker would declare.
     pub(super) declared_otherwise: Option<String>,
-    /// Tells the tasks that the session is over, however it ends.
+    /// Cancels [`Replier::lost`] when the session ends, however it ends.
     _ends: DropGuard,
 }
 
@@ -64,13 +64,13 @@ impl Session {
         let declared_otherwise = broker::ensure_queue(url, &consuming, &queue, declare).await?;
         let publishing = Arc::new(publishing);
         let open = async {
-            let replies = Replies::open(url, Arc::clone(&publishing));
-            let (replies, (acks, intake)) =
-                tokio::try_join!(replies, open_intake(&consuming, queue, prefetch))?;
-            Ok((acks, Arc::new(replies), intake))
+            let replies = ReplyPublisher::open(url, Arc::clone(&publishing));
+            let (replies, (acks, consumer)) =
+                tokio::try_join!(replies, open_consumer(&consuming, queue, prefetch))?;
+            Ok((acks, Arc::new(replies), consumer))
         };
-        let (acks, replies, intake) = broker::bounded(url, open).await?;
-        // There need not be one, nor the right to look.
+        let (acks, replies, consumer) = broker::bounded(url, open).await?;
+        // Both the queue and the right to look at it are optional.
         let found = broker::declare_passively(&consuming, &dead_letters);
         let has_dead_letters = broker::bounded_lapin(found).await.is_ok();
         let lost = CancellationToken::new();
@@ -79,16 +79,16 @@ impl Session {
             has_dead_letters,
             consuming,
             publishing,
-            intake,
-            post: Arc::new(Post::new(acks, replies, lost.clone())),
+            consumer,
+            replier: Arc::new(Replier::new(acks, replies, lost.clone())),
             declared_otherwise,
             _ends: lost.drop_guard(),
         })
     }
 
-    /// Serves each delivery in a task of its own until `stop` resolves or the session is lost. At
-    /// most as many are under way as the prefetch lets the broker send. `tasks` outlives the
-    /// session: a computation that has begun is finished for the cache's sake.
+    /// Serves each delivery in its own task until `stop` resolves or the session is lost. The prefetch limits
+    /// the number of tasks. `tasks` outlives the session: a computation that has started is finished for the
+    /// cache's sake.
     pub(super) async fn serve<P: Procedure>(
         mut self,
         service: &Arc<Service<P>>,
@@ -98,12 +98,12 @@ impl Session {
     ) -> Ended {
         let stopping = CancellationToken::new();
         let dead_letters = self.has_dead_letters.then(|| {
-            let (service, url, post) = (
+            let (service, url, replier) = (
                 Arc::clone(service),
                 self.url.clone(),
-                Arc::clone(&self.post),
+                Arc::clone(&self.replier),
             );
-            let served = dead_letters::serve(service, url, post, stopping.clone());
+            let served = dead_letters::serve(service, url, replier, stopping.clone());
             AbortOnDropHandle::new(tokio::spawn(served))
         });
         let ended = tokio::select! {
@@ -114,52 +114,52 @@ impl Session {
                 let deadline = Instant::now() + grace;
                 let stopped = self.finish(service, tasks, deadline).await;
                 if let Some(dead_letters) = dead_letters {
-                    // What is left of them then, the broker gives to other workers.
+                    // The broker gives dead letters that are left then to other workers.
                     let _ = timeout_at(deadline, dead_letters).await;
                 }
                 Ended::Stopped(stopped)
             }
         };
-        // What waits ends now; what is computed goes on, no more of it than there are slots. The
-        // connections are closed for the broker to redeliver the rest at once.
-        self.post.lost.cancel();
+        // Requests that wait end now; computations go on, at most one per slot. The connections are closed so
+        // that the broker redelivers at once.
+        self.replier.lost.cancel();
         tokio::join!(
             broker::close(&self.publishing),
             broker::close(&self.consuming),
-            self.post.replies().close_direct(),
+            self.replier.replies().close_direct(),
         );
         ended
     }
 
-    /// Why it was lost. Cancel safe.
+    /// Serves until the session is lost; returns the reason. Cancel safe.
     async fn serve_until_lost<P: Procedure>(
         &mut self,
         service: &Arc<Service<P>>,
         tasks: &mut JoinSet<()>,
     ) -> String {
         let mut events = Box::pin(self.publishing.events_listener());
-        let counts = &*service.vitals.broker;
+        let counts = &*service.counters.broker;
         loop {
             tokio::select! {
-                taken = self.intake.next() => match taken {
-                    Ok(deliveries) => for (delivery, place) in deliveries {
-                        self.take(service, tasks, delivery, place);
+                taken = self.consumer.next() => match taken {
+                    Ok(deliveries) => for (delivery, permit) in deliveries {
+                        self.take(service, tasks, delivery, permit);
                     },
                     Err(reason) => return reason,
                 },
                 Some(ended) = tasks.join_next() => {
-                    report(ended);
+                    log_panic(ended);
                     while let Some(ended) = tasks.try_join_next() {
-                        report(ended);
+                        log_panic(ended);
                     }
                 }
-                // While it is blocked, replies wait; what they are for stays unacked.
+                // While the connection is blocked, replies wait and their deliveries stay unacked.
                 trouble = broker::trouble(&self.publishing, &mut events, counts) => {
                     if let Trouble::Lost(reason) = trouble {
                         return reason;
                     }
                 }
-                () = self.post.lost.cancelled() => return self.post.why(),
+                () = self.replier.lost.cancelled() => return self.replier.reason(),
             }
         }
     }
@@ -168,56 +168,60 @@ impl Session {
         &self,
         service: &Arc<Service<P>>,
         tasks: &mut JoinSet<()>,
-        delivery: Delivery,
-        place: Place,
+        message: Delivery,
+        permit: Permit,
     ) {
-        let arrival = service.suspects.arrived(delivery.redelivered, place);
-        tasks.spawn(Arc::clone(service).serve(Arc::clone(&self.post), arrival, delivery));
+        let delivery = service.redelivered.register(message.redelivered, permit);
+        let replier = Arc::clone(&self.replier);
+        tasks.spawn(Arc::clone(service).serve(replier, delivery, message));
     }
 
-    /// Takes no more, finishes and answers what is held.
+    /// Stops consuming, and finishes the requests that are held, until `deadline`.
     async fn finish<P: Procedure>(
         &mut self,
         service: &Arc<Service<P>>,
         tasks: &mut JoinSet<()>,
         deadline: Instant,
     ) -> Stopped {
-        if !matches!(timeout_at(deadline, self.intake.cancel()).await, Ok(Ok(()))) {
-            warn!("RabbitMQ did not confirm the end of consuming");
+        if !matches!(
+            timeout_at(deadline, self.consumer.cancel()).await,
+            Ok(Ok(()))
+        ) {
+            warn!("RabbitMQ did not confirm that the consumer is cancelled");
         }
-        while let Ok(Some((delivery, place))) = timeout_at(deadline, self.intake.last()).await {
-            self.take(service, tasks, delivery, place);
+        while let Ok(Some((delivery, permit))) = timeout_at(deadline, self.consumer.drain()).await {
+            self.take(service, tasks, delivery, permit);
         }
         while let Ok(Some(ended)) = timeout_at(deadline, tasks.join_next()).await {
-            report(ended);
+            log_panic(ended);
         }
         let unfinished = tasks.len();
         tasks.shutdown().await;
-        // Before the broker gives what is left to others: they look whether it is poison.
+        // Before the broker redelivers the rest to other workers, which read the counted attempts.
         service.cease().await;
-        if unfinished == 0 && !self.post.lost.is_cancelled() {
+        if unfinished == 0 && !self.replier.lost.is_cancelled() {
             return Stopped::Clean;
         }
-        warn!("requests are left unanswered; the broker gives them to other workers");
+        warn!("stopped with unanswered requests; the broker gives them to other workers");
         Stopped::Abandoned
     }
 }
 
-/// A task that panicked has settled nothing: its delivery stays unacked until the session ends.
-pub(super) fn report(ended: Result<(), tokio::task::JoinError>) {
+/// Logs a task that panicked. Its delivery stays unacked, and is redelivered when the session ends.
+pub(super) fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(ended) = ended
         && ended.is_panic()
     {
-        error!("a request's task panicked: its delivery is left to be redelivered");
+        error!("a request's task panicked: the broker will redeliver the request");
     }
 }
 
-async fn open_intake(
+async fn open_consumer(
     consuming: &Connection,
     queue: ShortString,
     prefetch: u16,
-) -> lapin::Result<(Channel, Intake)> {
+) -> lapin::Result<(Channel, RequestConsumer)> {
     let acks = broker::open_channel(consuming).await?;
-    let intake = Intake::open(acks.clone(), queue, prefetch).await?;
-    Ok((acks, intake))
+    let consumer = RequestConsumer::open(acks.clone(), queue, prefetch).await?;
+    Ok((acks, consumer))
 }

@@ -1,4 +1,4 @@
-//! What suspects cost, and leave behind, in a worker that ends or loses its session amid them.
+//! Redelivered requests in a worker that stops or loses its session while it computes them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::intake::Place;
+use super::consumer::Permit;
 use super::*;
 use crate::CacheOptions;
 use crate::cache::fake::{self, FakeRedis};
@@ -17,16 +17,16 @@ use crate::procedure::{Cancel, ComputeError};
 use crate::procedure_name::ProcedureName;
 use crate::trace::Stopwatch;
 
-/// Answers when it is let, and looks away from its flag until then.
+/// Returns when released, and ignores its cancellation until then.
 #[derive(Debug)]
-struct WhenLet(Arc<AtomicBool>);
+struct WhenReleased(Arc<AtomicBool>);
 
-impl Procedure for WhenLet {
+impl Procedure for WhenReleased {
     type Argument = u32;
     type Answer = u32;
 
     fn name(&self) -> &ProcedureName {
-        const { &ProcedureName::new("when-let") }
+        const { &ProcedureName::new("when-released") }
     }
 
     fn compute(&self, argument: &u32, _: &Cancel) -> Result<u32, ComputeError> {
@@ -41,31 +41,31 @@ impl Procedure for WhenLet {
     }
 }
 
-/// Lets all that is computed end, also when its test fails: the runtime waits for its threads.
-struct Lets(Arc<AtomicBool>);
+/// Releases all computations when dropped, also when its test fails: the runtime waits for its threads.
+struct Release(Arc<AtomicBool>);
 
-impl Drop for Lets {
+impl Drop for Release {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-fn service(cache: Cache) -> (Arc<Service<WhenLet>>, Lets) {
-    let lets = Lets(Arc::default());
+fn service(cache: Cache) -> (Arc<Service<WhenReleased>>, Release) {
+    let release = Release(Arc::default());
     let mut options = WorkerOptions::new(
         "amqp://localhost".parse().unwrap(),
         CacheOptions::new("redis://localhost".parse().unwrap()),
     );
     (options.concurrency, options.max_reply_size) = (4, 100);
-    let procedure = WhenLet(Arc::clone(&lets.0));
+    let procedure = WhenReleased(Arc::clone(&release.0));
     let queue = procedure.queue();
-    let service = Service::new(procedure, cache, queue, Vitals::default(), &options);
-    (Arc::new(service), lets)
+    let service = Service::new(procedure, cache, queue, Counters::default(), &options);
+    (Arc::new(service), release)
 }
 
-/// One more delivery of the same suspect request, in a session of its own.
+/// One more delivery of the same redelivered request, in a session of its own.
 fn deliver(
-    service: &Arc<Service<WhenLet>>,
+    service: &Arc<Service<WhenReleased>>,
     cache: &'static str,
 ) -> (CancellationToken, JoinHandle<Option<Reply>>) {
     let (service, lost) = (Arc::clone(service), CancellationToken::new());
@@ -80,91 +80,94 @@ fn deliver(
             .with_correlation_id("one and the same".into())
             .with_headers(headers);
         let request = Request::read(b"7".to_vec(), &properties);
-        let arrival = Arc::new(service.suspects.arrived(true, Place::alone()));
+        let delivery = Arc::new(service.redelivered.register(true, Permit::alone()));
         let watch = Stopwatch::start(Instant::now(), false);
-        service.answer(&lost, &arrival, &request, &watch).await
+        service.answer(&lost, &delivery, &request, &watch).await
     });
     (session, answer)
 }
 
-/// Threads compute meanwhile, and paused time does not pass by itself then.
+/// Advances paused time until the condition holds: paused time does not pass by itself while threads compute.
 async fn until(condition: impl Fn() -> bool) {
     let since = std::time::Instant::now();
     while !condition() {
-        assert!(since.elapsed() < Duration::from_secs(10), "it never comes");
+        assert!(
+            since.elapsed() < Duration::from_secs(10),
+            "the condition never held"
+        );
         tokio::time::advance(Duration::from_millis(1)).await;
     }
 }
 
-const COUNTED: [&str; 3] = ["INCRBY", "{when-let:7}:starts", " 1"];
-const TAKEN_BACK: [&str; 2] = ["EVAL", "{when-let:7}:starts"];
-const FORGOTTEN: [&str; 2] = ["UNLINK", "{when-let:7}:starts"];
+const COUNTED: [&str; 3] = ["INCRBY", "{when-released:7}:starts", " 1"];
+const TAKEN_BACK: [&str; 2] = ["EVAL", "{when-released:7}:starts"];
+const FORGOTTEN: [&str; 2] = ["UNLINK", "{when-released:7}:starts"];
 
-/// How often a start was counted, taken back, and all forgotten.
-fn starts(redis: &FakeRedis) -> (usize, usize, usize) {
+/// How often an attempt was counted, taken back, and all attempts forgotten.
+fn attempts(redis: &FakeRedis) -> (usize, usize, usize) {
     let forgotten = redis.heard(&FORGOTTEN) - redis.heard(&TAKEN_BACK);
     let counted = redis.heard(&COUNTED) - redis.heard(&TAKEN_BACK);
     (counted, redis.heard(&TAKEN_BACK), forgotten)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspect_that_is_computed_is_forgotten() {
+async fn attempts_are_forgotten_once_computed() {
     let (redis, cache) = FakeRedis::answering().await;
-    let (service, lets) = service(cache);
-    drop(lets);
+    let (service, release) = service(cache);
+    drop(release);
     let (_session, answer) = deliver(&service, "");
     assert!(answer.await.unwrap().unwrap().outcome.is_ok());
-    until(|| starts(&redis) == (1, 0, 1)).await;
+    until(|| attempts(&redis) == (1, 0, 1)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_stops_amid_a_suspect_takes_its_start_back_before_it_has_ceased() {
+async fn worker_that_stops_takes_its_attempt_back_first() {
     for cache in ["", "bypass", "refresh"] {
         let (redis, cache_of_service) = FakeRedis::answering().await;
-        let (service, _lets) = service(cache_of_service);
+        let (service, _release) = service(cache_of_service);
         let (_session, answer) = deliver(&service, cache);
-        until(|| starts(&redis) == (1, 0, 0)).await;
+        until(|| attempts(&redis) == (1, 0, 0)).await;
         service.cease().await;
-        assert_eq!(starts(&redis), (1, 1, 0), "{cache:?}");
+        assert_eq!(attempts(&redis), (1, 1, 0), "{cache:?}");
         assert_eq!(answer.await.unwrap(), None);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_is_dropped_amid_a_suspect_takes_its_start_back() {
+async fn worker_that_is_dropped_takes_its_attempt_back() {
     let (redis, cache) = FakeRedis::answering().await;
-    let (service, _lets) = service(cache);
+    let (service, _release) = service(cache);
     let run = service.computer.cancel_on_drop();
     let (_session, answer) = deliver(&service, "");
-    until(|| starts(&redis) == (1, 0, 0)).await;
+    until(|| attempts(&redis) == (1, 0, 0)).await;
     answer.abort();
     drop((run, service));
-    until(|| starts(&redis) == (1, 1, 0)).await;
+    until(|| attempts(&redis) == (1, 1, 0)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspect_that_loses_its_sessions_while_it_is_computed_aside_leaves_no_start() {
+async fn uncached_request_that_loses_its_sessions_leaves_no_attempt() {
     let (redis, cache) = FakeRedis::answering().await;
-    let (service, _lets) = service(cache);
+    let (service, _release) = service(cache);
     for lost in 0..3 {
         let (session, answer) = deliver(&service, "bypass");
-        until(|| starts(&redis) == (lost + 1, lost, 0)).await;
+        until(|| attempts(&redis) == (lost + 1, lost, 0)).await;
         session.cancel();
         assert_eq!(answer.await.unwrap(), None);
-        until(|| starts(&redis) == (lost + 1, lost + 1, 0)).await;
+        until(|| attempts(&redis) == (lost + 1, lost + 1, 0)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_redis_costs_a_suspect_one_budget_and_does_not_hold_the_end_up() {
+async fn silent_redis_costs_a_redelivered_request_one_budget_and_does_not_delay_the_stop() {
     let (redis, cache) = FakeRedis::silent().await;
-    let (service, lets) = service(cache);
+    let (service, release) = service(cache);
     let since = Instant::now();
-    drop(lets);
+    drop(release);
     let (_session, answer) = deliver(&service, "");
     assert!(answer.await.unwrap().unwrap().outcome.is_ok());
     assert!(redis.heard(&["EVAL", ":lease"]) > 0, "it was asked");
-    // Beside it, only the wait for its place among other suspects.
+    // The rest is the random wait before its turn.
     let waited = since.elapsed();
     assert!(waited < fake::BUDGET * 3 / 2, "{waited:?}");
     let since = Instant::now();
@@ -173,12 +176,12 @@ async fn a_silent_redis_costs_a_suspect_one_budget_and_does_not_hold_the_end_up(
 }
 
 #[test]
-fn the_task_of_a_request_is_small() {
-    /// Bytes of what a function of four arguments gives.
+fn task_of_a_request_is_small() {
+    /// The size in bytes of the return value of a function of four arguments.
     fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
-    // It is moved several times before it runs.
-    let serve = size(Service::<WhenLet>::serve);
+    // The task is moved several times before it runs.
+    let serve = size(Service::<WhenReleased>::serve);
     assert!(serve < 4096, "{serve} bytes");
 }

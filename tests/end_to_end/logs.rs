@@ -77,7 +77,7 @@ async fn worker_without_a_terminal_logs_its_life_as_json_and_no_password() {
         ("RabbitMQ is back: serving", "INFO", 1),
         ("calls go on without the cache", "WARN", 1),
         ("stopping", "INFO", 1),
-        ("stopped: everything that was taken is answered", "INFO", 1),
+        ("stopped: all requests are answered", "INFO", 1),
     ] {
         let found = saying(&lines, words);
         assert_eq!(found.len(), times, "{words}: {lines:#?}");

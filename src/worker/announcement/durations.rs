@@ -1,4 +1,4 @@
-//! How long things took, told in a few numbers that can be added and subtracted.
+//! Histograms of durations that can be added and subtracted.
 
 use std::time::Duration;
 
@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::counts::{BOUNDS, Histogram};
 
-/// How many of the same thing took how long, in buckets, since the worker started. As JSON, the
-/// numbers of the buckets alone.
+/// A histogram of durations since the worker started. In JSON, the counts of the buckets alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Durations(Vec<u64>);
@@ -21,18 +20,18 @@ impl Durations {
         all
     }
 
-    /// Another version may have told something else; it is not told apart.
+    /// Removes buckets that this version does not know.
     pub(crate) fn bounded(&mut self) {
         self.0.truncate(BOUNDS.len() + 1);
     }
 
-    /// How many there were.
+    /// The number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().fold(0, |sum, &n| sum.saturating_add(n))
     }
 
-    /// Together with others.
+    /// Adds the counts of another histogram.
     pub fn add(&mut self, others: &Self) {
         if self.0.len() < others.0.len() {
             self.0.resize(others.0.len(), 0);
@@ -42,7 +41,7 @@ impl Durations {
         }
     }
 
-    /// Those that came after an earlier look at the same.
+    /// The durations that were added after `earlier`, an older state of the same histogram.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let before = earlier.0.iter().copied().chain(std::iter::repeat(0));
@@ -53,8 +52,8 @@ impl Durations {
         )
     }
 
-    /// What `share` of them (0 to 1) took at the most: right within a factor of 2.5, which is what
-    /// the buckets are apart. `None` of nothing.
+    /// The duration that `share` (0 to 1) of them do not exceed, within a factor of 2.5, the width of a bucket.
+    /// `None` if the histogram is empty.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
@@ -78,7 +77,7 @@ impl Durations {
                         let part = (rank - below) / n;
                         (lower as f64 + part * (upper - lower) as f64) as u64
                     }
-                    // Beyond the last bound, nobody knows how far.
+                    // Above the last bound; how far is not known.
                     None => lower,
                 };
                 return Some(Duration::from_nanos(nanos));
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_as_near_as_the_buckets_are() {
+    fn quantiles_are_right_within_a_bucket() {
         let mut rng = fastrand::Rng::with_seed(7);
         for _ in 0..100 {
             let mut all: Vec<u64> = (0..rng.usize(1..500))
@@ -111,10 +110,10 @@ mod tests {
             let durations = of_micros(&all);
             all.sort_unstable();
             for (share, place) in [(0.5, all.len().div_ceil(2) - 1), (1.0, all.len() - 1)] {
-                let told = durations.quantile(share).unwrap().as_secs_f64() * 1e6;
+                let estimate = durations.quantile(share).unwrap().as_secs_f64() * 1e6;
                 let truth = Duration::from_micros(all[place]).as_secs_f64() * 1e6;
-                let factor = told / truth;
-                assert!((0.39..2.51).contains(&factor), "{told} for {truth}");
+                let factor = estimate / truth;
+                assert!((0.39..2.51).contains(&factor), "{estimate} for {truth}");
             }
         }
         assert_eq!(of_micros(&[]).quantile(0.5), None);
@@ -123,18 +122,18 @@ mod tests {
     }
 
     #[test]
-    fn what_came_between_two_looks_is_their_difference() {
+    fn difference_of_two_states_is_what_was_added_between() {
         let (earlier, later) = (of_micros(&[10, 1000]), of_micros(&[10, 1000, 1000, 90_000]));
         let mut between = later.since(&earlier);
         assert_eq!(between, of_micros(&[1000, 90_000]));
-        assert_eq!(earlier.since(&later).count(), 0, "never less than nothing");
+        assert_eq!(earlier.since(&later).count(), 0, "never negative");
         assert_eq!(later.since(&Durations::default()), later);
         between.add(&earlier);
         assert_eq!(between, later);
     }
 
     #[test]
-    fn hostile_numbers_are_survived() {
+    fn hostile_counts_do_not_overflow() {
         let mut durations: Durations =
             serde_json::from_str(&format!("[{}0]", "18446744073709551615,".repeat(99))).unwrap();
         durations.bounded();

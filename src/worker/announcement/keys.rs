@@ -1,31 +1,31 @@
-//! What a worker tells of single keys.
+//! The entries of an announcement that name a key.
 
 use serde::{Deserialize, Serialize};
 
-/// One computation under way.
+/// A computation under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Computing {
     /// Its key.
     pub key: String,
-    /// For how long so far.
+    /// How long it has been under way, in milliseconds.
     pub millis: u64,
 }
 
-/// A key that a worker is asked for often. What is found in the cache by those who ask does not
-/// come to a worker.
+/// A key that is requested often. Calls that the client answers from the cache never reach a worker and are not
+/// counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct HotKey {
     /// The key.
     pub key: String,
-    /// How often a minute at the least, in the last seconds: what came five seconds ago weighs half.
+    /// Requests per minute at least, in the last seconds: a request five seconds ago counts half.
     pub per_minute: u64,
-    /// The same at the most: few keys are counted, so what came before it was may have been more.
+    /// Requests per minute at most: the worker counts a bounded number of keys, so it may have missed some.
     pub at_most: u64,
 }
 
-/// A key that took long to compute.
+/// A slow computation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SlowKey {
@@ -33,20 +33,20 @@ pub struct SlowKey {
     pub key: String,
     /// How long it took, in microseconds.
     pub micros: u64,
-    /// How long ago it was done.
+    /// How long ago it ended, in milliseconds.
     pub ago_millis: u64,
 }
 
-/// Requests that a worker had no answer for.
+/// Failed requests with the same key and code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FailedKey {
-    /// The key; `None` where what was asked for is no argument.
+    /// The key; `None` if the body is no argument.
     pub key: Option<String>,
-    /// Why, as in the reply's header: [`crate::ErrorCode::as_str`].
+    /// The failure's code, as in the reply's header: [`crate::ErrorCode::as_str`].
     pub code: String,
-    /// How often, as far as the worker remembers.
+    /// How many of them the worker remembers.
     pub times: u64,
-    /// How long ago the last time was.
+    /// How long ago the last one failed, in milliseconds.
     pub ago_millis: u64,
 }

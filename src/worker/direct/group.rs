@@ -1,4 +1,4 @@
-//! Which direct reply-to names share their fate, and what is known of them. Pure.
+//! Groups of direct reply-to names that the broker resolves alike, and their status. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,18 +7,18 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-/// How long a group that closed a connection is not tried again. Its node may only have been cut off.
+/// How long a group that closed a connection is not tried again. Not for ever: its node may only have been cut off.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
-/// Groups that are remembered. When there are more, all are forgotten, and tried again.
+/// The number of groups remembered. When there are more, all are forgotten and tried again.
 const MAX_GROUPS: usize = 4096;
 
 const PREFIX: &str = "amq.rabbitmq.reply-to.";
 
-/// An Erlang term that is a process identifier of the present form (`NEW_PID_EXT`).
+/// The first bytes of an Erlang term that is a process identifier (`NEW_PID_EXT`).
 const PID_TERM: [u8; 2] = [131, 88];
 
-/// What stands last in it: the process' number, its serial and its node's incarnation, 32 bits each.
+/// The length of its last part: the process' number, its serial and its node's incarnation, 32 bits each.
 const PID_NUMBERS: usize = 12;
 
 /// Names that the broker resolves alike.
@@ -31,7 +31,7 @@ const PID_NUMBERS: usize = 12;
 pub(super) struct Group(Box<[u8]>);
 
 impl Group {
-    /// `None` if the broker gives out no such name.
+    /// The group of a name; `None` if the broker gives out no such name.
     fn of(name: &str) -> Option<Self> {
         let (pid, key) = name.strip_prefix(PREFIX)?.split_once('.')?;
         let is_key = !key.is_empty()
@@ -51,19 +51,19 @@ impl Group {
         Some(Self(term.into()))
     }
 
-    /// Of one name alone. No PID begins so.
+    /// A group of this name alone. No PID begins like a name.
     fn alone(name: &str) -> Self {
         Self(name.as_bytes().into())
     }
 }
 
-/// What is known of a group.
+/// The status of a group.
 #[derive(Debug, Clone)]
-pub(super) enum Standing {
+pub(super) enum GroupStatus {
     /// None of its names closes a connection.
     Proven,
-    /// One name is tried for the group, or waits for that. Set when the outcome is known: whether it was
-    /// given up untried.
+    /// One name is tried for the whole group. The cell is set when the outcome is known: whether the trial was given
+    /// up before publishing.
     OnProbation(Arc<OnceCell<bool>>),
     /// The broker cannot resolve it.
     Undeliverable,
@@ -76,77 +76,79 @@ enum Known {
     Refused { until: Instant },
 }
 
-/// All groups that are known.
+/// The status of all known groups.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    /// Of this worker's own connection. `None` where the broker's names have another form: then each name
-    /// is a group, and proven until its connection is lost.
+    /// The group of this worker's own connection. `None` if the broker's names have another form: then each name is a
+    /// group, and proven until its connection is lost.
     own: Option<Group>,
     known: HashMap<Group, Known>,
 }
 
 impl Groups {
-    /// There is a connection, and this is its name for direct reply-to.
+    /// Notes the direct reply-to name of this worker's own connection.
     pub(super) fn connected_as(&mut self, own: Option<&str>) {
         self.own = own.and_then(Group::of);
     }
 
-    /// The group of a name and what is known of it; of the name alone where it was `singled_out`, now or
-    /// before. A group that is not known is on probation from now on.
-    pub(super) fn look_up(&mut self, name: &str, singled_out: bool) -> (Group, Standing) {
+    /// The group of a name and its status; the group of the name alone if it was `singled_out`, now or before. An
+    /// unknown group is on probation from now on.
+    pub(super) fn look_up(&mut self, name: &str, singled_out: bool) -> (Group, GroupStatus) {
         let alone = Group::alone(name);
         if singled_out || self.known.contains_key(&alone) {
-            let standing = self.standing(&alone);
-            return (alone, standing);
+            let status = self.status(&alone);
+            return (alone, status);
         }
         if self.own.is_none() {
-            return (alone, Standing::Proven);
+            return (alone, GroupStatus::Proven);
         }
         match Group::of(name) {
-            None => (alone, Standing::Undeliverable),
-            Some(group) if self.own.as_ref() == Some(&group) => (group, Standing::Proven),
+            None => (alone, GroupStatus::Undeliverable),
+            Some(group) if self.own.as_ref() == Some(&group) => (group, GroupStatus::Proven),
             Some(group) => {
-                let standing = self.standing(&group);
-                (group, standing)
+                let status = self.status(&group);
+                (group, status)
             }
         }
     }
 
-    fn standing(&mut self, group: &Group) -> Standing {
+    fn status(&mut self, group: &Group) -> GroupStatus {
         match self.known.get(group) {
-            Some(Known::Proven) => return Standing::Proven,
-            Some(Known::OnProbation(outcome)) => return Standing::OnProbation(Arc::clone(outcome)),
+            Some(Known::Proven) => return GroupStatus::Proven,
+            Some(Known::OnProbation(outcome)) => {
+                return GroupStatus::OnProbation(Arc::clone(outcome));
+            }
             Some(Known::Refused { until }) if *until > Instant::now() => {
-                return Standing::Undeliverable;
+                return GroupStatus::Undeliverable;
             }
             Some(Known::Refused { .. }) | None => {}
         }
         let outcome = Arc::default();
         self.insert(group, Known::OnProbation(Arc::clone(&outcome)));
-        Standing::OnProbation(outcome)
+        GroupStatus::OnProbation(outcome)
     }
 
-    /// A reply to it has arrived.
+    /// Notes that a reply to the group has arrived.
     pub(super) fn prove(&mut self, group: &Group) {
         self.insert(group, Known::Proven);
     }
 
-    /// It has closed a connection.
+    /// Notes that the group has closed a connection.
     pub(super) fn refuse(&mut self, group: &Group) {
         let until = Instant::now() + REFUSED_FOR;
         self.insert(group, Known::Refused { until });
     }
 
-    /// It was in flight when the connection for proven groups was closed.
+    /// Notes that the group was in flight when the connection for proven groups was closed.
     pub(super) fn doubt(&mut self, group: &Group) {
-        // The broker itself vouches for its own.
+        // The broker itself gave out this worker's own name.
         let is_proven = matches!(self.known.get(group), None | Some(Known::Proven));
         if is_proven && self.own.as_ref() != Some(group) {
             self.insert(group, Known::OnProbation(Arc::default()));
         }
     }
 
-    /// It is not known, and on probation at its next name.
+    /// Forgets the group, so that its next name is on probation.
     pub(super) fn forget(&mut self, group: &Group) {
         self.known.remove(group);
     }
@@ -159,7 +161,7 @@ impl Groups {
     }
 }
 
-/// Canonical Base64 with its padding; `None` for anything else.
+/// Decodes canonical Base64 with padding; `None` for anything else.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
     if text.is_empty() || !text.len().is_multiple_of(4) {
         return None;
@@ -187,7 +189,7 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// What a digit of Base64 stands for.
+/// The value of a Base64 digit.
 fn digit(byte: u8) -> Option<u8> {
     match byte {
         b'A'..=b'Z' => Some(byte - b'A'),

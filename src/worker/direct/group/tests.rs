@@ -1,10 +1,10 @@
 use super::*;
 
-/// As RabbitMQ 3.10.8 with Erlang 25 made it.
+/// A name that RabbitMQ 3.10.8 with Erlang 25 gave out.
 const GENUINE: &str = "amq.rabbitmq.reply-to.\
     g1h2AA5yZXBseUA2NjAzMTE4OAAAArEAAAAAawsXmA==.xZgdnKvjlw5Hqbl90J8oXA==";
 
-/// A name with this node and these numbers.
+/// Makes a name of this node with these numbers.
 fn name(node: &str, numbers: [u32; 3]) -> String {
     let length = u16::try_from(node.len()).unwrap();
     let mut term = vec![131, 88, 118];
@@ -37,7 +37,7 @@ const NODE: &str = "reply@66031188";
 const OWN: [u32; 3] = [689, 0, 1_795_889_048];
 
 #[test]
-fn base64_is_read_as_it_was_written_and_nothing_else_is() {
+fn only_canonical_base64_is_decoded() {
     for length in 1..50 {
         let bytes: Vec<u8> = (0..length).map(|_| fastrand::u8(..)).collect();
         assert_eq!(decode_base64(&encode_base64(&bytes)), Some(bytes));
@@ -70,7 +70,7 @@ fn channels_of_one_node_are_one_group() {
 }
 
 #[test]
-fn what_no_broker_gives_out_has_no_group() {
+fn names_that_no_broker_gives_out_have_no_group() {
     let (pid, key) = GENUINE.rsplit_once('.').unwrap();
     let wrong = [
         "amq.gen-x".to_owned(),
@@ -94,72 +94,76 @@ fn what_no_broker_gives_out_has_no_group() {
 async fn group_is_tried_once_and_refused_for_a_while() {
     let mut groups = Groups::default();
     groups.connected_as(Some(GENUINE));
-    let is_proven =
-        |groups: &mut Groups, name: &str| matches!(groups.look_up(name, false).1, Standing::Proven);
+    let is_proven = |groups: &mut Groups, name: &str| {
+        matches!(groups.look_up(name, false).1, GroupStatus::Proven)
+    };
     assert!(is_proven(&mut groups, &name(NODE, [1, 2, OWN[2]])));
     let other = name("reply@1", OWN);
-    let (group, standing) = groups.look_up(&other, false);
-    assert!(matches!(standing, Standing::OnProbation(_)));
+    let (group, status) = groups.look_up(&other, false);
+    assert!(matches!(status, GroupStatus::OnProbation(_)));
     groups.prove(&group);
     assert!(is_proven(&mut groups, &other));
     groups.doubt(&group);
     assert!(matches!(
         groups.look_up(&other, false).1,
-        Standing::OnProbation(_)
+        GroupStatus::OnProbation(_)
     ));
     groups.refuse(&group);
     assert!(matches!(
         groups.look_up(&other, false).1,
-        Standing::Undeliverable
+        GroupStatus::Undeliverable
     ));
     tokio::time::advance(REFUSED_FOR).await;
     assert!(matches!(
         groups.look_up(&other, false).1,
-        Standing::OnProbation(_)
+        GroupStatus::OnProbation(_)
     ));
     assert!(matches!(
         groups.look_up("x", false).1,
-        Standing::Undeliverable
+        GroupStatus::Undeliverable
     ));
 }
 
 #[test]
-fn own_group_is_never_doubted_but_one_of_its_names_may_be() {
+fn own_group_is_never_doubted_but_one_of_its_names_can_be() {
     let mut groups = Groups::default();
     groups.connected_as(Some(GENUINE));
     let (own, _) = groups.look_up(GENUINE, false);
     groups.doubt(&own);
-    assert!(matches!(groups.look_up(GENUINE, false).1, Standing::Proven));
-    let (alone, standing) = groups.look_up(GENUINE, true);
-    assert!(matches!(standing, Standing::OnProbation(_)));
+    assert!(matches!(
+        groups.look_up(GENUINE, false).1,
+        GroupStatus::Proven
+    ));
+    let (alone, status) = groups.look_up(GENUINE, true);
+    assert!(matches!(status, GroupStatus::OnProbation(_)));
     groups.refuse(&alone);
     assert!(matches!(
         groups.look_up(GENUINE, false).1,
-        Standing::Undeliverable
+        GroupStatus::Undeliverable
     ));
     let neighbour = name(NODE, [690, 0, OWN[2]]);
     assert!(matches!(
         groups.look_up(&neighbour, false).1,
-        Standing::Proven
+        GroupStatus::Proven
     ));
 }
 
 #[test]
-fn where_names_have_another_form_each_is_proven_until_it_is_doubted() {
+fn names_of_another_form_are_proven_until_doubted() {
     for own in [None, Some("amq.rabbitmq.reply-to.of-another-form")] {
         let mut groups = Groups::default();
         groups.connected_as(own);
-        let (group, standing) = groups.look_up("amq.rabbitmq.reply-to.one", false);
-        assert!(matches!(standing, Standing::Proven));
+        let (group, status) = groups.look_up("amq.rabbitmq.reply-to.one", false);
+        assert!(matches!(status, GroupStatus::Proven));
         groups.doubt(&group);
         let look = |groups: &mut Groups, name| groups.look_up(name, false).1;
         assert!(matches!(
             look(&mut groups, "amq.rabbitmq.reply-to.one"),
-            Standing::OnProbation(_)
+            GroupStatus::OnProbation(_)
         ));
         assert!(matches!(
             look(&mut groups, "amq.rabbitmq.reply-to.other"),
-            Standing::Proven
+            GroupStatus::Proven
         ));
     }
 }
@@ -172,5 +176,8 @@ fn groups_are_bounded() {
         groups.look_up(&name(&format!("reply@{hash}"), OWN), false);
     }
     assert!(groups.known.len() <= MAX_GROUPS);
-    assert!(matches!(groups.look_up(GENUINE, false).1, Standing::Proven));
+    assert!(matches!(
+        groups.look_up(GENUINE, false).1,
+        GroupStatus::Proven
+    ));
 }

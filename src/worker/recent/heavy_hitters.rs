@@ -1,40 +1,39 @@
-//! The keys that come most often, in memory of a fixed size.
+//! Heavy hitters: the keys that are requested most often, in memory of a fixed size.
 //!
-//! Space-Saving (Metwally, Agrawal, El Abbadi 2005): a counter for each of a few keys; one that has
-//! none takes over the smallest counter, count included. So a count is too high by what its key took
-//! over at the most, never too low, and every key that comes more often than the smallest count says
-//! has a counter. Counts fade, and with them the time that they are counts of: what came long ago
-//! weighs little, and their quotient is a rate. Pure.
+//! Space-Saving (Metwally, Agrawal, El Abbadi 2005): a few keys have a counter each; a key without one takes over
+//! the smallest counter, count included. So a count is never too low, it is too high by at most the count taken
+//! over, and every key that came more often than the smallest count has a counter. Counts and the time in which
+//! they were counted fade alike, so that their quotient is a rate in which old requests weigh little. Pure.
 
 use std::hash::{BuildHasher as _, RandomState};
 
-/// Keys that are counted: whatever makes more than a sixty-fourth of all has its counter.
+/// The number of counters: every key with more than a sixty-fourth of all requests has one.
 const COUNTERS: usize = 64;
 
-/// Of less time no rate can be told.
-const LEAST_SECONDS: f64 = 0.5;
+/// The shortest time that gives a rate.
+const MIN_SECONDS: f64 = 0.5;
 
-/// A faded count below it is given up.
-const LEAST: f64 = 0.01;
+/// A counter that has faded below this is removed.
+const MIN_COUNT: f64 = 0.01;
 
-/// How often each key has come lately.
+/// The faded counts of the most frequent keys.
 #[derive(Debug, Default)]
-pub(super) struct Frequent {
+pub(super) struct HeavyHitters {
     counters: Vec<Counter>,
-    /// The keys' hashes, in the order of the counters: looked through at each arrival.
+    /// The keys' hashes, in the order of the counters: searched for each request.
     hashes: Vec<u64>,
-    /// Nobody outside can choose keys that collide.
+    /// Random, so that clients cannot choose keys that collide.
     hasher: RandomState,
-    /// What the counts are counts of, faded as they are.
+    /// The time in which the counts were counted, faded as they are.
     seconds: f64,
 }
 
-/// One key's.
+/// The counter of one key.
 #[derive(Debug)]
 struct Counter {
     key: String,
     count: f64,
-    /// Taken over from others.
+    /// The part of the count that was taken over from other keys.
     over: f64,
 }
 
@@ -47,19 +46,19 @@ pub(super) struct Rate {
 }
 
 impl Counter {
-    /// How often its key has come itself.
+    /// The number of requests that its key had at least.
     fn at_least(&self) -> f64 {
         self.count - self.over
     }
 }
 
-impl Frequent {
-    /// A key has come. Allocates only while there are fewer keys than counters, or for a longer key.
+impl HeavyHitters {
+    /// Counts a request. Allocates only while there is a free counter, or for a longer key.
     pub(super) fn count(&mut self, key: &str) {
         let hash = self.hasher.hash_one(key);
         let mut at = self.hashes.iter().position(|&known| known == hash);
         if at.is_some_and(|at| self.counters[at].key != key) {
-            // Two keys with one hash.
+            // Two keys have the same hash.
             at = self.counters.iter().position(|counter| counter.key == key);
         }
         match at {
@@ -91,15 +90,15 @@ impl Frequent {
         }
     }
 
-    /// Time has passed in which what was counted since the last time came.
-    pub(super) fn passed(&mut self, seconds: f64) {
+    /// Adds the time in which the requests since the last call were counted.
+    pub(super) fn add_seconds(&mut self, seconds: f64) {
         self.seconds += seconds;
     }
 
-    /// The rates that are highest at the least, the highest first. Those of which nothing is certain
-    /// are left out: in a flood of keys that come once, none is hot.
-    pub(super) fn highest(&self, most: usize) -> Vec<Rate> {
-        if self.seconds < LEAST_SECONDS {
+    /// The keys with the highest certain rates, highest first, `max` at most. Leaves out keys whose count is
+    /// mostly taken over: in a flood of keys that come once, none is hot.
+    pub(super) fn highest(&self, max: usize) -> Vec<Rate> {
+        if self.seconds < MIN_SECONDS {
             return Vec::new();
         }
         let is_certain = |counter: &&Counter| counter.at_least() >= counter.over;
@@ -108,7 +107,7 @@ impl Frequent {
             let by_count = other.at_least().total_cmp(&one.at_least());
             by_count.then_with(|| one.key.cmp(&other.key))
         });
-        let highest = counters.into_iter().take(most).map(|counter| Rate {
+        let highest = counters.into_iter().take(max).map(|counter| Rate {
             key: counter.key.clone(),
             at_least: counter.at_least() / self.seconds,
             at_most: counter.count / self.seconds,
@@ -116,7 +115,7 @@ impl Frequent {
         highest.collect()
     }
 
-    /// All that was counted so far weighs less from now on.
+    /// Multiplies all counts by `factor`, so that they weigh less than later ones.
     pub(super) fn fade(&mut self, factor: f64) {
         self.seconds *= factor;
         for counter in &mut self.counters {
@@ -124,9 +123,9 @@ impl Frequent {
             counter.over *= factor;
         }
         let counters = &self.counters;
-        let mut kept = counters.iter().map(|counter| counter.count >= LEAST);
+        let mut kept = counters.iter().map(|counter| counter.count >= MIN_COUNT);
         self.hashes.retain(|_| kept.next().unwrap_or(false));
-        self.counters.retain(|counter| counter.count >= LEAST);
+        self.counters.retain(|counter| counter.count >= MIN_COUNT);
     }
 }
 
@@ -136,10 +135,10 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
 
-    /// Rounding, and what fell below [`LEAST`].
-    const SLACK: f64 = LEAST * 1.1;
+    /// Rounding, and counters below [`MIN_COUNT`].
+    const SLACK: f64 = MIN_COUNT * 1.1;
 
-    /// The same without a limit to its memory.
+    /// Exact counts, in unlimited memory.
     #[derive(Default)]
     struct Exact(HashMap<String, f64>);
 
@@ -157,67 +156,74 @@ mod tests {
         }
     }
 
-    /// What Metwally et al. prove of it, faded or not.
-    fn assert_bounds(frequent: &Frequent, exact: &Exact) {
-        assert!(frequent.counters.len() <= COUNTERS);
-        assert_eq!(frequent.counters.len(), frequent.hashes.len());
-        for counter in &frequent.counters {
+    /// Asserts the bounds that Metwally et al. prove, which hold for faded counts, too.
+    fn assert_bounds(heavy_hitters: &HeavyHitters, exact: &Exact) {
+        assert!(heavy_hitters.counters.len() <= COUNTERS);
+        assert_eq!(heavy_hitters.counters.len(), heavy_hitters.hashes.len());
+        for counter in &heavy_hitters.counters {
             let truth = exact.of(&counter.key);
             assert!(counter.count >= truth - SLACK, "{counter:?}, {truth}");
             let least = counter.count - counter.over;
             assert!(least <= truth + SLACK, "{counter:?}, {truth}");
         }
-        let sum: f64 = frequent.counters.iter().map(|counter| counter.count).sum();
+        let sum: f64 = heavy_hitters
+            .counters
+            .iter()
+            .map(|counter| counter.count)
+            .sum();
         let all: f64 = exact.0.values().sum();
         assert!(sum <= all + SLACK, "{sum} of {all}");
-        let is_full = frequent.counters.len() == COUNTERS;
-        let counts = frequent.counters.iter().map(|counter| counter.count);
+        let is_full = heavy_hitters.counters.len() == COUNTERS;
+        let counts = heavy_hitters.counters.iter().map(|counter| counter.count);
         let smallest = if is_full {
             counts.fold(f64::INFINITY, f64::min)
         } else {
             0.0
         };
         for (key, count) in &exact.0 {
-            let has_one = frequent.counters.iter().any(|counter| counter.key == *key);
+            let has_one = heavy_hitters
+                .counters
+                .iter()
+                .any(|counter| counter.key == *key);
             assert!(has_one || *count <= smallest + SLACK, "{key}: {count}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_count_is_further_from_the_truth_than_it_says(
+        fn counts_are_within_their_bounds(
             rounds in prop::collection::vec((prop::collection::vec(0_u32..300, 0..400), 0.3..1.0_f64), 1..12),
             skew in 1_u32..8,
         ) {
-            let (mut frequent, mut exact) = (Frequent::default(), Exact::default());
+            let (mut heavy_hitters, mut exact) = (HeavyHitters::default(), Exact::default());
             for (arrivals, factor) in rounds {
                 for n in arrivals {
                     // Small numbers come more often.
                     let key = format!("fib:{}", n / (1 + n % skew * 40));
-                    frequent.count(&key);
+                    heavy_hitters.count(&key);
                     exact.count(&key);
                 }
-                assert_bounds(&frequent, &exact);
-                frequent.fade(factor);
+                assert_bounds(&heavy_hitters, &exact);
+                heavy_hitters.fade(factor);
                 exact.fade(factor);
-                assert_bounds(&frequent, &exact);
+                assert_bounds(&heavy_hitters, &exact);
             }
         }
     }
 
     #[test]
-    fn heavy_keys_are_found_in_a_flood_of_others() {
-        let (mut frequent, mut rng) = (Frequent::default(), fastrand::Rng::with_seed(7));
+    fn heavy_hitters_are_found_in_a_flood_of_other_keys() {
+        let (mut heavy_hitters, mut rng) = (HeavyHitters::default(), fastrand::Rng::with_seed(7));
         for _ in 0..100_000 {
             let key = match rng.u32(..100) {
                 0..20 => "twenty".to_owned(),
                 20..30 => "ten".to_owned(),
                 _ => format!("flood:{}", rng.u32(..)),
             };
-            frequent.count(&key);
+            heavy_hitters.count(&key);
         }
-        frequent.passed(10.0);
-        let highest = frequent.highest(COUNTERS);
+        heavy_hitters.add_seconds(10.0);
+        let highest = heavy_hitters.highest(COUNTERS);
         let keys: Vec<_> = highest.iter().map(|rate| rate.key.as_str()).collect();
         assert_eq!(keys, ["twenty", "ten"]);
         for (rate, truth) in highest.iter().zip([2000.0, 1000.0]) {
@@ -233,14 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_right_from_the_start_and_follow_what_changes() {
-        let mut frequent = Frequent::default();
-        assert_eq!(frequent.highest(1), []);
+    fn rates_are_right_from_the_start_and_follow_changes() {
+        let mut heavy_hitters = HeavyHitters::default();
+        assert_eq!(heavy_hitters.highest(1), []);
         let mut second = |key: &str, times: u32| {
-            (0..times).for_each(|_| frequent.count(key));
-            frequent.passed(1.0);
-            let rate = frequent.highest(1).remove(0);
-            frequent.fade(0.5);
+            (0..times).for_each(|_| heavy_hitters.count(key));
+            heavy_hitters.add_seconds(1.0);
+            let rate = heavy_hitters.highest(1).remove(0);
+            heavy_hitters.fade(0.5);
             rate
         };
         for _ in 0..3 {
@@ -255,7 +261,10 @@ mod tests {
         for _ in 0..30 {
             second("c", 1);
         }
-        let keys = frequent.counters.iter().map(|counter| counter.key.as_str());
-        assert_eq!(keys.collect::<Vec<_>>(), ["c"], "what is past is given up");
+        let keys = heavy_hitters
+            .counters
+            .iter()
+            .map(|counter| counter.key.as_str());
+        assert_eq!(keys.collect::<Vec<_>>(), ["c"], "old keys are removed");
     }
 }

@@ -1,5 +1,5 @@
-//! What a request leaves behind for those who watch, beside its place in the counts: what came of it in its
-//! span, a line at debug, and its key if it failed.
+//! Observes the outcome of each request: in its span, in a debug log line, and failures by key. Counting is
+//! [`super::counters`]'.
 
 use tokio::time::Instant;
 use tracing::{Level, debug, enabled, error};
@@ -13,23 +13,24 @@ use crate::source::Source;
 use crate::trace;
 
 impl<P: Procedure> Service<P> {
-    /// A line for each request, where one is wanted, and a note of each that failed; its key is not
-    /// kept for that.
-    pub(super) fn tell(&self, request: &Request, reply: &Reply, taken: Instant) {
+    /// Records a reply in the request's span, in the failures by key, and in a log line at debug.
+    ///
+    /// Computes the key again where it is needed: most requests do not need it.
+    pub(super) fn observe(&self, request: &Request, reply: &Reply, taken: Instant) {
         match (&reply.outcome, reply.source) {
             (Ok(_), Some(source)) => trace::record("rpcache.source", source.as_str()),
             (Ok(_), None) => {}
             (Err(failure), _) => {
                 trace::failed(failure.code.as_str());
-                self.note(request, failure);
+                self.record_failure(request, failure);
             }
         }
         if !enabled!(Level::DEBUG) {
             return;
         }
-        let key = self.named(request);
+        let key = self.key_text(request);
         let elapsed_ms = millis(taken.elapsed());
-        // To find the line by a trace, whoever collects that one.
+        // Finds the log line of a trace.
         let trace_id = request.trace.as_ref();
         let trace_id = trace_id.map(|trace| format!("{:032x}", trace.trace_id));
         match &reply.outcome {
@@ -44,30 +45,30 @@ impl<P: Procedure> Service<P> {
         }
     }
 
-    /// A note of a request that failed, for announcements.
-    fn note(&self, request: &Request, failure: &Failure) {
+    /// Records a failed request for announcements.
+    fn record_failure(&self, request: &Request, failure: &Failure) {
         let key = self.key_of(request);
-        let lately = &self.vitals.activity.lately;
-        lately.failed(key.as_ref().map(Key::as_str), failure.code);
+        let recent = &self.counters.activity.recent;
+        recent.failed(key.as_ref().map(Key::as_str), failure.code);
     }
 
-    /// The same of a request that the broker gave up.
-    pub(super) fn tell_given_up(&self, request: &Request, failure: &Failure) {
-        self.note(request, failure);
-        // Whoever may publish to the queue of dead letters can say so of anything.
+    /// Records a request that the broker gave up.
+    pub(super) fn observe_given_up(&self, request: &Request, failure: &Failure) {
+        self.record_failure(request, failure);
+        // Throttled: anybody who may publish to the dead-letter queue can forge such a message.
         if failure.code == ErrorCode::Poison
             && let Some(left_out) = self.poison.happened()
         {
-            let key = self.named(request);
+            let key = self.key_text(request);
             error!(
                 key,
-                left_out, "the broker has delivered a request too often and gave it up"
+                left_out, "poison request: the broker delivered it too often and gave it up"
             );
         }
     }
 
-    /// Its key, for a line.
-    fn named(&self, request: &Request) -> String {
+    /// The request's key for a log line; "none" if the body is no argument.
+    fn key_text(&self, request: &Request) -> String {
         let key = self.key_of(request);
         key.map_or_else(|| "none".to_owned(), |key| key.to_string())
     }

@@ -1,9 +1,9 @@
-//! What a worker has seen lately, by key: asked for most often, slowest to compute, without an
-//! answer. For announcements alone, in memory of a fixed size, and cheap: a request takes one lock for
-//! the time of a look through 64 numbers.
+//! Statistics by key for announcements: the hottest keys, the slowest computations, the last failures.
+//!
+//! In memory of a fixed size, and cheap: a request takes one lock while it searches 64 numbers.
 
 mod failures;
-mod frequent;
+mod heavy_hitters;
 mod slowest;
 
 use std::sync::{Mutex, PoisonError};
@@ -12,62 +12,70 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::failures::Failures;
-use self::frequent::Frequent;
+use self::heavy_hitters::HeavyHitters;
 use self::slowest::Slowest;
 use super::announcement::{FailedKey, HotKey, SlowKey};
 use crate::error::ErrorCode;
 
-/// Hottest keys that are told.
+/// The number of hottest keys in an announcement.
 const HOTTEST: usize = 8;
 
-/// What came so long ago weighs half.
+/// A request that came so long ago counts half.
 const HALF_LIFE: Duration = Duration::from_secs(5);
 
+/// The statistics of the last seconds to minutes.
 #[derive(Debug, Default)]
-pub(super) struct Lately {
-    asked: Mutex<Asked>,
+pub(super) struct RecentKeys {
+    requested: Mutex<Requested>,
     slowest: Slowest,
     failures: Mutex<Failures>,
 }
 
 #[derive(Debug, Default)]
-struct Asked {
-    keys: Frequent,
-    /// When it was told last.
-    told: Option<Instant>,
+struct Requested {
+    keys: HeavyHitters,
+    /// When the rates were read last.
+    read: Option<Instant>,
 }
 
-impl Lately {
-    /// A key was asked for.
-    pub(super) fn asked(&self, key: &str) {
-        // Nothing panics while it is held; the same below.
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.keys.count(key);
+impl RecentKeys {
+    /// Counts a request for a key.
+    pub(super) fn requested(&self, key: &str) {
+        // Nothing panics while a lock of this file is held.
+        let mut requested = self
+            .requested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        requested.keys.count(key);
     }
 
-    /// A key was computed.
+    /// Records a computation.
     pub(super) fn computed(&self, key: &str, took: Duration) {
         self.slowest.computed(key, took, Instant::now());
     }
 
-    /// A request ended without an answer.
+    /// Records a failed request; `key` is `None` if its body is no argument.
     pub(super) fn failed(&self, key: Option<&str>, code: ErrorCode) {
         let failures = self.failures.lock();
         let mut failures = failures.unwrap_or_else(PoisonError::into_inner);
         failures.failed(key, code, Instant::now());
     }
 
-    /// The keys that were asked for most often, and from now on less so. For one who asks again and
-    /// again, since `start` first.
+    /// The keys requested most often, with their rates. Then fades all counts. `start` is when counting began,
+    /// for the first call.
     pub(super) fn hottest(&self, start: Instant) -> Vec<HotKey> {
         let now = Instant::now();
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let passed = now.saturating_duration_since(asked.told.replace(now).unwrap_or(start));
-        let passed = passed.as_secs_f64();
-        asked.keys.passed(passed);
-        let hottest = asked.keys.highest(HOTTEST);
-        asked.keys.fade((-passed / HALF_LIFE.as_secs_f64()).exp2());
-        drop(asked);
+        let mut requested = self
+            .requested
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let since = requested.read.replace(now).unwrap_or(start);
+        let seconds = now.saturating_duration_since(since).as_secs_f64();
+        requested.keys.add_seconds(seconds);
+        let hottest = requested.keys.highest(HOTTEST);
+        let half_lives = seconds / HALF_LIFE.as_secs_f64();
+        requested.keys.fade((-half_lives).exp2());
+        drop(requested);
         let hottest = hottest.into_iter().map(|rate| HotKey {
             key: rate.key,
             per_minute: per_minute(rate.at_least),
@@ -76,32 +84,30 @@ impl Lately {
         hottest.collect()
     }
 
+    /// The slowest computations of the last half minute to minute, slowest first.
     pub(super) fn slowest(&self) -> Vec<SlowKey> {
         let now = Instant::now();
         let slowest = self.slowest.slowest(now).into_iter();
-        let told = slowest.map(|slow| SlowKey {
+        let slowest = slowest.map(|slow| SlowKey {
             key: slow.key,
             micros: u64::try_from(slow.took.as_micros()).unwrap_or(u64::MAX),
             ago_millis: millis_since(slow.at, now),
         });
-        told.collect()
+        slowest.collect()
     }
 
-    /// The latest first.
+    /// The last failures of each code, latest first.
     pub(super) fn failures(&self) -> Vec<FailedKey> {
         let now = Instant::now();
         let failures = self.failures.lock();
-        let latest = failures
-            .unwrap_or_else(PoisonError::into_inner)
-            .latest(now)
-            .into_iter();
-        let told = latest.map(|failed| FailedKey {
+        let mut failures = failures.unwrap_or_else(PoisonError::into_inner);
+        let failures = failures.latest(now).into_iter().map(|failed| FailedKey {
             key: failed.key,
             code: failed.code.as_str().to_owned(),
             times: failed.times,
             ago_millis: millis_since(failed.at, now),
         });
-        told.collect()
+        failures.collect()
     }
 }
 
@@ -125,22 +131,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn hottest_keys_are_those_of_the_last_seconds() {
-        let (lately, start) = (Lately::default(), Instant::now());
-        assert_eq!(lately.hottest(start), []);
+        let (keys, start) = (RecentKeys::default(), Instant::now());
+        assert_eq!(keys.hottest(start), []);
         let second = async |key: &str, times: u32| {
-            (0..times).for_each(|_| lately.asked(key));
+            (0..times).for_each(|_| keys.requested(key));
             tokio::time::advance(Duration::from_secs(1)).await;
-            let hottest = lately.hottest(start).into_iter();
-            let told = hottest.map(|hot| (hot.key, hot.per_minute, hot.at_most));
-            told.collect::<Vec<_>>()
+            let hottest = keys.hottest(start).into_iter();
+            let rates = hottest.map(|hot| (hot.key, hot.per_minute, hot.at_most));
+            rates.collect::<Vec<_>>()
         };
         assert_eq!(second("a", 10).await, [("a".to_owned(), 600, 600)]);
         assert_eq!(second("a", 10).await, [("a".to_owned(), 600, 600)]);
-        let mut told = Vec::new();
+        let mut rates = Vec::new();
         for _ in 0..5 {
-            told = second("b", 10).await;
+            rates = second("b", 10).await;
         }
-        assert_eq!(told[0].0, "b");
-        assert!((300..600).contains(&told[0].1), "{told:?}");
+        assert_eq!(rates[0].0, "b");
+        assert!((300..600).contains(&rates[0].1), "{rates:?}");
     }
 }

@@ -1,10 +1,10 @@
-//! Taking deliveries: as many as the prefetch allows, and more in place of those that only wait.
+//! Consumes the request queue: as many deliveries as the prefetch allows, and more in place of those that wait.
 //!
-//! A request that hangs on what is computed for another one holds a place in the prefetch window and
-//! needs no slot: a thousand callers of one key would keep those of all others out. So when half of a
-//! window only waits, another is opened beside it: a new consumer, since a prefetch holds for the
-//! consumers that come after it, see <https://www.rabbitmq.com/docs/consumer-prefetch>. The former
-//! one is cancelled; what it was given stays here until it is answered.
+//! A request that waits for another request's computation occupies the prefetch and no slot: a thousand callers
+//! of one key would keep all other keys' requests in the queue. So when half of a prefetch window only waits,
+//! another window is opened by a new consumer, since a prefetch applies to the consumers that start after it is
+//! set, see <https://www.rabbitmq.com/docs/consumer-prefetch>. The former consumer is cancelled; its deliveries
+//! stay here until they are settled.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,30 +20,31 @@ use tokio::sync::watch;
 
 use crate::broker;
 
-/// Requests held at once, whatever they wait for. No further window is opened above.
-const MOST_HELD: usize = 1024;
+/// The most deliveries held in all windows together. Above it no further window is opened.
+const MAX_HELD: usize = 1024;
 
 type Opening = Pin<Box<dyn Future<Output = lapin::Result<Consumer>> + Send>>;
 
 /// The consumer of the request queue. Ends with its channel.
-pub(super) struct Intake {
+pub(super) struct RequestConsumer {
     channel: Channel,
     queue: ShortString,
     prefetch: u16,
     current: Current,
-    /// Cancelled by us, or about to be; they yield what was on its way.
+    /// Cancelled, or about to be; they yield what was on its way.
     former: SelectAll<Consumer>,
-    /// Why there will be no more, when the last ones have been taken.
+    /// Why there will be no more deliveries, for the next call of [`next`](Self::next).
     ended: Option<String>,
-    crowd: Crowd,
+    windows: PrefetchWindow,
 }
 
+/// The consumer of the newest window.
 enum Current {
     Open(Consumer),
     Opening(Opening),
 }
 
-impl Intake {
+impl RequestConsumer {
     pub(super) async fn open(
         channel: Channel,
         queue: ShortString,
@@ -59,13 +60,13 @@ impl Intake {
             prefetch,
             former: SelectAll::new(),
             ended: None,
-            crowd: Crowd::new(),
+            windows: PrefetchWindow::new(),
         })
     }
 
-    /// The next deliveries with their places, as many as are ready; or why there will be none. Cancel
-    /// safe.
-    pub(super) async fn next(&mut self) -> Result<Vec<(Delivery, Place)>, String> {
+    /// Waits for the next deliveries and returns all that are ready, with their permits. Fails with the reason
+    /// when there will be none. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Vec<(Delivery, Permit)>, String> {
         if let Some(reason) = self.ended.take() {
             return Err(reason);
         }
@@ -76,16 +77,16 @@ impl Intake {
                     None => continue,
                 },
                 Some(delivery) = self.former.next(), if !self.former.is_empty() => delivery,
-                () = self.crowd.waits(self.prefetch), if self.current.is_open() => {
-                    self.open_beside();
+                () = self.windows.half_waits(self.prefetch), if self.current.is_open() => {
+                    self.open_next_window();
                     continue;
                 }
             };
             let first = first.map_err(|error| broker::describe(&error))?;
-            let mut deliveries = vec![(first, self.crowd.place())];
+            let mut deliveries = vec![(first, self.windows.permit())];
             while let Some(next) = self.current.next().now_or_never() {
                 match next {
-                    Ok(Some(Ok(delivery))) => deliveries.push((delivery, self.crowd.place())),
+                    Ok(Some(Ok(delivery))) => deliveries.push((delivery, self.windows.permit())),
                     Ok(Some(Err(error))) => self.ended = Some(broker::describe(&error)),
                     Err(reason) => self.ended = Some(reason),
                     Ok(None) => {}
@@ -98,8 +99,8 @@ impl Intake {
         }
     }
 
-    /// Opens another window, and cancels the consumer of the one that was the newest so far.
-    fn open_beside(&mut self) {
+    /// Starts a new consumer, and cancels the one of the newest window so far.
+    fn open_next_window(&mut self) {
         let Current::Open(newest) = &self.current else {
             return;
         };
@@ -115,10 +116,10 @@ impl Intake {
         if let Current::Open(newest) = std::mem::replace(&mut self.current, opening) {
             self.former.push(newest);
         }
-        self.crowd.next_window();
+        self.windows.start_next();
     }
 
-    /// Takes no more. What had arrived before comes out of [`last`](Self::last).
+    /// Stops consuming. Deliveries that had arrived before come out of [`drain`](Self::drain).
     pub(super) async fn cancel(&mut self) -> lapin::Result<()> {
         if let Current::Opening(opening) = &mut self.current {
             self.current = Current::Open(opening.await?);
@@ -132,15 +133,15 @@ impl Intake {
             .await
     }
 
-    /// After the end of it: what is still held.
-    pub(super) async fn last(&mut self) -> Option<(Delivery, Place)> {
+    /// After [`cancel`](Self::cancel): the next delivery that had arrived before.
+    pub(super) async fn drain(&mut self) -> Option<(Delivery, Permit)> {
         let delivery = match (self.former.next().await, &mut self.current) {
             (Some(delivery), _) => delivery,
             (None, Current::Open(consumer)) => consumer.next().await?,
             (None, Current::Opening(_)) => return None,
         };
         let delivery = delivery.ok()?;
-        Some((delivery, self.crowd.place()))
+        Some((delivery, self.windows.permit()))
     }
 }
 
@@ -149,7 +150,8 @@ impl Current {
         matches!(self, Self::Open(_))
     }
 
-    /// The next delivery; `None` when it has been opened; or why there is none. Cancel safe.
+    /// The next delivery; `None` once a consumer that was opening is open. Fails with the reason when there will
+    /// be none. Cancel safe.
     async fn next(&mut self) -> Result<Option<lapin::Result<Delivery>>, String> {
         match self {
             Self::Open(consumer) => match consumer.next().await {
@@ -165,7 +167,7 @@ impl Current {
     }
 }
 
-/// A consumer of a queue, with the prefetch that the channel has.
+/// Starts a consumer with the channel's prefetch.
 pub(super) async fn consume(channel: &Channel, queue: ShortString) -> lapin::Result<Consumer> {
     let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
     channel
@@ -173,93 +175,95 @@ pub(super) async fn consume(channel: &Channel, queue: ShortString) -> lapin::Res
         .await
 }
 
-/// Who is held in all windows, and how many of the newest only wait.
+/// Counts the deliveries held in all windows, and how many of the newest window only wait. Clones share the
+/// counts.
 #[derive(Debug, Clone)]
-struct Crowd(Arc<watch::Sender<Count>>);
+struct PrefetchWindow(Arc<watch::Sender<Held>>);
 
 #[derive(Debug, Default)]
-struct Count {
-    held: usize,
-    /// The newest window, by number, and those in it who only wait.
+struct Held {
+    /// Deliveries in all windows.
+    total: usize,
+    /// The newest window's number.
     window: u64,
+    /// Deliveries in the newest window that only wait.
     waiting: usize,
 }
 
 /// One delivery's place in its window, until it is settled or dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    crowd: Crowd,
+pub(super) struct Permit {
+    windows: PrefetchWindow,
     window: u64,
     waits: AtomicBool,
 }
 
-impl Crowd {
+impl PrefetchWindow {
     fn new() -> Self {
         Self(Arc::new(watch::Sender::default()))
     }
 
-    fn place(&self) -> Place {
+    fn permit(&self) -> Permit {
         let mut window = 0;
-        self.0.send_if_modified(|count| {
-            count.held += 1;
-            window = count.window;
+        self.0.send_if_modified(|held| {
+            held.total += 1;
+            window = held.window;
             false
         });
-        Place {
-            crowd: self.clone(),
+        Permit {
+            windows: self.clone(),
             window,
             waits: AtomicBool::new(false),
         }
     }
 
-    /// Until half of the newest window only waits, and another one is not too much.
-    async fn waits(&self, prefetch: u16) {
+    /// Waits until half of the newest window only waits and there is room for another one below [`MAX_HELD`].
+    async fn half_waits(&self, prefetch: u16) {
         let prefetch = usize::from(prefetch);
-        let crowded = |count: &Count| {
-            count.waiting * 2 >= prefetch.max(1) && count.held + prefetch <= MOST_HELD
-        };
-        // The sender cannot be gone: it is ours.
-        let _ = self.0.subscribe().wait_for(crowded).await;
+        let half_waits =
+            |held: &Held| held.waiting * 2 >= prefetch.max(1) && held.total + prefetch <= MAX_HELD;
+        // Cannot fail: the sender is ours.
+        let _ = self.0.subscribe().wait_for(half_waits).await;
     }
 
-    fn next_window(&self) {
-        self.0.send_modify(|count| {
-            count.window += 1;
-            count.waiting = 0;
+    fn start_next(&self) {
+        self.0.send_modify(|held| {
+            held.window += 1;
+            held.waiting = 0;
         });
     }
 }
 
-impl Place {
-    /// Of no window, for tests.
+impl Permit {
+    /// A permit of a window of its own.
     #[cfg(test)]
     pub(super) fn alone() -> Self {
-        Crowd::new().place()
+        PrefetchWindow::new().permit()
     }
 
-    /// Its request only waits for what is computed for another one.
-    pub(super) fn waits(&self) {
+    /// Notes that the request only waits for what is computed for another one.
+    pub(super) fn mark_waiting(&self) {
         if self.waits.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.crowd.0.send_if_modified(|count| {
-            let newest = self.window == count.window;
-            count.waiting += usize::from(newest);
+        self.windows.0.send_if_modified(|held| {
+            let newest = self.window == held.window;
+            held.waiting += usize::from(newest);
             newest
         });
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let waited = *self.waits.get_mut();
-        self.crowd.0.send_if_modified(|count| {
-            count.held -= 1;
-            if waited && self.window == count.window {
-                count.waiting -= 1;
+        self.windows.0.send_if_modified(|held| {
+            held.total -= 1;
+            if waited && self.window == held.window {
+                held.waiting -= 1;
             }
-            // Room for another window, where the newest is crowded.
-            count.waiting > 0
+            // There may be room for another window now.
+            held.waiting > 0
         });
     }
 }
@@ -268,46 +272,49 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn is_crowded(crowd: &Crowd, prefetch: u16) -> bool {
-        crowd.waits(prefetch).now_or_never().is_some()
+    fn half_waits(windows: &PrefetchWindow, prefetch: u16) -> bool {
+        windows.half_waits(prefetch).now_or_never().is_some()
     }
 
     #[test]
-    fn half_a_window_of_those_who_wait_is_a_crowd_until_the_next_window() {
-        let crowd = Crowd::new();
-        let places: Vec<Place> = (0..10).map(|_| crowd.place()).collect();
-        for place in &places[..4] {
-            place.waits();
-            place.waits();
+    fn another_window_is_due_when_half_of_the_newest_one_waits() {
+        let windows = PrefetchWindow::new();
+        let permits: Vec<Permit> = (0..10).map(|_| windows.permit()).collect();
+        for permit in &permits[..4] {
+            permit.mark_waiting();
+            permit.mark_waiting();
         }
-        assert!(!is_crowded(&crowd, 10), "each counts once");
-        places[4].waits();
-        assert!(is_crowded(&crowd, 10));
-        crowd.next_window();
-        places[5].waits();
-        assert!(!is_crowded(&crowd, 10), "the former window does not count");
-        let newest: Vec<Place> = (0..5).map(|_| crowd.place()).collect();
-        newest.iter().for_each(Place::waits);
-        assert!(is_crowded(&crowd, 10));
+        assert!(!half_waits(&windows, 10), "each counts once");
+        permits[4].mark_waiting();
+        assert!(half_waits(&windows, 10));
+        windows.start_next();
+        permits[5].mark_waiting();
+        assert!(
+            !half_waits(&windows, 10),
+            "the former window does not count"
+        );
+        let newest: Vec<Permit> = (0..5).map(|_| windows.permit()).collect();
+        newest.iter().for_each(Permit::mark_waiting);
+        assert!(half_waits(&windows, 10));
         drop(newest);
-        assert!(!is_crowded(&crowd, 10));
-        drop(places);
-        let count = crowd.0.borrow();
-        assert_eq!((count.held, count.waiting), (0, 0));
+        assert!(!half_waits(&windows, 10));
+        drop(permits);
+        let held = windows.0.borrow();
+        assert_eq!((held.total, held.waiting), (0, 0));
     }
 
     #[tokio::test]
-    async fn there_is_an_end_to_windows_until_somebody_is_settled() {
-        let crowd = Crowd::new();
-        let mut places: Vec<Place> = (0..MOST_HELD).map(|_| crowd.place()).collect();
-        places.iter().for_each(Place::waits);
-        assert!(!is_crowded(&crowd, 10));
+    async fn no_further_window_is_due_until_there_is_room() {
+        let windows = PrefetchWindow::new();
+        let mut permits: Vec<Permit> = (0..MAX_HELD).map(|_| windows.permit()).collect();
+        permits.iter().for_each(Permit::mark_waiting);
+        assert!(!half_waits(&windows, 10));
         let waiting = tokio::spawn({
-            let crowd = crowd.clone();
-            async move { crowd.waits(10).await }
+            let windows = windows.clone();
+            async move { windows.half_waits(10).await }
         });
         tokio::task::yield_now().await;
-        places.truncate(MOST_HELD - 10);
+        permits.truncate(MAX_HELD - 10);
         waiting.await.unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! The last requests without an answer: which, why and when. Pure: told what time it is.
+//! The last failed requests: key, code and time. Pure: the time is an argument.
 
 use std::time::Duration;
 
@@ -6,29 +6,30 @@ use tokio::time::Instant;
 
 use crate::error::ErrorCode;
 
-/// Of each code. A flood of one kind pushes out no other: poison is seldom, and matters.
+/// Failures kept of each code. Of each, so that a flood of one code does not push out a rare one like `poison`.
 const KEPT: usize = 4;
 
-/// What failed longer ago is forgotten.
-const LATELY: Duration = Duration::from_secs(600);
+/// How long a failure is kept.
+const KEPT_FOR: Duration = Duration::from_secs(600);
 
-/// Requests that failed alike.
+/// Requests with the same key that failed with the same code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failed {
-    /// `None`: what was asked for is no argument, so it has no key.
+    /// `None` if the body is no argument.
     pub(super) key: Option<String>,
     pub(super) code: ErrorCode,
-    /// How often in a row, as far as it is remembered.
+    /// The number of failures since the entry was made.
     pub(super) times: u64,
-    /// The last time.
+    /// The time of the last failure.
     pub(super) at: Instant,
 }
 
-/// The last of each code, the latest last.
+/// The last failures of each code, latest last.
 #[derive(Debug, Default)]
 pub(super) struct Failures(Vec<Failed>);
 
 impl Failures {
+    /// Records a failure.
     pub(super) fn failed(&mut self, key: Option<&str>, code: ErrorCode, at: Instant) {
         let all = &mut self.0;
         let same = |failed: &Failed| failed.code == code && failed.key.as_deref() == key;
@@ -49,10 +50,10 @@ impl Failures {
         }
     }
 
-    /// The latest first.
+    /// The failures that are not too old, latest first.
     pub(super) fn latest(&mut self, now: Instant) -> Vec<Failed> {
         self.0
-            .retain(|failed| now.saturating_duration_since(failed.at) < LATELY);
+            .retain(|failed| now.saturating_duration_since(failed.at) < KEPT_FOR);
         self.0.iter().rev().cloned().collect()
     }
 }
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_failures_pushes_out_its_own_kind_alone() {
+    fn flood_of_failures_pushes_out_its_own_code_only() {
         let (mut failures, now) = (Failures::default(), Instant::now());
         failures.failed(Some("killer"), ErrorCode::Poison, now);
         for n in 0..1000 {
@@ -80,13 +81,13 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_long_ago_is_forgotten() {
+    fn old_failures_are_forgotten() {
         let (mut failures, now) = (Failures::default(), Instant::now());
         failures.failed(Some("a"), ErrorCode::Failed, now);
-        let later = now + LATELY / 2;
+        let later = now + KEPT_FOR / 2;
         failures.failed(Some("b"), ErrorCode::Failed, later);
         assert_eq!(failures.latest(later).len(), 2);
-        let left = failures.latest(now + LATELY);
+        let left = failures.latest(now + KEPT_FOR);
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].key.as_deref(), Some("b"));
     }

@@ -1,4 +1,4 @@
-//! One session with the broker after another, until it is time to stop; what is worth a line of that.
+//! Runs one session with the broker after another until the worker stops, and logs what became of each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::counts::State;
 use crate::error::Error;
 use crate::procedure::Procedure;
 
-/// A session that ends sooner was none: the next attempt waits longer.
-const LIVED: Duration = Duration::from_secs(1);
+/// A session that ends sooner counts as a failed attempt: the next one waits longer.
+const MIN_SESSION: Duration = Duration::from_secs(1);
 
 impl Stopped {
-    /// Stopped while there is no session: what is computed is answered by another worker.
-    fn without(tasks: &JoinSet<()>) -> Self {
-        info!("stopping while there is no connection");
+    /// Stopped while there is no session: other workers answer what is being computed.
+    fn without_session(tasks: &JoinSet<()>) -> Self {
+        info!("stopping without a connection to RabbitMQ");
         if tasks.is_empty() {
             Self::Clean
         } else {
@@ -31,33 +31,34 @@ impl Stopped {
 }
 
 impl<P: Procedure> Service<P> {
-    /// One session with the broker after another.
-    pub(super) async fn serve_sessions(
+    /// Serves until `stop` resolves. Fails only if the broker refuses the login or the vhost of the first
+    /// session.
+    pub(super) async fn supervise(
         self: &Arc<Self>,
         options: &WorkerOptions,
         stop: impl Future<Output = ()>,
     ) -> Result<Stopped, Error> {
         let (queue, prefetch) = (&self.queue, options.prefetch_or_default());
-        let broker = &self.vitals.broker;
+        let broker = &self.counters.broker;
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         let mut attempt = 0;
-        let mut otherwise = None;
+        let mut logged_otherwise = None;
         let mut ever_served = false;
         loop {
             let opened = tokio::select! {
                 opened = Session::open(&options.amqp, queue, options.declare, prefetch) => opened,
-                () = &mut stop => return Ok(Stopped::without(&tasks)),
+                () = &mut stop => return Ok(Stopped::without_session(&tasks)),
             };
             match opened {
                 Ok(session) => {
                     if let Some(reason) = &session.declared_otherwise
-                        && otherwise.as_ref() != Some(reason)
+                        && logged_otherwise.as_ref() != Some(reason)
                     {
                         warn!("using {queue} as it is, though it is declared otherwise: {reason}");
-                        otherwise = Some(reason.clone());
+                        logged_otherwise = Some(reason.clone());
                     }
-                    self.tell_that_it_serves(options, prefetch);
+                    self.log_serving(options, prefetch);
                     ever_served = true;
                     let opened = Instant::now();
                     match session
@@ -70,7 +71,7 @@ impl<P: Procedure> Service<P> {
                             broker.lost(broker::unreachable(&options.amqp, &reason));
                         }
                     }
-                    attempt = if opened.elapsed() < LIVED {
+                    attempt = if opened.elapsed() < MIN_SESSION {
                         attempt + 1
                     } else {
                         0
@@ -87,13 +88,13 @@ impl<P: Procedure> Service<P> {
             }
             tokio::select! {
                 () = sleep(broker::redial_pause(attempt)) => {}
-                () = &mut stop => return Ok(Stopped::without(&tasks)),
+                () = &mut stop => return Ok(Stopped::without_session(&tasks)),
             }
         }
     }
 
-    fn tell_that_it_serves(&self, options: &WorkerOptions, prefetch: u16) {
-        let back = match self.vitals.broker.up() {
+    fn log_serving(&self, options: &WorkerOptions, prefetch: u16) {
+        let back = match self.counters.broker.up() {
             State::Down(_) => "RabbitMQ is back: ",
             State::Connecting | State::Up => "",
         };

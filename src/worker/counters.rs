@@ -1,5 +1,4 @@
-//! What a worker has done, what it does at the moment, and whether it is fit to: for announcements,
-//! health and metrics alike.
+//! A worker's counters and its computations under way: read by announcements, health and metrics.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,71 +8,70 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::announcement::{Computing, Durations, WorkerCounts, WorkerStatus};
-use super::lately::Lately;
+use super::recent::RecentKeys;
 use crate::cache::Key;
 use crate::counts::{BrokerCounts, ByCode, BySource, CacheCounts, Counter, Gauge, Histogram};
 use crate::error::ErrorCode;
 use crate::message::Reply;
 use crate::source::Source;
 
-/// Computations that are named; the longest under way.
-const NAMED: usize = 8;
+/// The computations under way that an announcement lists, the longest first.
+const MAX_LISTED: usize = 8;
 
-/// Everything that is known of a worker from outside. Clones share it; there is one before the
-/// worker runs.
+/// All counters of a worker. Clones share them; they exist before the worker runs.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Vitals {
+pub(crate) struct Counters {
     pub(crate) activity: Arc<Activity>,
     pub(crate) cache: Arc<CacheCounts>,
     pub(crate) broker: Arc<BrokerCounts>,
 }
 
-/// What is counted, and what is computed at the moment.
+/// What the worker itself counts, and its computations under way.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
-    /// Requests that were taken.
+    /// Requests taken from the queue.
     pub(crate) taken: Counter,
-    /// Those of them that are not settled yet.
+    /// Requests taken and not settled yet.
     pub(crate) held: Gauge,
-    /// From taking a request to having its answer.
+    /// The time from taking a request to having its answer.
     pub(crate) answered: BySource<Histogram>,
     pub(crate) failed: ByCode,
-    /// Computing alone, whatever came of it.
+    /// The time of computing alone, failed computations included.
     pub(crate) computed: Histogram,
-    /// Requests that joined another one's flight, whatever came of it.
+    /// Requests that joined another request's flight, failed ones included.
     pub(crate) shared_flights: Counter,
-    /// Flights that waited for another worker's computation.
+    /// Flights that waited for another worker's lease.
     pub(crate) lease_waits: Counter,
-    /// Requests that named no callback queue to reply to.
+    /// Requests refused because their `reply_to` is no callback queue.
     pub(crate) refused_reply_to: Counter,
-    /// By key.
-    pub(super) lately: Lately,
+    /// Statistics by key.
+    pub(super) recent: RecentKeys,
     stopping: AtomicBool,
     computing: Mutex<HashMap<u64, (Key, Instant)>>,
-    begun: AtomicU64,
+    started: AtomicU64,
 }
 
-/// The worker runs. When it does no longer, however that comes about, it takes no more requests.
+/// Marks the worker as stopping when dropped, however its run ends.
 #[must_use]
-pub(super) struct Running(pub(super) Arc<Activity>);
+pub(super) struct StopGuard(pub(super) Arc<Activity>);
 
-impl Drop for Running {
+impl Drop for StopGuard {
     fn drop(&mut self) {
-        self.0.stops();
+        self.0.mark_stopping();
     }
 }
 
-/// A computation that is counted when it ends.
-pub(super) struct Begun<'a> {
+/// A computation under way. Counted when dropped.
+pub(super) struct ComputationGuard<'a> {
     activity: &'a Activity,
     key: &'a Key,
     number: u64,
     at: Instant,
 }
 
-impl Vitals {
-    /// All that is announced of it, of what was seen since `start` or the last time.
-    pub(super) fn tell(&self, status: &mut WorkerStatus, start: Instant) {
+impl Counters {
+    /// Copies everything that is announced. `start` is when the worker started, for the first call.
+    pub(super) fn read_into(&self, status: &mut WorkerStatus, start: Instant) {
         let activity = &self.activity;
         status.counts = self.counts();
         status.computing = activity.longest();
@@ -82,9 +80,9 @@ impl Vitals {
         let sources = [Source::Cache, Source::Shared, Source::Computed];
         status.request_times = Durations::of(sources.map(|source| activity.answered.of(source)));
         status.compute_times = Durations::of([&activity.computed]);
-        status.hottest = activity.lately.hottest(start);
-        status.slowest = activity.lately.slowest();
-        status.failures = activity.lately.failures();
+        status.hottest = activity.recent.hottest(start);
+        status.slowest = activity.recent.slowest();
+        status.failures = activity.recent.failures();
     }
 
     pub(super) fn counts(&self) -> WorkerCounts {
@@ -112,18 +110,18 @@ impl Vitals {
 }
 
 impl Activity {
-    /// One request has its reply, so long after it was taken.
+    /// Counts a request that has its reply, `took` after it was taken.
     pub(super) fn answered(&self, reply: &Reply, took: Duration) {
         match (&reply.outcome, reply.source) {
             (Err(failure), _) => self.failed.count(failure.code.as_str()),
             (Ok(_), Some(source)) => self.answered.of(source).observe(took),
-            // Replies of ours say where they come from.
+            // Not possible: the worker's own replies have a source.
             (Ok(_), None) => {}
         }
     }
 
-    /// It takes no more requests from now on.
-    pub(super) fn stops(&self) {
+    /// Notes that the worker takes no more requests.
+    pub(super) fn mark_stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
@@ -131,17 +129,17 @@ impl Activity {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// A computation took so long, whatever came of it.
+    /// Counts a computation, failed ones included.
     pub(super) fn computed(&self, key: &Key, took: Duration) {
         self.computed.observe(took);
-        self.lately.computed(key.as_str(), took);
+        self.recent.computed(key.as_str(), took);
     }
 
-    /// Computing begins.
-    pub(super) fn begins<'a>(&'a self, key: &'a Key) -> Begun<'a> {
-        let (number, at) = (self.begun.fetch_add(1, Ordering::Relaxed), Instant::now());
+    /// Registers a computation until the guard is dropped.
+    pub(super) fn start_computation<'a>(&'a self, key: &'a Key) -> ComputationGuard<'a> {
+        let (number, at) = (self.started.fetch_add(1, Ordering::Relaxed), Instant::now());
         self.computing().insert(number, (key.clone(), at));
-        Begun {
+        ComputationGuard {
             activity: self,
             key,
             number,
@@ -149,21 +147,22 @@ impl Activity {
         }
     }
 
+    /// The computations that have been under way for the longest time, longest first.
     pub(super) fn longest(&self) -> Vec<Computing> {
         let now = Instant::now();
         let mut computing: Vec<_> = self.computing().values().cloned().collect();
         computing.sort_unstable_by_key(|&(_, at)| at);
-        let named = computing
+        let listed = computing
             .into_iter()
-            .take(NAMED)
+            .take(MAX_LISTED)
             .map(|(key, at)| Computing {
                 key: key.as_str().to_owned(),
                 millis: millis(now - at),
             });
-        named.collect()
+        listed.collect()
     }
 
-    /// How many computations are under way.
+    /// The number of computations under way.
     pub(crate) fn computations(&self) -> usize {
         self.computing().len()
     }
@@ -176,7 +175,7 @@ impl Activity {
     }
 }
 
-impl Drop for Begun<'_> {
+impl Drop for ComputationGuard<'_> {
     fn drop(&mut self) {
         let took = self.at.elapsed();
         self.activity.computed(self.key, took);
@@ -194,9 +193,9 @@ mod tests {
     use crate::message::Failure;
 
     #[test]
-    fn announcements_are_made_of_what_is_counted() {
-        let vitals = Vitals::default();
-        let activity = &vitals.activity;
+    fn announced_counts_add_up() {
+        let counters = Counters::default();
+        let activity = &counters.activity;
         let reply = |source| Reply {
             outcome: Ok(Arc::default()),
             source: Some(source),
@@ -219,7 +218,7 @@ mod tests {
             activity.answered(&Reply::failure(failure), Duration::ZERO);
         }
         activity.computed.observe(Duration::from_micros(1500));
-        vitals.cache.stored.count();
+        counters.cache.stored.count();
         let expected = WorkerCounts {
             answered: 6,
             computed: 1,
@@ -230,6 +229,6 @@ mod tests {
             filled: 1,
             compute_millis: 1,
         };
-        assert_eq!(vitals.counts(), expected);
+        assert_eq!(counters.counts(), expected);
     }
 }

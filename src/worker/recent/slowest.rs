@@ -1,4 +1,4 @@
-//! The keys that took longest to compute lately. Pure: told what time it is.
+//! The slowest computations of the last half minute to minute. Pure: the time is an argument.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Keys that are kept.
+/// The number of keys kept.
 pub(super) const KEPT: usize = 8;
 
-/// "Lately": the span before this one, and what has passed of this one.
+/// The length of one span. Two are kept: the current one and the one before.
 const SPAN: Duration = Duration::from_secs(30);
 
 /// One computation.
@@ -20,45 +20,45 @@ pub(super) struct Slow {
     pub(super) at: Instant,
 }
 
-/// The slowest of the last half minute to minute, exactly.
+/// The slowest computations, exactly.
 #[derive(Debug, Default)]
 pub(super) struct Slowest {
     spans: Mutex<Spans>,
-    /// What is faster is none of them, and takes no lock.
-    faster: AtomicU64,
+    /// In nanoseconds: a computation that is not slower cannot be among them, and takes no lock.
+    threshold: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Spans {
-    /// When this one began.
+    /// When the current span began.
     since: Option<Instant>,
-    this: Vec<Slow>,
+    current: Vec<Slow>,
     before: Vec<Slow>,
 }
 
 impl Slowest {
-    /// A key was computed. Each key stands there once, with its longest time.
+    /// Records a computation. Each key is kept once, with its longest time.
     pub(super) fn computed(&self, key: &str, took: Duration, at: Instant) {
-        if nanos(took) <= self.faster.load(Ordering::Relaxed) {
+        if nanos(took) <= self.threshold.load(Ordering::Relaxed) {
             return;
         }
-        let this = &mut self.spans().this;
-        insert(this, key, took, at);
-        if let (KEPT, Some(last)) = (this.len(), this.last()) {
-            self.faster.store(nanos(last.took), Ordering::Relaxed);
+        let current = &mut self.spans().current;
+        insert(current, key, took, at);
+        if let (KEPT, Some(last)) = (current.len(), current.last()) {
+            self.threshold.store(nanos(last.took), Ordering::Relaxed);
         }
     }
 
-    /// The slowest, the slowest first.
+    /// The slowest computations, slowest first.
     pub(super) fn slowest(&self, now: Instant) -> Vec<Slow> {
         let mut spans = self.spans();
         let since = *spans.since.get_or_insert(now);
         if now.saturating_duration_since(since) >= SPAN {
             spans.since = Some(now);
-            spans.before = std::mem::take(&mut spans.this);
-            self.faster.store(0, Ordering::Relaxed);
+            spans.before = std::mem::take(&mut spans.current);
+            self.threshold.store(0, Ordering::Relaxed);
         }
-        let mut slowest = spans.this.clone();
+        let mut slowest = spans.current.clone();
         for slow in &spans.before {
             insert(&mut slowest, &slow.key, slow.took, slow.at);
         }
@@ -95,20 +95,20 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
-    fn told(slowest: &Slowest, now: Instant) -> Vec<(String, Duration)> {
+    fn listed(slowest: &Slowest, now: Instant) -> Vec<(String, Duration)> {
         let slowest = slowest.slowest(now).into_iter();
         slowest.map(|slow| (slow.key, slow.took)).collect()
     }
 
     #[test]
-    fn generated_computations_are_told_as_sorting_all_of_them_would() {
+    fn slowest_of_generated_computations_are_the_first_of_all_sorted() {
         let mut rng = fastrand::Rng::with_seed(7);
         for _ in 0..200 {
             let (slowest, now) = (Slowest::default(), Instant::now());
             let mut longest: HashMap<String, Duration> = HashMap::new();
             for _ in 0..rng.usize(..200) {
                 let key = rng.u8(..30).to_string();
-                // All different, so that there is one right order.
+                // All different, so that there is one order.
                 let took = Duration::from_nanos(rng.u64(1..1 << 40));
                 slowest.computed(&key, took, now);
                 let known = longest.entry(key).or_default();
@@ -117,25 +117,25 @@ mod tests {
             let mut expected: Vec<_> = longest.into_iter().collect();
             expected.sort_by_key(|&(_, took)| std::cmp::Reverse(took));
             expected.truncate(KEPT);
-            assert_eq!(told(&slowest, now), expected);
+            assert_eq!(listed(&slowest, now), expected);
         }
     }
 
     #[test]
-    fn what_was_slow_is_forgotten_after_a_minute_at_the_latest() {
+    fn slow_computation_is_forgotten_within_a_minute() {
         let (slowest, start) = (Slowest::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(told(&slowest, start), []);
+        assert_eq!(listed(&slowest, start), []);
         for n in 0..KEPT as u64 {
             let took = Duration::from_secs(100 + n);
             slowest.computed(&format!("old:{n}"), took, start);
         }
-        assert_eq!(told(&slowest, at(29)).len(), KEPT);
-        assert_eq!(told(&slowest, at(30)).len(), KEPT, "of the span before");
+        assert_eq!(listed(&slowest, at(29)).len(), KEPT);
+        assert_eq!(listed(&slowest, at(30)).len(), KEPT, "from the span before");
         slowest.computed("new", Duration::from_secs(1), at(31));
-        assert_eq!(told(&slowest, at(31))[0].0, "old:7");
+        assert_eq!(listed(&slowest, at(31))[0].0, "old:7");
         let new = ("new".to_owned(), Duration::from_secs(1));
-        assert_eq!(told(&slowest, at(60)), [new]);
-        assert_eq!(told(&slowest, at(90)), []);
+        assert_eq!(listed(&slowest, at(60)), [new]);
+        assert_eq!(listed(&slowest, at(90)), []);
     }
 }
