@@ -24,11 +24,11 @@ use crate::trace::{Stopwatch, Work};
 /// The first and the longest pause between two polls for another worker's answer.
 const POLL_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// A request that was read and whose answer is not known yet; its key travels beside it.
+/// One request to be answered. Its key is passed beside it: the vacancy takes it, without a copy.
 pub(super) struct Job<P: Procedure> {
     pub(super) argument: Arc<P::Argument>,
     pub(super) policy: CachePolicy,
-    /// What it may still wait for the cache.
+    /// The time that it may still wait for the cache.
     pub(super) budget: Budget,
     pub(super) delivery: Arc<DeliveryState>,
     /// How often the broker has delivered it before.
@@ -36,14 +36,17 @@ pub(super) struct Job<P: Procedure> {
     pub(super) watch: Stopwatch,
 }
 
-/// How a job runs: its path, with what that path takes.
+/// How a job runs: its [`Path`](super::plan::Path), with the values that this path takes.
 pub(super) enum Run<'a> {
     Inline,
     Leased {
+        /// The name under which this worker claims the key.
         token: &'a Token,
+        /// The requests that share this flight.
         callers: &'a Callers<Option<Reply>>,
     },
     Uncached {
+        /// When the request's time runs out.
         expires: Instant,
     },
 }
@@ -67,13 +70,13 @@ impl Run<'_> {
     }
 }
 
-/// What the look into the cache found.
+/// The result of [`Service::find`].
 enum Found<A> {
-    /// The answer, and whether another worker has just computed it.
+    /// The cached answer; its source is `shared` if another worker computed it while this one waited.
     Hit(A, Source),
-    /// No answer: it is to be computed here.
+    /// No answer: this worker computes it.
     Missing(Vacancy),
-    /// Another worker still computed it when the time was up.
+    /// Another worker was still computing the answer when the time ran out.
     Expired,
 }
 
@@ -114,8 +117,8 @@ impl<P: Procedure> Service<P> {
         }
     }
 
-    /// Looks into the cache as far as the job's policy permits; a leased job also claims its key, or waits for
-    /// the worker that has.
+    /// Looks in the cache, if the job's policy permits. A leased job also claims its key, in the same round trip,
+    /// or waits for the worker that has claimed it.
     async fn find(&self, key: Key, job: &Job<P>, run: &Run<'_>) -> Found<P::Answer> {
         match run {
             // Boxed, as computing in a slot is: the tasks of inline requests, which come by the thousand, stay small.
@@ -159,7 +162,7 @@ impl<P: Procedure> Service<P> {
         }
     }
 
-    /// Polls until the lease's holder has filled its answer or the lease is free; still held when the time is up.
+    /// Polls until the lease's holder has filled its answer or the lease is free. Still `Held` when the time runs out.
     async fn wait_for_lease(
         &self,
         key: &Key,
@@ -201,8 +204,8 @@ impl<P: Procedure> Service<P> {
         computed
     }
 
-    /// Computes in a slot, if there is time left by then; a redelivered request in its turn, its attempt counted
-    /// before.
+    /// Computes in a slot, if there is time left once the job has one. A redelivered request waits for its turn before,
+    /// and its attempt is counted.
     async fn compute(
         self: &Arc<Self>,
         key: &Key,
@@ -261,11 +264,11 @@ impl<P: Procedure> Service<P> {
         error!(%key, "poison request: crashed every worker that started it; answering `poison`");
         Err(Failure {
             code: ErrorCode::Poison,
-            message: "the request has ended the workers that tried it".to_owned(),
+            message: "the request crashed the workers that tried it".to_owned(),
         })
     }
 
-    /// Stores the answer as far as the job's policy permits, and makes it a reply.
+    /// Stores the answer, if the job's policy permits and it is not too large to be sent, and makes a reply of it.
     async fn fill(&self, vacancy: Vacancy, answer: Vec<u8>, job: &Job<P>) -> Reply {
         let filled = if !job.policy.write {
             false
@@ -279,6 +282,7 @@ impl<P: Procedure> Service<P> {
         self.reply(answer, Source::Computed, filled)
     }
 
+    /// Makes a reply of an answer; `too-large` if it may not be sent.
     pub(super) fn reply(&self, answer: Vec<u8>, source: Source, filled: bool) -> Reply {
         if answer.len() > self.max_reply_size {
             return Reply::failure(Failure {

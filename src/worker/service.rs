@@ -102,6 +102,7 @@ impl<P: Procedure> Service<P> {
         trace::within(span, respond).await;
     }
 
+    /// The path of [`serve`](Self::serve) within the request's span.
     async fn respond(
         self: &Arc<Self>,
         replier: &Replier,
@@ -239,7 +240,7 @@ impl<P: Procedure> Service<P> {
         }
     }
 
-    /// The cached answer for a redelivered request: others need not be settled before that.
+    /// Looks in the cache for a redelivered request: a hit needs no turn.
     async fn look_before_turn(&self, key: &Key, job: &mut Job<P>) -> Option<Reply> {
         if !job.policy.read {
             return None;
