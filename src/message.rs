@@ -266,12 +266,7 @@ impl Reply {
                 .ok()
                 .and_then(|code| code.parse().ok())
                 .unwrap_or(ErrorCode::Failed),
-            message: quote(
-                delivery
-                    .data
-                    .strip_prefix(FAILURE_PREFIX.as_bytes())
-                    .unwrap_or(&delivery.data),
-            ),
+            message: failure_message(&delivery.data),
         });
         let reply = Self {
             source: match header(properties, SOURCE_HEADER) {
@@ -314,6 +309,14 @@ impl CorrelationId {
             Self::Text(id) => id.as_str().as_bytes(),
             Self::Bytes(id) => id,
         }
+    }
+}
+
+/// The message of a failure, from the reply's body.
+fn failure_message(body: &[u8]) -> String {
+    match body.strip_prefix(FAILURE_PREFIX.as_bytes()).unwrap_or(body) {
+        [] => "the worker gives no reason".to_owned(),
+        message => quote(message),
     }
 }
 

@@ -111,7 +111,7 @@ fn default_tls(scheme: &str) -> Result<Tls, String> {
 
 fn two_passwords(example: &'static str) -> UrlError {
     UrlError {
-        reason: "it has a password, and another one is given beside it: leave one away".to_owned(),
+        reason: "it has a password, and another one is given beside it: leave one out".to_owned(),
         example,
     }
 }

@@ -71,6 +71,7 @@ impl Cache {
         if look.is_some() {
             commands.get(vacancy.key.as_str());
         }
+        commands.add_command(lease.bound()).ignore();
         let replies: Result<Vec<Replied>, _> =
             self.run_all_twice(&commands, &mut vacancy.budget).await;
         let Ok(replies) = replies else {

@@ -154,6 +154,14 @@ impl Lease {
         command
     }
 
+    /// Bounds a lease that is none of ours: any key in its place expires within the time of a lease, as one
+    /// that no worker renews does. Ours never lasts longer, and is left as it is.
+    pub(super) fn bound(&self) -> Cmd {
+        let mut command = redis::cmd("PEXPIRE");
+        command.arg(&self.name).arg(millis(LEASE)).arg("LT");
+        command
+    }
+
     /// Reads what [`take`](Self::take) found.
     pub(super) fn claimed(self, held: Option<&[u8]>) -> Claimed {
         match held {

@@ -140,7 +140,8 @@ impl<P: Procedure> Inner<P> {
                         reply.filled.is_some() && reply.source != Some(Source::Cache);
                     let stored = match vacancy {
                         Some(vacancy) if !filled_for_us => {
-                            self.cache.fill(vacancy, &answer.to_bytes()).await
+                            let stored = self.cache.fill(vacancy, &answer.to_bytes()).await;
+                            stored || reply.filled == Some(true)
                         }
                         _ => reply.filled == Some(true),
                     };

@@ -15,6 +15,12 @@ use crate::transport::{Endpoint, PlainTextWarning};
 /// In bytes. Larger bodies come in several frames.
 const SMALL_FRAME: u32 = 8192;
 
+/// AMQP's least limit of a frame, which a broker does not go below.
+const MIN_FRAME: u32 = 4096;
+
+/// AMQP has a byte for the length of a vhost's name.
+const MAX_VHOST: usize = 255;
+
 /// A dead broker is noticed after two heartbeats.
 const HEARTBEAT_SECONDS: u16 = 5;
 
@@ -149,6 +155,12 @@ impl AmqpUrl {
             }
             path => decode(&path[1..])?,
         };
+        if vhost.len() > MAX_VHOST {
+            return Err(format!(
+                "the vhost has {} bytes, and {MAX_VHOST} are the most",
+                vhost.len()
+            ));
+        }
         let query = amqp_query(&url)?;
         let shown = format!(
             "{}://{}@{}:{port}/{}",
@@ -228,7 +240,17 @@ fn amqp_query(url: &Url) -> Result<AMQPQueryString, String> {
     for (name, value) in url.query_pairs() {
         match name.as_ref() {
             "heartbeat" => set_once(&mut query.heartbeat, &name, &value)?,
-            "frame_max" => set_once(&mut query.frame_max, &name, &value)?,
+            "frame_max" => {
+                set_once(&mut query.frame_max, &name, &value)?;
+                if query
+                    .frame_max
+                    .is_some_and(|max| (1..MIN_FRAME).contains(&max))
+                {
+                    return Err(format!(
+                        "?frame_max= is 0 (no limit) or at least {MIN_FRAME}"
+                    ));
+                }
+            }
             "channel_max" => set_once(&mut query.channel_max, &name, &value)?,
             _ => {
                 let known = "?heartbeat=, ?frame_max=, ?channel_max=";

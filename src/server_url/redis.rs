@@ -196,7 +196,7 @@ fn database(url: &Url, in_path: Option<u32>) -> Result<u32, String> {
     }
     match (in_path, by_name) {
         (Some(one), Some(other)) if one != other => {
-            Err("its path and ?db= name two databases: leave one away".to_owned())
+            Err("its path and ?db= name two databases: leave one out".to_owned())
         }
         (one, other) => Ok(one.or(other).unwrap_or_default()),
     }

@@ -132,14 +132,14 @@ fn two_passwords_are_refused_without_being_shown() {
     let url: AmqpUrl = "amqp://u:s3cret@a,amqp://u@b".parse().unwrap();
     let error = url.with_password("s4cret").unwrap_err().to_string();
     assert!(
-        error.contains("leave one away") && !error.contains("cret"),
+        error.contains("leave one out") && !error.contains("cret"),
         "{error}"
     );
     let url: RedisUrl = "redis://:s3cret@h".parse().unwrap();
     assert!(url.clone().with_password("s3cret").is_ok());
     let error = url.with_password("s4cret").unwrap_err().to_string();
     assert!(
-        error.contains("leave one away") && !error.contains("cret"),
+        error.contains("leave one out") && !error.contains("cret"),
         "{error}"
     );
 }
@@ -223,6 +223,24 @@ fn parameters_that_are_known_are_honoured() {
         let url: RedisUrl = text.parse().unwrap();
         assert_eq!(url.info().redis_settings().db(), database, "{text}");
     }
+}
+
+#[test]
+fn what_amqp_cannot_carry_is_refused() {
+    let refused = |text: &str| text.parse::<AmqpUrl>().unwrap_err().to_string();
+    let vhost = |length| format!("amqp://h/{}", "v".repeat(length));
+    assert!(vhost(255).parse::<AmqpUrl>().is_ok());
+    let message = refused(&vhost(256));
+    assert!(
+        message.contains("the vhost has 256 bytes, and 255 are the most"),
+        "{message}"
+    );
+    for (max, is_ok) in [(0, true), (1, false), (4095, false), (4096, true)] {
+        let url = format!("amqp://h?frame_max={max}");
+        assert_eq!(url.parse::<AmqpUrl>().is_ok(), is_ok, "{max}");
+    }
+    let message = refused("amqp://h?frame_max=100");
+    assert!(message.contains("at least 4096"), "{message}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::support::process::Program;
 use crate::support::{SLOW, Setup, fibonacci, wait};
 use serde_json::Value;
+use std::io::Write as _;
 
 #[tokio::test]
 async fn one_argument_prints_its_answer_alone() {
@@ -159,6 +160,34 @@ async fn deadline_ends_it() {
         (700..3000).contains(&finished.took.as_millis()),
         "{finished:#?}"
     );
+}
+
+/// A pipe that is full before the first answer is written, and that nobody reads.
+#[tokio::test]
+async fn interrupts_end_it_although_its_output_is_not_read() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&[]).await;
+    for (arguments, last) in [
+        (&["100000"][..], 100_000),
+        (&["99980..99990", "--keep-going"], 99_990),
+    ] {
+        let (unread, mut pipe) = std::io::pipe().unwrap();
+        // As much as a pipe takes.
+        pipe.write_all(&vec![b'.'; 64 * 1024]).unwrap();
+        let program = setup.rpcache(&[&["call"], arguments].concat());
+        let mut call = program.stdout_to(pipe).start();
+        wait::wait_until("an answer is stored", async || {
+            setup.redis.get(&format!("fib:{last}")).await.is_some()
+        })
+        .await;
+        wait::wait_until("interrupts end it", async || {
+            call.signal("INT");
+            !call.is_running()
+        })
+        .await;
+        assert_eq!(call.finish().await.code, Some(130));
+        drop(unread);
+    }
 }
 
 #[tokio::test]

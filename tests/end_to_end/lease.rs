@@ -184,3 +184,36 @@ async fn failure_leaves_no_lease() {
     assert!(setup.redis.keys().await.is_empty());
     setup.assert_settled(worker).await;
 }
+
+/// A key in a lease's place that no worker holds: without a time to live, or with a long one, also in the name
+/// of the worker itself.
+#[tokio::test]
+async fn stray_key_in_a_lease_s_place_holds_up_no_call_for_longer_than_a_lease() {
+    let setup = Setup::new().await;
+    let _worker = setup.worker(&PATIENT).await;
+    wait::wait_until("the worker has announced itself", async || {
+        setup.redis.get("rpcache:worker:0").await.is_some()
+    })
+    .await;
+    let announced = setup.redis.get("rpcache:worker:0").await.unwrap();
+    let announced: serde_json::Value = serde_json::from_str(&announced).unwrap();
+    let own = format!("0000000000000000@{}", announced["id"].as_str().unwrap());
+    let strays = [
+        (5900, vec!["x"]),
+        (5901, vec!["00ff00ff00ff00ff@deadbeef", "PX", "3600000"]),
+        (5902, vec![&own, "PX", "3600000"]),
+    ];
+    for (n, value) in &strays {
+        let () = setup
+            .redis
+            .run(&[&["SET", &lease(*n)], &value[..]].concat())
+            .await;
+    }
+    for (n, _) in strays {
+        let call = setup.call(&[&n.to_string()]).await;
+        call.answers(&format!("{}\n", fibonacci(n)));
+        assert!(call.took < std::time::Duration::from_secs(8), "{call:?}");
+        let call = setup.call(&[&n.to_string(), "--refresh"]).await;
+        assert_eq!(call.code, Some(0), "{call:?}");
+    }
+}

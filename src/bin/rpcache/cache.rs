@@ -17,6 +17,7 @@ use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{self, CacheAction};
+use crate::interrupt;
 use crate::output::Failure;
 use crate::procedure::Arguments;
 
@@ -43,6 +44,7 @@ struct Interrupts(Signal);
 impl Interrupts {
     fn listen() -> Result<Self, Failure> {
         let signal = signal(SignalKind::interrupt());
+        interrupt::insist();
         signal
             .map(Self)
             .map_err(|error| Failure::new(1, format!("cannot listen for signals: {error}")))

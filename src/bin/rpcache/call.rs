@@ -10,11 +10,15 @@ use serde::Serialize;
 use crate::answer::{self, AnswerJson};
 use crate::args;
 use crate::input::{self, Input, Inputs, Label};
+use crate::interrupt;
 use crate::output::Failure;
 use crate::procedure::{Arguments, CalledAnswer};
 use crate::progress::Progress;
 use crate::stderr;
 use crate::timeline::{Row, Timeline};
+
+/// A pipe takes so much before it is read.
+const MAX_UNREAD: usize = 4096;
 
 /// Answers that are there at once are written together, up to this many bytes.
 const BUFFER: usize = 64 * 1024;
@@ -47,6 +51,9 @@ pub(crate) async fn run(
     let Inputs { called, inputs } = inputs;
     let form = called.form();
     let client = Client::new(called, call.client_options(!many));
+    if many || io::stdout().is_terminal() {
+        interrupt::insist();
+    }
     let print_all = async {
         if let [Input::Arguments(Arguments::One(argument))] = &inputs[..] {
             let ended = client.call_with(argument.clone(), options).await;
@@ -85,7 +92,10 @@ pub(crate) async fn run(
         Ok(()) = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     };
     drop(print);
-    client.close().await;
+    // A server that does not answer would hold up the end.
+    if !matches!(&ended, Err(failure) if failure.is_for_servers()) {
+        client.close().await;
+    }
     ended
 }
 
@@ -123,6 +133,9 @@ impl<W: Write> Print<W> {
                 Err(Failure::of_input(label, error))
             }
             (Form::Answer, Ok(answered)) => {
+                if answered.answer.as_bytes().len() > MAX_UNREAD {
+                    interrupt::insist();
+                }
                 answer::write(out, &answered.answer, io::stdout().is_terminal())?;
                 self.flush()?;
                 match &self.timeline {

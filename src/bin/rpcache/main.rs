@@ -14,6 +14,7 @@ mod doctor;
 mod endpoint;
 mod health;
 mod input;
+mod interrupt;
 mod log;
 mod man;
 mod names;

@@ -47,6 +47,11 @@ impl Failure {
         Self::new(code, format!("{label}: {}", failure.message))
     }
 
+    /// Whether a server is down, refuses, or keeps calls waiting: it may not answer a handshake either.
+    pub(crate) fn is_for_servers(&self) -> bool {
+        matches!(self.code, 3 | 124)
+    }
+
     /// What there is to say.
     pub(crate) fn message(&self) -> Option<&str> {
         Some(&*self.message).filter(|message| !message.is_empty())

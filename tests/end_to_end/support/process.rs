@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 /// A command that is about to be started.
 pub(crate) struct Program {
     command: Command,
+    stdout: Option<std::io::PipeWriter>,
     stderr: Option<std::io::PipeWriter>,
 }
 
@@ -48,6 +49,7 @@ impl Program {
             .kill_on_drop(true);
         Self {
             command,
+            stdout: None,
             stderr: None,
         }
     }
@@ -61,6 +63,12 @@ impl Program {
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// With a pipe of the test's as stdout.
+    pub(crate) fn stdout_to(mut self, pipe: std::io::PipeWriter) -> Self {
+        self.stdout = Some(pipe);
         self
     }
 
@@ -81,13 +89,17 @@ impl Program {
         let file = |name: &str| {
             std::fs::File::create(folder.join(name)).expect("the run's folder is ours")
         };
+        let stdout = match self.stdout.take() {
+            Some(pipe) => Stdio::from(pipe),
+            None => Stdio::from(file("stdout")),
+        };
         let stderr = match self.stderr.take() {
             Some(pipe) => Stdio::from(pipe),
             None => Stdio::from(file("stderr")),
         };
         let child = self
             .command
-            .stdout(file("stdout"))
+            .stdout(stdout)
             .stderr(stderr)
             .spawn()
             .unwrap_or_else(|error| {

@@ -98,7 +98,7 @@ async fn two_passwords_are_refused_and_one_twice_is_not() {
     ];
     for program in refused {
         let finished = program.run().await;
-        finished.refuses(2, "leave one away");
+        finished.refuses(2, "leave one out");
         let told = !finished.stderr.contains(SECRET) && !finished.stderr.contains("other@");
         assert!(told, "{finished:#?}");
     }

@@ -270,7 +270,7 @@ fn password(flag: &str, file: Option<&Path>, variable: &str) -> Result<Option<St
     }
     match said {
         Some(said) if said != line => Err(format!(
-            "{flag} and {variable} hold two passwords: leave one away"
+            "{flag} and {variable} hold two passwords: leave one out"
         )),
         _ => Ok(Some(line.to_owned())),
     }
