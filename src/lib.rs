@@ -96,7 +96,8 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `cli` | yes | the command `rpcache`, with `metrics` and `tls`; a library needs `default-features = false` |
+//! | `cli` | yes | the command `rpcache`, with `fibonacci`, `metrics` and `tls`; a library needs `default-features = false` |
+//! | `fibonacci` | with `cli` | the procedure [`fibonacci::Fibonacci`] |
 //! | `tls` | with `cli` | `amqps://` and `rediss://`, and with them rustls; without it they are refused |
 //! | `metrics` | with `cli` | `Client::metrics`, `Worker::metrics`, and with them prometheus-client |
 //! | `trace-context` | no | traces that go on in workers, through tracing-opentelemetry |
@@ -176,6 +177,7 @@ mod worker;
 mod procedure;
 mod procedure_name;
 
+#[cfg(feature = "fibonacci")]
 pub mod fibonacci;
 
 mod counts;
