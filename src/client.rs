@@ -1,6 +1,7 @@
 //! The client: look in the store, share a flight, ask a worker. Read [`Client::call_with`] first.
 
 mod flight;
+mod lookup;
 mod many;
 mod near;
 mod observe;
@@ -13,7 +14,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::coop::consume_budget;
 use tracing::{Instrument as _, Span};
@@ -21,9 +22,9 @@ use tracing::{Instrument as _, Span};
 pub use self::near::LocalOptions;
 pub use self::options::{CallOptions, ClientOptions};
 
-use self::near::{NearCache, StoreTicket};
-use crate::FOR_EVER;
-use crate::cache::{Cache, Key, Lookup, Vacancy};
+use self::lookup::{Call, Looked, Resolved};
+use self::near::NearCache;
+use crate::cache::{Cache, Key, Vacancy};
 use crate::counts::Calls;
 use crate::error::{Error, ErrorCode};
 use crate::procedure::Procedure;
@@ -90,92 +91,6 @@ struct Inner<P: Procedure> {
 }
 
 type FlightOutcome<A> = Result<Resolved<A>, Error>;
-
-/// A verified answer, where it came from, and whether the store has it.
-#[derive(Debug, Clone)]
-struct Resolved<A> {
-    answer: A,
-    source: Source,
-    stored: bool,
-}
-
-/// One call: its options and when it started.
-#[derive(Clone, Copy)]
-struct Call {
-    options: CallOptions,
-    started: Instant,
-}
-
-/// What to do before a request.
-enum BeforeLookup<A> {
-    /// This call does not read the store.
-    Skip(Looked<A>),
-    /// Look in the store. The ticket is for a near copy of a hit.
-    Look(Option<StoreTicket>),
-}
-
-/// The outcome of the lookup.
-enum Looked<A> {
-    Hit(Resolved<A>),
-    /// No answer, and the permission to fill it in, if this call stores answers.
-    Miss(Option<Vacancy>),
-}
-
-impl<A> Looked<A> {
-    fn is_hit(&self) -> bool {
-        matches!(self, Self::Hit(_))
-    }
-}
-
-impl<A> From<Lookup<A>> for Looked<A> {
-    fn from(lookup: Lookup<A>) -> Self {
-        match lookup {
-            Lookup::Hit(answer) => Self::Hit(Resolved::from_store(answer)),
-            Lookup::Miss(vacancy) => Self::Miss(Some(vacancy)),
-        }
-    }
-}
-
-impl<A> Resolved<A> {
-    fn from_store(answer: A) -> Self {
-        Self {
-            answer,
-            source: Source::Cache,
-            stored: true,
-        }
-    }
-
-    fn answered(self, started: Instant) -> Answered<A> {
-        Answered {
-            answer: self.answer,
-            source: self.source,
-            stored: self.stored,
-            elapsed: started.elapsed(),
-        }
-    }
-}
-
-impl Call {
-    fn new(options: CallOptions) -> Self {
-        Self {
-            options,
-            started: Instant::now(),
-        }
-    }
-
-    fn deadline(&self) -> tokio::time::Instant {
-        let deadline = self.started + self.options.timeout.min(FOR_EVER);
-        tokio::time::Instant::from_std(deadline)
-    }
-
-    /// The same call, whose time starts later: a wait does not count against its timeout.
-    fn started_later_by(self, waited: Duration) -> Self {
-        Self {
-            started: self.started + waited,
-            ..self
-        }
-    }
-}
 
 impl<P: Procedure> Clone for Client<P> {
     fn clone(&self) -> Self {
@@ -344,10 +259,8 @@ impl<P: Procedure> Client<P> {
         let (options, deadline) = (call.options, call.deadline());
         let shared = vacancy.as_ref().filter(|_| options.cache.reads());
         let shared = shared.map(|vacancy| (vacancy.key().clone(), options.wait));
-        let mut vacancy = vacancy;
-        let mut run = |deadline| {
-            let (inner, argument) = (Arc::clone(&self.inner), Arc::clone(&argument));
-            let vacancy = vacancy.take();
+        let run = |deadline| {
+            let inner = Arc::clone(&self.inner);
             async move {
                 inner
                     .run_flight(&argument, vacancy, options, &deadline)
@@ -402,49 +315,5 @@ impl<P: Procedure> Inner<P> {
 
     fn call_span(&self, key: &Key) -> Span {
         trace::call(self.procedure.name(), key)
-    }
-
-    /// This process's copy of the answer, if the call may use one; else the key.
-    fn near_copy(&self, argument: &P::Argument, call: Call) -> Result<Resolved<P::Answer>, Key> {
-        let key = || self.key(argument);
-        match &self.near {
-            Some(near) if call.options.cache.reads() => near.look(argument, key, call.started),
-            _ => Err(key()),
-        }
-    }
-
-    /// Looks in the store, if the call reads it.
-    async fn look(&self, key: Key, argument: &Arc<P::Argument>, call: Call) -> Looked<P::Answer> {
-        match self.before_lookup(&key, call) {
-            BeforeLookup::Skip(looked) => looked,
-            BeforeLookup::Look(ticket) => {
-                let (procedure, deadline) = (&self.procedure, call.deadline());
-                let lookup = self.cache.lookup(key, procedure, argument, deadline);
-                self.after_lookup(lookup.await, ticket, call)
-            }
-        }
-    }
-
-    fn before_lookup(&self, key: &Key, call: Call) -> BeforeLookup<P::Answer> {
-        let cache_use = call.options.cache;
-        if cache_use.reads() {
-            return BeforeLookup::Look(self.near.as_ref().map(|near| near.ticket(key)));
-        }
-        let vacancy = || self.cache.vacancy(key.clone());
-        BeforeLookup::Skip(Looked::Miss(cache_use.writes().then(vacancy)))
-    }
-
-    /// Keeps a near copy of a hit.
-    fn after_lookup(
-        &self,
-        lookup: Lookup<P::Answer>,
-        ticket: Option<StoreTicket>,
-        call: Call,
-    ) -> Looked<P::Answer> {
-        let looked = Looked::from(lookup);
-        if let (Looked::Hit(hit), Some(near), Some(ticket)) = (&looked, &self.near, ticket) {
-            near.keep(ticket, hit, call.started);
-        }
-        looked
     }
 }

@@ -44,8 +44,11 @@ mod broker {
 }
 #[path = "../../src/cache/key.rs"]
 mod key;
-#[path = "../../src/message.rs"]
-mod message;
+#[path = "../../src"]
+mod library {
+    pub(crate) mod message;
+}
+use library::message;
 #[path = "../../src/trace"]
 mod trace {
     pub(crate) mod context;

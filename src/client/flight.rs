@@ -7,7 +7,8 @@ use tokio::time::timeout_at;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{CallOptions, FlightOutcome, Inner, Resolved};
+use super::lookup::Resolved;
+use super::{CallOptions, FlightOutcome, Inner};
 use crate::cache::Vacancy;
 use crate::error::{Error, ErrorCode, quote, quote_inner};
 use crate::message::Reply;

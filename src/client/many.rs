@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 
-use super::{Answered, BeforeLookup, Call, CallOptions, Client, Inner, Looked, observe};
+use super::lookup::{BeforeLookup, Call, Looked};
+use super::{Answered, CallOptions, Client, Inner, observe};
 use crate::cache::{Gave, Key, Lookup};
 use crate::error::Error;
 use crate::procedure::Procedure;

@@ -8,11 +8,11 @@ use std::fmt::Display;
 use tracing::field::Empty;
 use tracing::{Span, trace_span};
 
+use super::context::TraceContext;
 use super::{TARGET, set_parent};
-use crate::error::quote;
-use crate::message::Request;
 use crate::procedure_name::ProcedureName;
 use crate::queue::QueueName;
+use crate::text::quote;
 
 /// A whole call, as its caller sees it. The root, unless the caller is within a span of its own.
 pub(crate) fn call(procedure: &ProcedureName, key: &impl Display) -> Span {
@@ -152,8 +152,13 @@ pub(crate) fn send(queue: &str, conversation: &str, size: usize) -> Span {
 
 /// A worker's share in a call: from the taking of a request until it is settled. What lies between its
 /// parent's begin and its own is the wait in the queue, as far as the clocks of the two machines agree.
-pub(crate) fn process(queue: &QueueName, request: &Request, redelivered: bool) -> Span {
-    let conversation = request.correlation_id.as_ref();
+pub(crate) fn process(
+    queue: &QueueName,
+    correlation_id: Option<&[u8]>,
+    body_size: usize,
+    redelivered: bool,
+    parent: Option<&TraceContext>,
+) -> Span {
     let span = trace_span!(
         target: TARGET,
         "process",
@@ -163,15 +168,14 @@ pub(crate) fn process(queue: &QueueName, request: &Request, redelivered: bool) -
         messaging.operation.name = "process",
         messaging.operation.r#type = "process",
         messaging.destination.name = %queue,
-        messaging.message.conversation_id =
-            conversation.map(|id| quote(id.as_bytes())),
-        messaging.message.body.size = request.body.len(),
+        messaging.message.conversation_id = correlation_id.map(quote),
+        messaging.message.body.size = body_size,
         rpcache.redelivered = redelivered,
         rpcache.source = Empty,
         "error.type" = Empty,
         otel.status_code = Empty,
     );
-    if let Some(parent) = &request.trace {
+    if let Some(parent) = parent {
         set_parent(&span, parent);
     }
     span

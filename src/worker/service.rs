@@ -97,7 +97,11 @@ impl<P: Procedure> Service<P> {
         let (unsettled, request) = Unsettled::take(message, Request::read);
         let delivery = Arc::new(delivery);
         let watch = Stopwatch::start(taken, request.asks_steps);
-        let span = || trace::process(&self.queue, &request, delivery.is_redelivered());
+        let span = || {
+            let id = request.correlation_id.as_ref().map(CorrelationId::as_bytes);
+            let (size, redelivered) = (request.body.len(), delivery.is_redelivered());
+            trace::process(&self.queue, id, size, redelivered, request.trace.as_ref())
+        };
         let respond = self.respond(&replier, &delivery, unsettled, &request, &watch);
         trace::within(span, respond).await;
     }
