@@ -25,7 +25,7 @@ use self::reach::Route;
 use self::servers::{address, encryption, nodes};
 pub use crate::broker::Declared;
 use crate::broker::{Look, Visit};
-pub use crate::cache::Lacking;
+pub use crate::cache::MissingRights;
 use crate::cache::{Cache, CacheOptions, Namespace};
 use crate::client::{Client, ClientOptions};
 use crate::error::Error;

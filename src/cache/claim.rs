@@ -1,33 +1,30 @@
-//! What workers do with a missing answer: claim it, give it back.
+//! Claims: a worker takes the lease of a missing answer before it computes, and gives it back.
 
 use std::sync::Arc;
 
-use redis::RedisError;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::connection::Unanswered;
-use super::lease::{Claimed, Lease, Token};
-use super::{Budget, Cache, Key, Look, Vacancy, connection};
+use super::lease::{LEASE, Lease, Taken, Token};
+use super::store::{Claimed, Refusal, StoreError};
+use super::{Budget, Cache, Key, Look, Vacancy};
 use crate::procedure::Procedure;
 use crate::trace::{self, Operation};
 
-type Replied = Result<Option<Vec<u8>>, RedisError>;
-
-/// What a worker that is to compute finds.
+/// The result of a claim.
 pub(crate) enum Claim<A> {
     /// An answer that passed the check.
     Hit(A),
-    /// None, and nobody else computes it as far as one can know.
+    /// No answer, and no other worker computes it as far as is known.
     Vacant(Vacancy),
-    /// None, and another worker computes it.
+    /// No answer, and another worker computes it.
     Held,
 }
 
 impl Cache {
-    /// Tries for the key's lease and looks for the answer, in one round trip and in this order: in
+    /// Tries to take the key's lease and looks up the answer, in one round trip and in this order: in
     /// the other, a holder that fills and releases in between would be missed twice. A hit wins.
-    /// Without a `look` it does not look. What is left of the budget then goes on with the vacancy.
+    /// Without a `look` it looks nothing up. The vacancy carries on what is left of the budget.
     ///
     /// Cancel safe: a lease that was taken is released.
     pub(crate) fn claim<P: Procedure>(
@@ -60,74 +57,80 @@ impl Cache {
             budget,
             lease: None,
         };
-        if !self.connection.is_up() {
+        if !self.store.is_up() {
             // Nothing will be sent: there will be nothing to release.
-            self.unlooked(look);
+            self.count_unanswered(look);
             return Claim::Vacant(vacancy);
         }
         let lease = self.lease(&vacancy.key, token);
-        let mut commands = redis::pipe();
-        commands.ignore_errors().add_command(lease.take());
-        if look.is_some() {
-            commands.get(vacancy.key.as_str());
-        }
-        commands.add_command(lease.bound()).ignore();
-        let replies: Result<Vec<Replied>, _> =
-            self.run_all_twice(&commands, &mut vacancy.budget).await;
-        let Ok(replies) = replies else {
-            self.unlooked(look);
+        let claimed = self.claim_in_store(&lease, &mut vacancy, look).await;
+        let Ok(Claimed { held, found }) = claimed else {
+            self.count_unanswered(look);
             return Claim::Vacant(vacancy);
         };
-        let mut replies = replies.into_iter();
-        let claimed = self.claimed(lease, replies.next());
-        let hit = match look.zip(replies.next()) {
+        let outcome = self.taken(lease, held);
+        let hit = match look.zip(found) {
             Some((look, found)) => {
-                let found = found.map_err(Unanswered::Refused);
                 let checked = self.checked(look, &vacancy.key, found, procedure, argument);
                 checked.await
             }
             None => None,
         };
-        match (hit, claimed) {
-            (Some(answer), claimed) => {
-                if let Claimed::Ours(lease) = claimed {
+        match (hit, outcome) {
+            (Some(answer), outcome) => {
+                if let Taken::Ours(lease) = outcome {
                     lease.release(vacancy.budget.0).await;
                 }
                 Claim::Hit(answer)
             }
-            (None, Claimed::Held) => Claim::Held,
-            (None, Claimed::Free) => Claim::Vacant(vacancy),
-            (None, Claimed::Ours(lease)) => Claim::Vacant(Vacancy {
+            (None, Taken::Held) => Claim::Held,
+            (None, Taken::Unavailable) => Claim::Vacant(vacancy),
+            (None, Taken::Ours(lease)) => Claim::Vacant(Vacancy {
                 lease: Some(lease),
                 ..vacancy
             }),
         }
     }
 
-    /// Redis did not say what it has.
-    fn unlooked(&self, look: Option<Look>) {
+    async fn claim_in_store(
+        &self,
+        lease: &Lease,
+        vacancy: &mut Vacancy,
+        look: Option<Look>,
+    ) -> Result<Claimed, StoreError> {
+        let (name, token) = lease.name_and_token();
+        let key = look.is_some().then_some(&vacancy.key);
+        let (limit, started) = (vacancy.budget.0, Instant::now());
+        let claimed = self.store.claim(name, token, LEASE, key, limit).await;
+        vacancy.budget.spend(started);
+        claimed
+    }
+
+    /// The store did not say what it has.
+    fn count_unanswered(&self, look: Option<Look>) {
         if look == Some(Look::First) {
             self.counts.unanswered.count();
         }
     }
 
-    /// What became of the attempt to take a lease.
-    fn claimed(&self, lease: Lease, reply: Option<Replied>) -> Claimed {
-        match reply {
-            Some(Ok(held)) => lease.claimed(held.as_deref()),
-            Some(Err(error)) => {
-                if let Some(left_out) = self.refused_leases.happened() {
-                    let error = connection::describe(&error);
-                    warn!(error, left_out, "Redis refused a lease; computing without");
+    fn taken(&self, lease: Lease, held: Result<Option<Vec<u8>>, Refusal>) -> Taken {
+        match held {
+            Ok(held) => lease.taken(held.as_deref()),
+            Err(Refusal { reason, .. }) => {
+                if let Some(left_out) = self.logs.refused_leases.happened() {
+                    warn!(
+                        error = reason,
+                        left_out, "Redis refused a lease; computing without"
+                    );
                 }
                 lease.forget();
-                Claimed::Free
+                Taken::Unavailable
             }
-            None => Claimed::Free,
         }
     }
 
-    /// A redelivered request: whoever else holds a lease for it has lost it, and is overtaken.
+    /// Removes the lease that another worker still holds for a redelivered request: that worker has lost
+    /// the request.
     pub(crate) async fn take_over(&self, key: &Key, token: &Token, budget: &mut Budget) {
         let lease = self.lease(key, token);
         let started = Instant::now();
@@ -136,14 +139,15 @@ impl Cache {
         budget.spend(started);
     }
 
-    /// Nothing was computed: the next one may.
+    /// Releases the lease of an answer that was not computed: another worker may compute it.
     pub(crate) async fn give_back(&self, vacancy: Vacancy) {
         if let Some(lease) = vacancy.lease {
             lease.release(vacancy.budget.0).await;
         }
     }
 
-    /// There is no answer to store: those who wait for it compute for themselves.
+    /// Marks the key as uncached, since there is no answer to store: workers that wait for the lease compute
+    /// for themselves.
     pub(crate) async fn leave_empty(&self, vacancy: Vacancy) {
         if let Some(lease) = vacancy.lease {
             lease.leave_uncached(vacancy.budget.0).await;
@@ -151,6 +155,6 @@ impl Cache {
     }
 
     fn lease(&self, key: &Key, token: &Token) -> Lease {
-        Lease::new(key, token.clone(), &self.connection, self.options.budget)
+        Lease::new(key, token.clone(), &self.store, self.options.budget)
     }
 }

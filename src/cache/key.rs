@@ -106,13 +106,14 @@ impl Key {
         Self(key)
     }
 
-    /// Where it is counted how often workers began a request for this key that somebody's end may
-    /// be the fault of. In braces: in a Redis cluster it stands beside the answer.
-    pub(crate) fn starts(&self) -> String {
+    /// Where attempts at this key are counted after a redelivery. In braces: in a Redis cluster it shares
+    /// the answer's slot.
+    pub(crate) fn attempts(&self) -> String {
         format!("{{{}}}:starts", self.0)
     }
 
-    /// Where the token of whoever computes the answer stands, beside it like [`Self::starts`].
+    /// Where the token of the worker that computes the answer stands, in the answer's slot like
+    /// [`Self::attempts`].
     pub(crate) fn lease(&self) -> String {
         format!("{{{}}}:lease", self.0)
     }

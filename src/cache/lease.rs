@@ -1,64 +1,44 @@
 //! The lease: the right to compute a missing answer, so that a key is computed once at a time.
 //!
-//! `{KEY}:lease` holds the token of the request whose worker computes. It is taken with
-//! `SET NX PX`, renewed while computing, and released by its holder alone; a holder that dies stops
-//! renewing, and the lease runs out. A lease only saves work: whoever cannot have one because Redis
-//! does not answer, or refuses, computes without. See Redis' own pages on
-//! [SET](https://redis.io/docs/latest/commands/set/) for the pattern; since nothing but effort
-//! depends on it, the objections to locks of one Redis do not apply.
+//! `{KEY}:lease` holds the token of the request whose worker computes. It is taken where it is free, renewed
+//! while computing, and released by its holder alone; a holder that dies stops renewing, and the lease
+//! expires. A lease only saves work: a worker that cannot have one, because the store does not answer or
+//! refuses, computes without.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline};
 use sha2::{Digest, Sha256};
 use tokio::time::{sleep, timeout};
 
-use super::connection::{Connection, Unanswered};
 use super::key::Key;
+use super::store::{Store, StoreError};
 
-/// A holder that is frozen for longer is overtaken.
-const LEASE: Duration = Duration::from_secs(3);
+/// TTL of a lease: a holder that is frozen for longer is overtaken.
+pub(super) const LEASE: Duration = Duration::from_secs(3);
 
-/// How often it is renewed while computing.
+/// Interval of renewals while computing.
 const RENEW: Duration = Duration::from_secs(1);
 
-/// Between two attempts to release one while Redis is away.
+/// Pause between two attempts to release a lease while the store is away.
 const RELEASE_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a lease is left as when there is nothing to wait for: the answer cannot be stored.
+/// Mark that replaces a lease when there is nothing to wait for: the answer cannot be stored.
 pub(super) const UNCACHED: &str = "uncached";
 
-/// How long that is remembered.
+/// TTL of that mark.
 const UNCACHED_FOR: Duration = Duration::from_secs(1);
 
-/// Compare and extend.
-const RENEWAL: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
-    return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0";
-
-/// Compare and remove.
-const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
-    return redis.call('UNLINK', KEYS[1]) end return 0";
-
-/// Compare and leave as [`UNCACHED`].
-const LEAVE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
-    redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1 end return 0";
-
-/// Remove what another worker holds for the same request: it has lost that request.
-const TAKE_OVER: &str = "local held = redis.call('GET', KEYS[1]) \
-    if held and held ~= ARGV[1] and string.sub(held, 1, #ARGV[2]) == ARGV[2] then \
-    return redis.call('UNLINK', KEYS[1]) end return 0";
-
-/// Who holds a lease: a request in the hands of a worker, `REQUEST@WORKER`.
+/// The holder of a lease: a request in the hands of a worker, `REQUEST@WORKER`.
 ///
-/// REQUEST is a hash of the correlation id: it tells a redelivery of the request, and says nothing
-/// to who might want to forge a reply.
+/// REQUEST is a hash of the correlation id: it identifies a redelivery of the request, and is of no use for
+/// forging a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token {
     text: Arc<str>,
-    /// Up to and with the `@`.
+    /// Length of the part up to and with the `@`.
     request: usize,
 }
 
@@ -86,8 +66,13 @@ impl Token {
         }
     }
 
-    fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The part that all tokens of one request have in common: `REQUEST@`.
+    pub(super) fn request(&self) -> &str {
+        &self.text[..self.request]
     }
 }
 
@@ -103,88 +88,66 @@ impl fmt::Display for Token {
     }
 }
 
-/// A lease that is held, or may be: it is released when dropped, unless it was ended before.
+/// A lease that is held, or may be. Released when dropped, unless it was ended before.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Lease {
     name: String,
     token: Token,
-    connection: Arc<Connection>,
-    /// For its release when it is dropped.
+    store: Arc<Store>,
+    /// Limit of one attempt to renew it, or to release it when it is dropped.
     budget: Duration,
     ended: bool,
 }
 
-/// What became of the attempt to take a lease.
-pub(super) enum Claimed {
+/// The result of an attempt to take a lease.
+pub(super) enum Taken {
     Ours(Lease),
     /// Another request's, or the same one's in another worker's hands.
     Held,
-    /// Nobody's, and not to be had: compute without.
-    Free,
+    /// Nobody holds it, and it cannot be had: compute without.
+    Unavailable,
 }
 
 impl Lease {
-    /// Made before it is asked for, so that an attempt that is dropped leaves nothing behind.
-    pub(super) fn new(
-        key: &Key,
-        token: Token,
-        connection: &Arc<Connection>,
-        budget: Duration,
-    ) -> Self {
+    /// Made before the store is asked for it, so that an attempt that is dropped leaves nothing behind.
+    pub(super) fn new(key: &Key, token: Token, store: &Arc<Store>, budget: Duration) -> Self {
         Self {
             name: key.lease(),
             token,
-            connection: Arc::clone(connection),
+            store: Arc::clone(store),
             budget,
             ended: false,
         }
     }
 
-    /// Tries to take it: what it held before, if anything.
-    pub(super) fn take(&self) -> Cmd {
-        let mut command = redis::cmd("SET");
-        command
-            .arg(&self.name)
-            .arg(self.token.as_str())
-            .arg("NX")
-            .arg("GET")
-            .arg("PX")
-            .arg(millis(LEASE));
-        command
+    pub(super) fn name_and_token(&self) -> (&str, &Token) {
+        (&self.name, &self.token)
     }
 
-    /// Bounds a lease that is none of ours: any key in its place expires within the time of a lease, as one
-    /// that no worker renews does. Ours never lasts longer, and is left as it is.
-    pub(super) fn bound(&self) -> Cmd {
-        let mut command = redis::cmd("PEXPIRE");
-        command.arg(&self.name).arg(millis(LEASE)).arg("LT");
-        command
-    }
-
-    /// Reads what [`take`](Self::take) found.
-    pub(super) fn claimed(self, held: Option<&[u8]>) -> Claimed {
+    /// Whether it is ours, by what it held when it was claimed.
+    pub(super) fn taken(self, held: Option<&[u8]>) -> Taken {
         match held {
-            None => Claimed::Ours(self),
-            Some(token) if token == self.token.as_str().as_bytes() => Claimed::Ours(self),
+            None => Taken::Ours(self),
+            Some(token) if token == self.token.as_str().as_bytes() => Taken::Ours(self),
             Some(token) => {
                 self.forget();
                 if token == UNCACHED.as_bytes() {
-                    Claimed::Free
+                    Taken::Unavailable
                 } else {
-                    Claimed::Held
+                    Taken::Held
                 }
             }
         }
     }
 
-    /// It is another's, or nobody's: there is nothing to release.
+    /// Ends it without releasing it: it is another's, or nobody's, or was released already.
     pub(super) fn forget(mut self) {
         self.ended = true;
     }
 
-    /// Runs `work` to its end, renewing the lease all the while where there is one. A lease that is
-    /// lost in spite of it costs another computation, no more.
+    /// Runs `work` to its end, and renews the lease meanwhile where there is one. A lease that is lost all
+    /// the same costs another computation, no more.
     pub(crate) async fn kept_during<T>(lease: Option<&Self>, work: impl Future<Output = T>) -> T {
         let Some(lease) = lease else {
             return work.await;
@@ -198,52 +161,38 @@ impl Lease {
     async fn renew_for_ever(&self) -> Infallible {
         loop {
             sleep(RENEW).await;
-            let renewal = self.script(RENEWAL, &[&millis(LEASE)]);
+            let renewal = self
+                .store
+                .renew(&self.name, &self.token, LEASE, self.budget);
             // Late or refused: tried again in a second.
-            let _ = self.connection.run::<()>(&renewal, self.budget).await;
+            let _ = renewal.await;
         }
-    }
-
-    /// Releases it in the same round trip as what `commands` does.
-    pub(super) fn release_with(&self, commands: &mut Pipeline) {
-        commands.add_command(self.script(RELEASE, &[]));
     }
 
     /// Releases it now.
     pub(super) async fn release(mut self, limit: Duration) {
-        let release = self.script(RELEASE, &[]);
-        let released = self.connection.run::<()>(&release, limit).await;
-        // Otherwise it is tried on when this is dropped.
-        self.ended = !matches!(released, Err(Unanswered::Unavailable));
+        let released = self.store.release(&self.name, &self.token, limit).await;
+        // Otherwise that is tried again when this is dropped.
+        self.ended = !matches!(released, Err(StoreError::Unavailable));
     }
 
-    /// Tells those who wait for it that no answer will be stored.
+    /// Replaces it by a mark for those that wait for it: no answer will be stored.
     pub(super) async fn leave_uncached(mut self, limit: Duration) {
-        let leave = self.script(LEAVE, &[UNCACHED, &millis(UNCACHED_FOR)]);
-        let left = self.connection.run::<()>(&leave, limit).await;
-        self.ended = !matches!(left, Err(Unanswered::Unavailable));
+        let (name, token) = self.name_and_token();
+        let left = self.store.leave(name, token, UNCACHED, UNCACHED_FOR, limit);
+        self.ended = !matches!(left.await, Err(StoreError::Unavailable));
     }
 
     /// Removes another worker's lease for the same request, which was lost there.
     pub(super) async fn take_over(&self, limit: Duration) {
-        let request = &self.token.as_str()[..self.token.request];
-        let take_over = self.script(TAKE_OVER, &[request]);
-        // Failing that, its lease runs out.
-        let _ = self.connection.run::<()>(&take_over, limit).await;
-    }
-
-    /// A script on this lease; its first argument is the token.
-    fn script(&self, script: &str, arguments: &[&str]) -> Cmd {
-        let mut command = redis::cmd("EVAL");
-        command.arg(script).arg(1).arg(&self.name);
-        command.arg(self.token.as_str()).arg(arguments);
-        command
+        // Failing that, its lease expires.
+        let _ = self.store.take_over(&self.name, &self.token, limit).await;
     }
 }
 
 impl Drop for Lease {
-    /// Nobody waits for it to run out if its holder gives up, or cannot tell Redis that it has ended:
-    /// that is tried for as long as the lease can last.
+    /// Releases it in the background, for as long as it can last: nobody has to wait until it expires when
+    /// its holder gives up.
     fn drop(&mut self) {
         if self.ended {
             return;
@@ -251,16 +200,12 @@ impl Drop for Lease {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let release = self.script(RELEASE, &[]);
-        let (connection, budget) = (Arc::clone(&self.connection), self.budget);
+        let (store, budget) = (Arc::clone(&self.store), self.budget);
+        let (name, token) = (std::mem::take(&mut self.name), self.token.clone());
         runtime.spawn(timeout(LEASE, async move {
-            while let Err(Unanswered::Unavailable) = connection.run::<()>(&release, budget).await {
+            while let Err(StoreError::Unavailable) = store.release(&name, &token, budget).await {
                 sleep(RELEASE_PAUSE).await;
             }
         }));
     }
-}
-
-fn millis(duration: Duration) -> String {
-    duration.as_millis().to_string()
 }

@@ -3,11 +3,7 @@
 use std::time::Duration;
 
 use super::Namespace;
-use super::resp::Limits;
 use crate::server_url::RedisUrl;
-
-/// A larger value is not read, in bytes, unless larger ones may be stored.
-const MAX_READ: u64 = 64 << 20;
 
 /// Where the cache is and how it is used: [`new`](Self::new) takes what has no default, the rest is set
 /// field by field.
@@ -47,16 +43,6 @@ impl CacheOptions {
             ttl: Some(Duration::from_secs(24 * 60 * 60)),
             max_answer_size: None,
             connect_first: false,
-        }
-    }
-
-    /// What is read of one answer, and of one reply with several.
-    pub(super) fn limits(&self) -> Limits {
-        let size = self.max_answer_size.map_or(0, |size| size as u64);
-        let string = size.max(MAX_READ);
-        Limits {
-            string,
-            reply: string.saturating_mul(4),
         }
     }
 }

@@ -1,190 +1,138 @@
-//! Where workers tell of themselves: `rpcache:worker:0`, `:1` and so on, plain strings that expire.
+//! Workers' announcements: each worker has a slot, `rpcache:worker:0`, `:1` and so on, a plain string that
+//! expires.
 //!
-//! Numbered places, and not the workers' own ids, so that whoever looks at the fleet asks for a few
-//! names at once instead of searching all keys for them. Anybody may have put anything there: it is read
-//! up to the size of an announcement, and costs its own place alone.
+//! Slots are numbered, and not named by the workers' ids, so that the fleet is read by asking for a few
+//! names instead of scanning all keys. Anybody may have put anything there: a slot is read up to the size of
+//! an announcement, and foreign contents cost that slot alone.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::{Cmd, RedisError};
 use tracing::warn;
 
-use super::connection::Unanswered;
-use super::{Cache, Namespace, no_answer};
+use super::store::{GetResult, StoreError};
+use super::{Cache, Namespace};
 use crate::error::{Error, quote};
 use crate::worker::WorkerStatus;
 
-/// A worker that is not heard of for longer is gone.
+/// TTL of an announcement.
 const TTL: Duration = Duration::from_secs(10);
 
-/// Places that are looked at together. Nobody sits behind a row that is empty.
+/// Slots that are read together. No worker has a slot behind a row that is empty.
 const ROW: u32 = 64;
 
-/// There is no place for more.
-const MOST: u32 = 64 * ROW;
+/// Number of slots.
+const MAX_SLOTS: u32 = 64 * ROW;
 
-/// Not part of any call.
+/// Limit of one round trip: not part of any call.
 const DEADLINE: Duration = Duration::from_millis(500);
 
-/// Of something foreign, in bytes.
+/// How much of foreign contents is logged, in bytes.
 const SHOWN: usize = 40;
 
-/// What stands in a place.
-enum Place {
+/// The contents of a slot.
+enum Slot {
     Free,
     Worker(Box<WorkerStatus>),
-    /// Something that no worker wrote.
+    /// Something that no worker wrote: a description.
     Foreign(String),
 }
 
 impl Cache {
-    /// Puts a worker's announcement into its place, or a free one. The place that it has then;
-    /// `None` where Redis does not take it, which is no more than a pity.
-    pub(crate) async fn announce(&self, status: &WorkerStatus, place: Option<u32>) -> Option<u32> {
+    /// Puts a worker's announcement into its slot, or into a free one. The slot that it has then; `None`
+    /// where the store refuses: nothing depends on it.
+    pub(crate) async fn announce(&self, status: &WorkerStatus, slot: Option<u32>) -> Option<u32> {
         let text = serde_json::to_string(status).ok()?;
-        self.connection.settled().await;
-        if let Some(place) = place {
-            match self.put(place, &text).await? {
-                Place::Free => return Some(place),
-                Place::Worker(before) if before.id == status.id => return Some(place),
-                Place::Worker(_) | Place::Foreign(_) => {}
+        self.store.settled().await;
+        if let Some(slot) = slot {
+            let name = self.slot(slot);
+            let before = self.store.replace(&name, &text, TTL, DEADLINE).await;
+            match contents(before).ok()? {
+                Slot::Free => return Some(slot),
+                Slot::Worker(before) if before.id == status.id => return Some(slot),
+                Slot::Worker(_) | Slot::Foreign(_) => {}
             }
         }
-        for row in (0..MOST).step_by(ROW as usize) {
-            for place in self.free_places(row).await {
-                if self.take(place, &text).await? {
-                    return Some(place);
+        for row in (0..MAX_SLOTS).step_by(ROW as usize) {
+            for slot in self.free_slots(row).await {
+                let name = self.slot(slot);
+                if self.store.add(&name, &text, TTL, DEADLINE).await.ok()? {
+                    return Some(slot);
                 }
             }
         }
         None
     }
 
-    /// Places of a row that may be free: all, where looking failed once. Something huge may stand there,
+    /// Slots of a row that may be free: all, once reading them has failed. Something huge may stand there,
     /// which is not to be asked for again.
-    async fn free_places(&self, row: u32) -> Vec<u32> {
+    async fn free_slots(&self, row: u32) -> Vec<u32> {
         let all = row..row + ROW;
-        if !self.places_unread.load(Ordering::Relaxed) {
-            let mget = Cmd::mget(self.row(row));
-            match self.connection.get_many(&mget, DEADLINE).await {
+        if !self.slots_unreadable.load(Ordering::Relaxed) {
+            let names = self.row(row);
+            match self.store.get_many(&bytes(&names), DEADLINE).await {
                 Ok(found) => {
                     let free = all
                         .zip(found)
                         .filter(|(_, found)| matches!(found, Ok(None)));
-                    return free.map(|(place, _)| place).collect();
+                    return free.map(|(slot, _)| slot).collect();
                 }
-                Err(_) => self.places_unread.store(true, Ordering::Relaxed),
+                Err(_) => self.slots_unreadable.store(true, Ordering::Relaxed),
             }
         }
         all.collect()
     }
 
-    /// The worker in this place ends.
-    pub(crate) async fn retract(&self, place: u32) {
-        let unlink = Cmd::unlink(self.place(place));
-        // Failing that, it expires.
-        let _ = self.connection.run::<()>(&unlink, DEADLINE).await;
-    }
-
-    /// Puts it into the place: what stood there before. `None`: Redis does not take it.
-    async fn put(&self, place: u32, text: &str) -> Option<Place> {
-        let mut set = self.announcement(place, text);
-        set.arg("GET");
-        let before = self.connection.run::<Option<Vec<u8>>>(&set, DEADLINE).await;
-        match before {
-            Ok(before) => Some(read(before)),
-            Err(Unanswered::Refused(error)) => foreign(&error),
-            Err(Unanswered::Unavailable) => None,
-        }
-    }
-
-    /// Puts it into the place if that is free, without reading what stands there; `None`: Redis does not
-    /// take it.
-    async fn take(&self, place: u32, text: &str) -> Option<bool> {
-        let mut set = self.announcement(place, text);
-        set.arg("NX");
-        let taken = self.connection.run::<Option<()>>(&set, DEADLINE).await;
-        taken.ok().map(|taken| taken.is_some())
-    }
-
-    fn announcement(&self, place: u32, text: &str) -> Cmd {
-        let mut set = redis::cmd("SET");
-        set.arg(self.place(place)).arg(text).arg("PX");
-        set.arg(u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX));
-        set
-    }
-
-    /// What stands in a row of places. Reads no more of any value than an announcement may have.
-    async fn places(&self, first: u32) -> Result<Vec<Place>, Unanswered> {
-        let names = self.row(first);
-        let mut commands = redis::pipe();
-        commands.ignore_errors();
-        for name in &names {
-            commands.getrange(name, 0, WorkerStatus::MAX_BYTES.cast_signed());
-        }
-        let found: Vec<Result<Vec<u8>, RedisError>> =
-            self.connection.run_all(&commands, DEADLINE).await?;
-        let may_not = |said: &Result<_, RedisError>| {
-            said.as_ref()
-                .is_err_and(|error| error.code() == Some("NOPERM"))
-        };
-        if found.iter().any(may_not) {
-            // As worker's and client's rights are documented.
-            let found = self
-                .connection
-                .get_many(&Cmd::mget(names), DEADLINE)
-                .await?;
-            return found.into_iter().map(|found| found.map(read)).collect();
-        }
-        let place = |said: Result<Vec<u8>, _>| match said {
-            // What is not there is empty to GETRANGE.
-            Ok(found) => Ok(read(Some(found).filter(|found| !found.is_empty()))),
-            Err(error) => foreign(&error).ok_or(Unanswered::Refused(error)),
-        };
-        found.into_iter().map(place).collect()
+    /// Empties the slot of a worker that ends.
+    pub(crate) async fn retract(&self, slot: u32) {
+        let name = self.slot(slot);
+        // Failing that, the announcement expires.
+        let _ = self.store.remove(&[name.as_bytes()], DEADLINE).await;
     }
 
     fn row(&self, first: u32) -> Vec<String> {
-        (first..first + ROW)
-            .map(|place| self.place(place))
-            .collect()
+        (first..first + ROW).map(|slot| self.slot(slot)).collect()
     }
 
-    fn place(&self, place: u32) -> String {
+    fn slot(&self, slot: u32) -> String {
         let namespace = self.options.namespace.as_ref();
         let prefix = namespace.map_or(String::new(), |Namespace(name)| format!("{name}:"));
-        format!("{prefix}rpcache:worker:{place}")
+        format!("{prefix}rpcache:worker:{slot}")
     }
 
-    /// The workers of this namespace that have told of themselves in the last ten seconds, of all
-    /// procedures. Their texts are peers': escape them before a terminal shows them. What no worker wrote
-    /// is left out, and logged.
+    /// The workers of this namespace that have announced themselves in the last ten seconds, of all
+    /// procedures. Their texts are peers': escape them before a terminal shows them. Slots that no worker
+    /// wrote are left out, and logged.
     pub async fn workers(&self) -> Result<Vec<WorkerStatus>, Error> {
-        self.connection.settled().await;
+        self.store.settled().await;
         let mut workers = Vec::new();
-        for row in (0..MOST).step_by(ROW as usize) {
-            let found = self
-                .places(row)
-                .await
-                .map_err(|unanswered| self.error(unanswered))?;
-            if found.iter().all(|place| matches!(place, Place::Free)) {
+        for row in (0..MAX_SLOTS).step_by(ROW as usize) {
+            let found = self.slots(row).await.map_err(|error| self.error(error))?;
+            if found.iter().all(|slot| matches!(slot, Slot::Free)) {
                 break;
             }
-            for (place, found) in (row..).zip(found) {
+            for (slot, found) in (row..).zip(found) {
                 match found {
-                    Place::Free => {}
-                    Place::Worker(status) => workers.push(*status),
-                    Place::Foreign(found) => self.is_foreign(place, &found),
+                    Slot::Free => {}
+                    Slot::Worker(status) => workers.push(*status),
+                    Slot::Foreign(found) => self.log_foreign(slot, &found),
                 }
             }
         }
         Ok(workers)
     }
 
-    fn is_foreign(&self, place: u32, found: &str) {
-        if let Some(left_out) = self.foreign_places.happened() {
-            let key = self.place(place);
+    /// The contents of a row of slots. Reads no more of any value than an announcement may have.
+    async fn slots(&self, first: u32) -> Result<Vec<Slot>, StoreError> {
+        let (names, max) = (self.row(first), WorkerStatus::MAX_BYTES);
+        let names = bytes(&names);
+        let found = self.store.get_bounded(&names, max, DEADLINE).await?;
+        found.into_iter().map(contents).collect()
+    }
+
+    fn log_foreign(&self, slot: u32, found: &str) {
+        if let Some(left_out) = self.logs.foreign_slots.happened() {
+            let key = self.slot(slot);
             warn!(
                 key,
                 found, left_out, "no worker's announcement stands where one may: left out"
@@ -193,25 +141,33 @@ impl Cache {
     }
 }
 
-fn read(found: Option<Vec<u8>>) -> Place {
-    let Some(found) = found else {
-        return Place::Free;
-    };
-    if found.len() > WorkerStatus::MAX_BYTES {
-        let limit = WorkerStatus::MAX_BYTES;
-        return Place::Foreign(format!("more than {limit} bytes"));
-    }
-    let shown = quote(&found[..found.len().min(SHOWN)]);
-    let Ok(text) = std::str::from_utf8(&found) else {
-        return Place::Foreign(format!("not UTF-8: \"{shown}\""));
-    };
-    match WorkerStatus::read(text) {
-        Some(status) => Place::Worker(Box::new(status)),
-        None => Place::Foreign(format!("\"{shown}\"")),
+fn bytes(names: &[String]) -> Vec<&[u8]> {
+    names.iter().map(String::as_bytes).collect()
+}
+
+/// Reads a slot. An error of the store that is not about the slot's contents is returned.
+fn contents(found: GetResult) -> Result<Slot, StoreError> {
+    match found {
+        Ok(None) => Ok(Slot::Free),
+        Ok(Some(found)) => Ok(read(&found)),
+        Err(error) => match error.no_answer() {
+            Some(found) => Ok(Slot::Foreign(found.to_owned())),
+            None => Err(error),
+        },
     }
 }
 
-/// What an error says of a place; `None`: nothing, it is Redis' own.
-fn foreign(error: &RedisError) -> Option<Place> {
-    no_answer(error).map(|found| Place::Foreign(found.to_owned()))
+fn read(found: &[u8]) -> Slot {
+    if found.len() > WorkerStatus::MAX_BYTES {
+        let limit = WorkerStatus::MAX_BYTES;
+        return Slot::Foreign(format!("more than {limit} bytes"));
+    }
+    let shown = quote(&found[..found.len().min(SHOWN)]);
+    let Ok(text) = std::str::from_utf8(found) else {
+        return Slot::Foreign(format!("not UTF-8: \"{shown}\""));
+    };
+    match WorkerStatus::read(text) {
+        Some(status) => Slot::Worker(Box::new(status)),
+        None => Slot::Foreign(format!("\"{shown}\"")),
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Check;
 use crate::broker::Declared;
-use crate::cache::Lacking;
+use crate::cache::MissingRights;
 use crate::error::{Error, human};
 use crate::server_url::UrlError;
 
@@ -113,7 +113,7 @@ pub enum Found {
     /// All rights that a client and a worker need.
     Rights,
     /// Not all of them.
-    Lacking(Lacking),
+    MissingRights(MissingRights),
     /// Redis is a replica that takes no writes: its address.
     ReadOnlyReplica(String),
     /// Redis is a node of a cluster of several shards, so many if it tells. That is not supported yet.
@@ -184,7 +184,7 @@ impl fmt::Display for Found {
                 )
             }
             Self::Rights => f.write_str("all that a client and a worker need"),
-            Self::Lacking(lacking) => lacking.fmt(f),
+            Self::MissingRights(missing) => missing.fmt(f),
             Self::ReadOnlyReplica(address) => {
                 write!(
                     f,

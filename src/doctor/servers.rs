@@ -3,7 +3,7 @@
 use super::reach::Route;
 use super::{BACKLOG, Doctor, Found, Judged};
 use crate::broker::{Declared, Look, Visit};
-use crate::cache::{Cache, Misfit};
+use crate::cache::{Cache, ServerFault};
 use crate::procedure::Procedure;
 use crate::tls::Tls;
 
@@ -149,19 +149,21 @@ impl<P: Procedure> Doctor<P> {
         let Some(cache) = &self.cache else {
             return Judged::nothing();
         };
-        match cache.misfit(self.procedure.name()).await {
+        match cache.server_fault(self.procedure.name()).await {
             Ok(None) => {}
-            Ok(Some(Misfit::Replica(address))) => {
+            Ok(Some(ServerFault::Replica(address))) => {
                 return Judged::warning(Found::ReadOnlyReplica(address));
             }
-            Ok(Some(Misfit::Shards(shards))) => return Judged::failure(Found::Shards(shards)),
+            Ok(Some(ServerFault::Shards(shards))) => return Judged::failure(Found::Shards(shards)),
             Err(error) => return Judged::failure(Found::Failed(error)),
         }
-        match cache.lacking(self.procedure.name()).await {
-            Ok(lacking) if lacking.is_nothing() => Judged::ok(Found::Rights),
-            Ok(lacking) if lacking.forbids_lookups() => Judged::failure(Found::Lacking(lacking)),
+        match cache.missing_rights(self.procedure.name()).await {
+            Ok(missing) if missing.is_empty() => Judged::ok(Found::Rights),
+            Ok(missing) if missing.forbids_lookups() => {
+                Judged::failure(Found::MissingRights(missing))
+            }
             // What only workers need may be another login's.
-            Ok(lacking) => Judged::warning(Found::Lacking(lacking)),
+            Ok(missing) => Judged::warning(Found::MissingRights(missing)),
             Err(error) => Judged::failure(Found::Failed(error)),
         }
     }

@@ -176,8 +176,12 @@ fn usual(command: &Command, verbose: u8) -> Targets {
         .with_target("rpcache::cache", cache)
         // Whoever wants traces is told if there will be none.
         .with_target("rpcache::telemetry", all.max(LevelFilter::WARN))
-        // Whoever removes answers is told if clients keep their copies.
-        .with_target("rpcache::cache::removed", cache.max(LevelFilter::WARN))
+        // Commands that remove answers warn if clients keep their copies.
+        .with_target("rpcache::cache::invalidation", cache.max(LevelFilter::WARN))
+        .with_target(
+            "rpcache::cache::redis::listener",
+            cache.max(LevelFilter::WARN),
+        )
         // Whoever looks at the workers is told what stands in their place.
         .with_target("rpcache::cache::workers", cache.max(LevelFilter::WARN))
 }

@@ -1,7 +1,7 @@
 //! What to do about a finding: what to type, or to set. One step a line; a line that begins with a
 //! space goes on with the command before it.
 
-use rpcache::doctor::{Check, Finding, Found, Lacking, Severity};
+use rpcache::doctor::{Check, Finding, Found, MissingRights, Severity};
 use rpcache::{Error, QueueName};
 
 use crate::args;
@@ -201,7 +201,7 @@ fn of_server(finding: &Finding) -> String {
             format!("write the address of one Redis, or of a cluster of one shard, in {url}")
         }
         (Check::RedisVersion, Found::Version(_)) => "use Redis 7.0 or later".to_owned(),
-        (_, Found::Lacking(lacking)) => of_rights(lacking),
+        (_, Found::MissingRights(missing)) => of_rights(missing),
         (
             _,
             Found::Memory {
@@ -236,16 +236,16 @@ fn of_redis_login(reason: &str) -> String {
     LOGS.to_owned()
 }
 
-fn of_rights(lacking: &Lacking) -> String {
+fn of_rights(missing: &MissingRights) -> String {
     // Patterns of keys mean something to a shell.
     let quoted = |right: &String| match right.strip_prefix('~') {
         Some(_) => format!("'{right}'"),
         None => right.clone(),
     };
-    let rights = lacking.client.iter().chain(&lacking.worker).map(quoted);
+    let rights = missing.client.iter().chain(&missing.worker).map(quoted);
     let rights = rights.collect::<Vec<_>>().join(" ");
-    let mut remedy = format!("redis-cli ACL SETUSER {} {rights}", lacking.user);
-    if lacking.client.is_empty() {
+    let mut remedy = format!("redis-cli ACL SETUSER {} {rights}", missing.user);
+    if missing.client.is_empty() {
         remedy.push_str("\nnothing, if no worker has this login");
     }
     remedy

@@ -1,0 +1,195 @@
+//! A survey of a procedure's keys. What would take a walk through all keys is estimated from a part of them,
+//! see [`super::sample`].
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::sample::Walk;
+use super::{Cache, StoredKey};
+use crate::cache::Entry;
+use crate::error::Error;
+use crate::procedure::Procedure;
+
+/// A survey looks at a hundred thousand keys.
+const SURVEYED_PAGES: u64 = 400;
+
+/// What the keys of a procedure are like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Survey {
+    /// Keys in the database, anybody's; `None`: this login may not ask.
+    pub keys: Option<u64>,
+    /// Answers of the procedure.
+    pub answers: Count,
+    /// Their bytes, without what Redis needs to keep them.
+    pub bytes: Count,
+    /// Leases that are held, or left as `uncached`.
+    pub leases: Count,
+    /// How long the answers live that were looked at.
+    pub ttl: Lives,
+}
+
+/// A number, and what it is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Count {
+    /// The number.
+    pub count: u64,
+    /// What it is worth.
+    pub precision: Precision,
+}
+
+/// What a [`Count`] is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Precision {
+    /// All were counted. (What changes meanwhile may be counted twice, or not.)
+    Exact,
+    /// Estimated from a sample.
+    About,
+    /// These were counted, and nobody says how many there are.
+    AtLeast,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact",
+            Self::About => "about",
+            Self::AtLeast => "at-least",
+        })
+    }
+}
+
+/// How many answers have how long to live.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Lives {
+    /// Up to a minute.
+    pub minute: u64,
+    /// Up to an hour.
+    pub hour: u64,
+    /// Up to a day.
+    pub day: u64,
+    /// Up to a week.
+    pub week: u64,
+    /// Longer.
+    pub longer: u64,
+    /// For ever.
+    pub forever: u64,
+}
+
+impl Lives {
+    fn count(&mut self, ttl: Option<Duration>) {
+        let Some(ttl) = ttl else {
+            self.forever += 1;
+            return;
+        };
+        let hour = Duration::from_secs(60 * 60);
+        let bucket = match ttl {
+            _ if ttl <= hour / 60 => &mut self.minute,
+            _ if ttl <= hour => &mut self.hour,
+            _ if ttl <= hour * 24 => &mut self.day,
+            _ if ttl <= hour * 24 * 7 => &mut self.week,
+            _ => &mut self.longer,
+        };
+        *bucket += 1;
+    }
+}
+
+impl Cache {
+    /// Looks at the keys of the procedure: at all of them among up to a hundred thousand keys, else
+    /// at as many from a random place on.
+    pub async fn survey<P: Procedure>(&self, procedure: &P) -> Result<Survey, Error> {
+        let keys = self.key_count().await?;
+        let mut walk = Walk::new(keys, SURVEYED_PAGES);
+        let [mut looked_at, mut answers, mut bytes, mut leases] = [0, 0, 0, 0];
+        let mut ttl = Lives::default();
+        while let Some(page) = walk.next_page(self, None).await? {
+            looked_at += page.len() as u64;
+            let is_lease = |key: &&StoredKey| self.is_lease_of(procedure, key);
+            leases += page.iter().filter(is_lease).count() as u64;
+            let ours = page.into_iter().filter(|key| self.is_of(procedure, key));
+            let entries = self.entries(&ours.collect::<Vec<_>>()).await?;
+            for Entry { ttl: life, size } in entries.into_iter().flatten() {
+                answers += 1;
+                bytes += size.unwrap_or(0);
+                ttl.count(life);
+            }
+        }
+        let estimate = |counted| Count::estimate(counted, looked_at, keys, walk.complete);
+        Ok(Survey {
+            keys,
+            answers: estimate(answers),
+            bytes: estimate(bytes),
+            leases: estimate(leases),
+            ttl,
+        })
+    }
+
+    fn is_lease_of<P: Procedure>(&self, procedure: &P, StoredKey(key): &StoredKey) -> bool {
+        let inner = key.strip_prefix(b"{");
+        let inner = inner.and_then(|key| key.strip_suffix(b"}:lease"));
+        inner.is_some_and(|key| self.is_of(procedure, &StoredKey(key.to_owned())))
+    }
+}
+
+impl Count {
+    /// From `counted` among so many of so many keys.
+    fn estimate(counted: u64, looked_at: u64, keys: Option<u64>, complete: bool) -> Self {
+        let (count, precision) = match keys {
+            _ if complete => (counted, Precision::Exact),
+            None => (counted, Precision::AtLeast),
+            Some(keys) => {
+                let scaled = u128::from(counted) * u128::from(keys) / u128::from(looked_at.max(1));
+                let count = u64::try_from(scaled).unwrap_or(u64::MAX);
+                (count, Precision::About)
+            }
+        };
+        Self { count, precision }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_are_sorted_into_buckets() {
+        let mut lives = Lives::default();
+        for seconds in [0, 60, 61, 3600, 3601, 86_400, 86_401, 604_800, 604_801] {
+            lives.count(Some(Duration::from_secs(seconds)));
+        }
+        lives.count(None);
+        lives.count(Some(Duration::MAX));
+        let expected = Lives {
+            minute: 2,
+            hour: 2,
+            day: 2,
+            week: 2,
+            longer: 2,
+            forever: 1,
+        };
+        assert_eq!(lives, expected);
+    }
+
+    #[test]
+    fn counts_say_what_they_are_worth() {
+        let estimate = |keys, complete| {
+            let Count { count, precision } = Count::estimate(30, 100, keys, complete);
+            (count, precision)
+        };
+        assert_eq!(estimate(Some(100), true), (30, Precision::Exact));
+        assert_eq!(estimate(None, true), (30, Precision::Exact));
+        assert_eq!(
+            estimate(Some(1_000_000), false),
+            (300_000, Precision::About)
+        );
+        assert_eq!(estimate(None, false), (30, Precision::AtLeast));
+        let none = Count::estimate(0, 0, Some(u64::MAX), false);
+        assert_eq!(none.count, 0);
+    }
+}

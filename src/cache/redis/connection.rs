@@ -1,0 +1,280 @@
+//! The connection to Redis: created, checked and replaced by bb8, shared by all calls.
+//!
+//! One multiplexed connection serves the whole process. A keeper task takes it out of the pool and
+//! leaves a clone in a slot that lookups read without a lock. When the connection is lost or its
+//! [`Breaker`](super::breaker::Breaker) trips, the keeper empties the slot, returns the broken connection to
+//! the pool (which drops it) and asks for another at most once a second. While the slot is empty, a lookup
+//! costs nothing: it misses at once. Nothing here knows about keys or answers.
+//!
+//! Two ends of a connection are told from that. One that was lost after it had been fine is replaced at
+//! once: commands wait for the new one within their limit, and nothing is logged unless there is none.
+//! And a server that answers but cannot serve, a replica for example, is dialled anew, the name resolved
+//! again, while lookups go on over the connection that there is.
+
+mod health;
+mod keeper;
+mod link;
+mod manager;
+mod many;
+mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, Value, from_redis_value};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+pub(super) use self::health::Health;
+use self::keeper::Keeper;
+use self::link::{Link, Slot};
+pub(super) use self::server::{Mode, Server};
+use super::errors::{CommandError, describe};
+use super::resp::Limits;
+use crate::counts::{CacheCounts, State};
+use crate::server_url::RedisUrl;
+
+/// The process's connection to one Redis. Dropping it ends the keeper and the connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    slot: Arc<Slot>,
+    counts: Arc<CacheCounts>,
+    _keeper: AbortOnDropHandle<()>,
+}
+
+/// Why one attempt has none.
+enum Failed {
+    /// The connection was lost.
+    Lost,
+    Late,
+    Refused(RedisError),
+}
+
+impl From<Failed> for CommandError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Lost | Failed::Late => Self::Unavailable,
+            Failed::Refused(error) => Self::Refused(error),
+        }
+    }
+}
+
+/// What is sent in one go.
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    One(&'a Cmd),
+    Several(&'a Pipeline),
+}
+
+impl Request<'_> {
+    async fn send(self, mut connection: MultiplexedConnection) -> Result<Value, RedisError> {
+        match self {
+            Self::One(command) => command.query_async(&mut connection).await,
+            Self::Several(commands) => commands.query_async(&mut connection).await,
+        }
+    }
+}
+
+impl Connection {
+    /// Connects in the background. `patience` bounds the wait for a command's answer, for the
+    /// check of a fresh connection as for the calls themselves. What becomes of it is told to
+    /// `counts`; lookups look at the slot instead. `ahead`: see [`ready`](Self::ready).
+    pub(crate) fn open(
+        url: RedisUrl,
+        patience: Duration,
+        limits: Limits,
+        ahead: bool,
+        counts: Arc<CacheCounts>,
+    ) -> Self {
+        let slot = Arc::new(Slot::new(ahead));
+        let keeper = Keeper::new(
+            url,
+            patience,
+            limits,
+            Arc::clone(&slot),
+            Arc::clone(&counts),
+        );
+        let keeper = tokio::spawn(keeper.keep());
+        Self {
+            slot,
+            counts,
+            _keeper: AbortOnDropHandle::new(keeper),
+        }
+    }
+
+    /// Waits until the first attempt to connect has ended, well or not: 500 ms at
+    /// most.
+    pub(crate) async fn settled(&self) {
+        let mut state = self.counts.redis.subscribe();
+        // The sender cannot be gone: it is ours.
+        let _ = state.wait_for(|state| *state != State::Connecting).await;
+    }
+
+    /// The same, or until a command can be sent behind the check of the first connection, where that is
+    /// opened for commands that go ahead.
+    pub(crate) async fn ready(&self) {
+        self.slot.tried().await;
+    }
+
+    /// Waits for a connection, for ever if need be.
+    pub(crate) async fn up(&self) {
+        let mut state = self.counts.redis.subscribe();
+        // The sender cannot be gone: it is ours.
+        let _ = state.wait_for(|state| *state == State::Up).await;
+    }
+
+    /// Whether commands would be sent at this moment, or in a moment: the connection is being replaced.
+    pub(crate) fn is_up(&self) -> bool {
+        self.slot.is_filled()
+    }
+
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> &Arc<CacheCounts> {
+        &self.counts
+    }
+
+    #[cfg(test)]
+    fn state(&self) -> State {
+        self.counts.redis.state()
+    }
+
+    /// Which server the connection leads to; `None`: there is none, or it has not said so yet.
+    pub(super) fn server(&self) -> Option<Server> {
+        self.slot.link()?.server.get().cloned()
+    }
+
+    /// Runs one command, waiting for Redis no longer than `limit`. Cancel safe: a command that
+    /// was sent is carried out all the same.
+    pub(crate) async fn run<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        limit: Duration,
+    ) -> Result<T, CommandError> {
+        let send = async |connection| Request::One(command).send(connection).await;
+        readable(self.within(limit, send).await)
+    }
+
+    /// The same for several commands in one round trip.
+    pub(crate) async fn run_all<T: FromRedisValue>(
+        &self,
+        commands: &Pipeline,
+        limit: Duration,
+    ) -> Result<T, CommandError> {
+        let send = async |connection| Request::Several(commands).send(connection).await;
+        readable(self.within(limit, send).await)
+    }
+
+    /// Runs a command that may be carried out twice: where the connection turns out to be lost, it is
+    /// sent again on the next one, within the same limit.
+    pub(crate) async fn run_twice<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        limit: Duration,
+    ) -> Result<T, CommandError> {
+        readable(self.within_twice(limit, Request::One(command)).await)
+    }
+
+    /// The same for several commands in one round trip.
+    pub(crate) async fn run_all_twice<T: FromRedisValue>(
+        &self,
+        commands: &Pipeline,
+        limit: Duration,
+    ) -> Result<T, CommandError> {
+        readable(self.within_twice(limit, Request::Several(commands)).await)
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        send: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, CommandError> {
+        let started = Instant::now();
+        let link = self.link(started + limit).await?;
+        Ok(self.attempt(&link, started, limit, send).await?)
+    }
+
+    async fn within_twice(
+        &self,
+        limit: Duration,
+        request: Request<'_>,
+    ) -> Result<Value, CommandError> {
+        let started = Instant::now();
+        let link = self.link(started + limit).await?;
+        let send = async |connection| request.send(connection).await;
+        match self.attempt(&link, started, limit, send).await {
+            Err(Failed::Lost) => {
+                let next = self.slot.next(Some(&link), started + limit).await;
+                let next = next.ok_or(CommandError::Unavailable)?;
+                let left = limit.saturating_sub(started.elapsed());
+                let send = async |connection| request.send(connection).await;
+                Ok(self.attempt(&next, Instant::now(), left, send).await?)
+            }
+            first => Ok(first?),
+        }
+    }
+
+    /// The connection, or the one that is about to replace it.
+    async fn link(&self, deadline: Instant) -> Result<Arc<Link>, CommandError> {
+        let link = match self.slot.link() {
+            Some(link) => Some(link),
+            None => self.slot.next(None, deadline).await,
+        };
+        link.ok_or(CommandError::Unavailable)
+    }
+
+    async fn attempt<T>(
+        &self,
+        link: &Link,
+        started: Instant,
+        limit: Duration,
+        send: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, Failed> {
+        let answer = timeout_at(started + limit, send(link.connection.clone())).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            // Whoever went ahead: what the check finds is told before the call goes on without Redis.
+            self.settled().await;
+            if link.server.get().is_none() && !self.is_up() {
+                // That was no server to ask.
+                return Err(Failed::Late);
+            }
+        }
+        match answer {
+            Ok(Ok(value)) => {
+                link.breaker.answered();
+                Ok(value)
+            }
+            Ok(Err(error)) if error.is_unrecoverable_error() => {
+                link.health.lost(|| describe(&error));
+                Err(Failed::Lost)
+            }
+            Ok(Err(error)) => {
+                link.breaker.answered();
+                Err(Failed::Refused(error))
+            }
+            Err(_elapsed) => {
+                // With less than the whole budget, being late says nothing about Redis.
+                if limit >= link.patience && link.breaker.timed_out(started, Instant::now()) {
+                    link.health.late(limit);
+                }
+                Err(Failed::Late)
+            }
+        }
+    }
+}
+
+/// An answer as what was asked for. Anybody may have stored something else: that it cannot be read says
+/// nothing about the connection.
+fn readable<T: FromRedisValue>(answer: Result<Value, CommandError>) -> Result<T, CommandError> {
+    from_redis_value(answer?).map_err(|error| {
+        let error = (
+            ErrorKind::UnexpectedReturnType,
+            "unreadable",
+            error.to_string(),
+        );
+        CommandError::Refused(error.into())
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! One established connection, and the slot in which calls find it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::{Health, Server};
+use crate::cache::redis::breaker::Breaker;
+
+/// One established connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) breaker: Breaker,
+    /// What Redis has to answer within.
+    pub(super) patience: Duration,
+    pub(super) health: Arc<Health>,
+    /// Set when the check of the connection has ended.
+    pub(super) server: OnceLock<Server>,
+    /// Whether commands of several keys are sent one by one: the keys of a cluster are in several slots.
+    pub(super) one_by_one: AtomicBool,
+}
+
+impl Link {
+    pub(super) fn new(
+        connection: MultiplexedConnection,
+        patience: Duration,
+        health: Arc<Health>,
+    ) -> Self {
+        Self {
+            connection,
+            breaker: Breaker::default(),
+            patience,
+            health,
+            server: OnceLock::new(),
+            one_by_one: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.health.down.is_cancelled()
+    }
+}
+
+/// Where calls find the connection.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    link: ArcSwapOption<Link>,
+    /// While it is empty: whether that is for a moment, so that waiting is worth while.
+    replacing: AtomicBool,
+    /// Told of every change.
+    changed: Notify,
+    /// Cancelled when the first attempt to connect has ended, or calls may go ahead of its end.
+    tried: CancellationToken,
+    /// Whether calls of a process that waits for its first connection go ahead of the end of its check,
+    /// right behind it: that saves them a round trip.
+    ahead: bool,
+}
+
+impl Slot {
+    pub(super) fn new(ahead: bool) -> Self {
+        Self {
+            ahead,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        self.link.load_full()
+    }
+
+    pub(super) fn is_filled(&self) -> bool {
+        self.link.load().is_some() || self.replacing.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn fill(&self, link: Arc<Link>) {
+        self.link.store(Some(link));
+        self.replacing.store(false, Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    /// Empties it for the moment that it takes to connect again.
+    pub(super) fn replace(&self) {
+        self.replacing.store(true, Ordering::SeqCst);
+        self.link.store(None);
+    }
+
+    /// Empties it until further notice: nobody waits.
+    pub(super) fn empty(&self) {
+        self.link.store(None);
+        self.replacing.store(false, Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    /// The connection that replaces `lost`, or an empty slot's; `None`: there is none by then, or nobody
+    /// is about to make one.
+    pub(super) async fn next(
+        &self,
+        lost: Option<&Arc<Link>>,
+        deadline: Instant,
+    ) -> Option<Arc<Link>> {
+        let is_next = |link: &Arc<Link>| lost.is_none_or(|lost| !Arc::ptr_eq(lost, link));
+        let next = async {
+            loop {
+                // Made before looking, so that no change is missed.
+                let changed = self.changed.notified();
+                match self.link() {
+                    Some(link) if is_next(&link) => return Some(link),
+                    // The keeper will notice that it was lost.
+                    Some(_) => {}
+                    None if self.replacing.load(Ordering::SeqCst) => {}
+                    // It may have been filled in between.
+                    None => return self.link().filter(is_next),
+                }
+                changed.await;
+            }
+        };
+        timeout_at(deadline, next).await.ok().flatten()
+    }
+
+    /// The check of the first connection begins: calls that go ahead may use it from now on.
+    pub(super) fn may_be_used_unchecked(&self, link: &Arc<Link>) {
+        if self.ahead && !self.tried.is_cancelled() {
+            self.fill(Arc::clone(link));
+            self.tried.cancel();
+        }
+    }
+
+    /// The first attempt to connect has ended.
+    pub(super) fn was_tried(&self) {
+        self.tried.cancel();
+    }
+
+    /// Waits for the end of the first attempt to connect, or until calls may go ahead of it.
+    pub(super) async fn tried(&self) {
+        self.tried.cancelled().await;
+    }
+}

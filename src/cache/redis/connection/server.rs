@@ -1,0 +1,121 @@
+//! What a server says of itself when it is greeted by HELLO, which needs no right.
+
+use std::net::SocketAddr;
+
+use redis::Value;
+
+use crate::error::quote;
+
+/// Which server a connection leads to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::cache::redis) struct Server {
+    /// `None`: it has none, or that is not known.
+    pub(in crate::cache::redis) address: Option<SocketAddr>,
+    pub(in crate::cache::redis) role: Role,
+    pub(in crate::cache::redis) mode: Mode,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::cache::redis) enum Role {
+    Primary,
+    Replica,
+    /// It does not tell.
+    #[default]
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::cache::redis) enum Mode {
+    Sentinel,
+    Cluster,
+    #[default]
+    Standalone,
+}
+
+impl Server {
+    /// From the answer to HELLO: names and values in turn. What is missing is unknown.
+    pub(super) fn read(address: Option<SocketAddr>, hello: &Value) -> Self {
+        let role = match field(hello, b"role") {
+            Some(b"master") => Role::Primary,
+            Some(b"replica" | b"slave") => Role::Replica,
+            _ => Role::Unknown,
+        };
+        let mode = match field(hello, b"mode") {
+            Some(b"sentinel") => Mode::Sentinel,
+            Some(b"cluster") => Mode::Cluster,
+            _ => Mode::Standalone,
+        };
+        Self {
+            address,
+            role,
+            mode,
+        }
+    }
+}
+
+/// The primaries that a Sentinel watches, of its answer to SENTINEL MASTERS: address and name of each of
+/// the first few.
+pub(super) fn primaries(answer: &Value) -> Vec<String> {
+    let Value::Array(primaries) = answer else {
+        return Vec::new();
+    };
+    let primary = |fields| {
+        let text = |name| field(fields, name).map(quote);
+        Some(format!(
+            "{}:{} ({})",
+            text(b"ip")?,
+            text(b"port")?,
+            text(b"name")?
+        ))
+    };
+    primaries.iter().take(3).filter_map(primary).collect()
+}
+
+/// The value behind a name in an array of names and values.
+fn field<'a>(fields: &'a Value, name: &[u8]) -> Option<&'a [u8]> {
+    let Value::Array(fields) = fields else {
+        return None;
+    };
+    fields.chunks_exact(2).find_map(|pair| match pair {
+        [Value::BulkString(key), Value::BulkString(value)] if key == name => Some(value.as_slice()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(pairs: &[&str]) -> Value {
+        let value = |text: &&str| Value::BulkString(text.as_bytes().to_vec());
+        Value::Array(pairs.iter().map(value).collect())
+    }
+
+    #[test]
+    fn a_server_is_known_by_its_greeting() {
+        let read = |pairs: &[&str]| {
+            let Server { role, mode, .. } = Server::read(None, &fields(pairs));
+            (role, mode)
+        };
+        let hello = ["server", "redis", "mode", "standalone", "role", "master"];
+        assert_eq!(read(&hello), (Role::Primary, Mode::Standalone));
+        let hello = ["mode", "cluster", "role", "replica", "modules"];
+        assert_eq!(read(&hello), (Role::Replica, Mode::Cluster));
+        let hello = ["server", "redis", "mode", "sentinel"];
+        assert_eq!(read(&hello), (Role::Unknown, Mode::Sentinel));
+        assert_eq!(read(&[]), (Role::Unknown, Mode::Standalone));
+        let none = Server::read(None, &Value::Nil);
+        assert_eq!(none, Server::default());
+    }
+
+    #[test]
+    fn primaries_of_a_sentinel_are_read_and_escaped() {
+        let one = fields(&["name", "fleet", "ip", "10.0.0.5", "port", "6379"]);
+        let hostile = fields(&["name", "\u{1b}[2J", "ip", "::1", "port", "1"]);
+        let nothing = fields(&["name", "x"]);
+        let masters = Value::Array(vec![one, nothing, hostile]);
+        let expected = ["10.0.0.5:6379 (fleet)", "::1:1 (\\u{1b}[2J)"];
+        assert_eq!(primaries(&masters), expected);
+        assert!(primaries(&Value::Okay).is_empty());
+    }
+}

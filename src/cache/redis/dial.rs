@@ -1,0 +1,132 @@
+//! From an address to a connection that is logged in: a stream of ours, and redis-rs on top of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::{MultiplexedConnection, PubSub};
+use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError};
+use tokio::time::{Instant, timeout_at};
+
+use super::connection::Health;
+use super::errors::unreachable;
+use super::guard::Guarded;
+use super::resp::Limits;
+use crate::error::Error;
+use crate::server_url::RedisUrl;
+use crate::text::human;
+use crate::tls::TlsFault;
+use crate::transport::{self, Stream, expects_tls};
+
+/// Why there is no connection.
+pub(super) enum Failure {
+    /// It did not come to a login.
+    Unreached(Error),
+    /// What became of it.
+    Redis(RedisError),
+}
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        Self::Redis(error)
+    }
+}
+
+/// A connection that is logged in.
+pub(super) struct Dialled {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) health: Arc<Health>,
+    /// Of the server; `None`: it has none.
+    pub(super) address: Option<SocketAddr>,
+}
+
+/// For commands: what `first` makes of a connection that is logged in; all of that within `limit`.
+/// Cancel safe.
+pub(super) async fn dial<T>(
+    url: &RedisUrl,
+    config: AsyncConnectionConfig,
+    limits: Limits,
+    limit: Duration,
+    first: impl AsyncFnOnce(Dialled) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let opening = async |login: &RedisConnectionInfo, stream: Stream, health: Arc<Health>| {
+        let address = stream.peer();
+        let stream = Guarded::new(stream, limits, Arc::clone(&health));
+        let opened = MultiplexedConnection::new_with_config(login, stream, config).await;
+        let (connection, driver) = opened?;
+        let watched = Arc::clone(&health);
+        // It ends with the connection, or when the last clone of it is dropped.
+        tokio::spawn(async move {
+            driver.await;
+            watched.closed();
+        });
+        first(Dialled {
+            connection,
+            health,
+            address,
+        })
+        .await
+    };
+    open(url, limit, opening).await
+}
+
+/// For messages. Cancel safe.
+pub(super) async fn dial_pubsub(
+    url: &RedisUrl,
+    limits: Limits,
+    limit: Duration,
+) -> Result<PubSub, Failure> {
+    let opening = async |login: &RedisConnectionInfo, stream, health| {
+        let stream = Guarded::new(stream, limits, health);
+        Ok(PubSub::new(login, stream).await?)
+    };
+    open(url, limit, opening).await
+}
+
+async fn open<T>(
+    url: &RedisUrl,
+    limit: Duration,
+    opening: impl AsyncFnOnce(&RedisConnectionInfo, Stream, Arc<Health>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let deadline = Instant::now() + limit;
+    let stream = transport::connect(url.endpoint(), url.tls(), deadline).await;
+    let stream =
+        stream.map_err(|fault| Failure::Unreached(fault.into_error(url.to_string(), limit)))?;
+    url.warning().about(&stream, url, "rediss://");
+    let (heard, info) = (stream.heard(), url.info());
+    let health = Arc::<Health>::default();
+    let opening = opening(info.redis_settings(), stream, Arc::clone(&health));
+    let error = match timeout_at(deadline, opening).await {
+        Ok(Err(Failure::Redis(error))) => error,
+        Ok(opened) => return opened,
+        Err(_elapsed) => return Err(Failure::Unreached(unreachable(url, no_answer(limit)))),
+    };
+    // What TLS has heard explains an error better than the error.
+    let speechless = error.is_connection_dropped() || error.kind() == ErrorKind::Parse;
+    let fault = match heard.fault() {
+        None if url.tls().is_none() && speechless => {
+            let expected = expects_tls(url.endpoint(), deadline).await;
+            expected.then_some(TlsFault::Expected)
+        }
+        heard => heard,
+    };
+    Err(match (fault, health.how_lost()) {
+        (Some(fault), _) => Failure::Unreached(no_tls(url, fault)),
+        // What came instead of an answer explains it better, too, unless that was an answer.
+        (None, Some(how)) if error.code().is_none() => {
+            Failure::Unreached(unreachable(url, how.to_owned()))
+        }
+        (None, _) => Failure::Redis(error),
+    })
+}
+
+fn no_answer(limit: Duration) -> String {
+    format!("no answer within {}", human(limit))
+}
+
+fn no_tls(url: &RedisUrl, fault: TlsFault) -> Error {
+    Error::Tls {
+        server: url.to_string(),
+        fault,
+    }
+}

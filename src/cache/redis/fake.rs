@@ -1,0 +1,93 @@
+//! A Redis in this process, for tests of what is told to it and when: time can be paused.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{BufReader, DuplexStream};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::RedisStore;
+use super::connection::Connection;
+use crate::cache::store::Store;
+use crate::cache::{Cache, CacheOptions};
+
+/// Of the cache in front of it. Long, so that other waits do not hide it.
+pub(crate) const BUDGET: Duration = Duration::from_secs(2);
+
+/// Remembers each command. Holds nothing.
+pub(crate) struct FakeRedis {
+    told: Told,
+    _serves: AbortOnDropHandle<()>,
+}
+
+type Told = Arc<Mutex<Vec<String>>>;
+
+impl FakeRedis {
+    /// One that answers at once, and the cache in front of it.
+    pub(crate) async fn answering() -> (Self, Cache) {
+        Self::start(true).await
+    }
+
+    /// One that takes everything and never answers.
+    pub(crate) async fn silent() -> (Self, Cache) {
+        Self::start(false).await
+    }
+
+    async fn start(answers: bool) -> (Self, Cache) {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let told = Told::default();
+        let serves = tokio::spawn(serve(theirs, Arc::clone(&told), answers));
+        let redis = Self {
+            told,
+            _serves: AbortOnDropHandle::new(serves),
+        };
+        let options = CacheOptions {
+            budget: BUDGET,
+            ..CacheOptions::new("redis://localhost".parse().unwrap())
+        };
+        let connection = Connection::over(ours, options.budget).await;
+        let counts = Arc::clone(connection.counts());
+        let store = RedisStore::over(&options, connection);
+        (redis, Cache::over(options, Store::Redis(store), counts))
+    }
+
+    /// How many commands with all these words it was told.
+    pub(crate) fn heard(&self, words: &[&str]) -> usize {
+        let told = self.told.lock().unwrap();
+        let heard = |command: &&String| words.iter().all(|word| command.contains(word));
+        told.iter().filter(heard).count()
+    }
+}
+
+async fn serve(stream: DuplexStream, told: Told, answers: bool) {
+    let mut stream = BufReader::new(stream);
+    while let Some(command) = command(&mut stream).await {
+        let answer = match command.split_once(' ').map_or("", |(name, _)| name) {
+            "GET" | "SET" => "$-1\r\n",
+            _ => ":1\r\n",
+        };
+        told.lock().unwrap().push(command);
+        if answers && stream.write_all(answer.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Its words, with spaces between them; `None` when there are no more.
+pub(super) async fn command(stream: &mut BufReader<DuplexStream>) -> Option<String> {
+    let mut words = Vec::new();
+    for _ in 0..number(stream, '*').await? {
+        let length = usize::try_from(number(stream, '$').await?).unwrap();
+        let mut word = vec![0; length + 2];
+        stream.read_exact(&mut word).await.ok()?;
+        words.push(String::from_utf8_lossy(&word[..length]).into_owned());
+    }
+    Some(words.join(" "))
+}
+
+async fn number(stream: &mut BufReader<DuplexStream>, mark: char) -> Option<u64> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await.ok()?;
+    line.trim_end().strip_prefix(mark)?.parse().ok()
+}
