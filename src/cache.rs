@@ -27,12 +27,12 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-pub(crate) use self::attempts::Start;
+pub(crate) use self::attempts::Attempt;
 pub(crate) use self::claim::Claim;
 pub(crate) use self::fill::Vacancy;
 pub use self::inspect::{
-    Count, Explained, Holder, KeyPattern, KeyPatternError, LeaseHeld, Lives, Precision, Scan,
-    Stored, StoredKey, Survey, Verified, Wrong, WrongEntry,
+    EntryFault, Estimate, Explained, KeyPattern, KeyPatternError, LeaseHeld, LeaseHolder,
+    Precision, Scan, Stored, StoredKey, Survey, TtlBuckets, Verified, WrongEntry,
 };
 pub(crate) use self::invalidation::Purge;
 pub(crate) use self::key::{Key, ShortKey};
@@ -49,8 +49,8 @@ pub use self::store::{Entry, ServerStats};
 use self::store::Store;
 use crate::FOR_EVER;
 use crate::counts::{CacheCounts, State};
+use crate::log_throttle::LogThrottle;
 use crate::procedure_name::ProcedureName;
-use crate::seldom::Seldom;
 use crate::trace;
 
 /// A handle to the shared result cache, for programs that look into it or tidy it up; clients and workers
@@ -61,27 +61,7 @@ use crate::trace;
 /// clients may then still have copies of what was removed, see [`remove_keys`](Self::remove_keys). Dropping
 /// the handle closes the connection.
 ///
-/// ```no_run
-/// use std::sync::Arc;
-/// use rpcache::fibonacci::{Fibonacci, N};
-/// use rpcache::{Cache, CacheOptions, KeyPattern, Stored};
-///
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let cache = Cache::open(CacheOptions::new("redis://localhost".parse()?));
-/// let fib = Arc::new(Fibonacci::default());
-/// if let Stored::Answer(answer) = cache.get(&fib, &Arc::new(N(30))).await? {
-///     println!("fib:30 holds {answer}");
-/// }
-/// let mut keys = cache.scan(&*fib, &KeyPattern::default());
-/// while let Some(page) = keys.next_page().await? {
-///     let verified = cache.verify(&fib, &page, false).await?;
-///     for entry in verified.wrong {
-///         println!("{}: {}", entry.key, entry.wrong);
-///     }
-/// }
-/// # Ok(())
-/// # }
-/// ```
+/// What its methods take and return is in [`rpcache::inspect`](crate::inspect), with an example.
 #[derive(Debug)]
 pub struct Cache {
     options: CacheOptions,
@@ -97,12 +77,12 @@ pub struct Cache {
 /// Log lines that others can cause as often as they like.
 #[derive(Debug, Default)]
 struct Logs {
-    poisoned: Seldom,
-    refused_lookups: Seldom,
-    refused_leases: Seldom,
-    refused_fills: Seldom,
-    failed_invalidations: Seldom,
-    foreign_slots: Seldom,
+    poisoned: LogThrottle,
+    refused_lookups: LogThrottle,
+    refused_leases: LogThrottle,
+    refused_fills: LogThrottle,
+    failed_invalidations: LogThrottle,
+    foreign_slots: LogThrottle,
 }
 
 /// Time left of all that this process may wait for the store in one call.

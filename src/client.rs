@@ -27,9 +27,9 @@ use self::near::NearCache;
 use crate::cache::{Cache, Key, Vacancy};
 use crate::counts::Calls;
 use crate::error::{Error, ErrorCode};
+use crate::log_throttle::LogThrottle;
 use crate::procedure::Procedure;
 use crate::requester::{Requester, RequesterOptions};
-use crate::seldom::Seldom;
 use crate::single_flight::{Callers, Deadline, Outcome, SingleFlight};
 use crate::source::Source;
 use crate::trace;
@@ -87,7 +87,7 @@ struct Inner<P: Procedure> {
     calls: Arc<Calls>,
     /// By key, and by whether the callers wait for a worker to come.
     flights: SingleFlight<(Key, bool), FlightOutcome<P::Answer>>,
-    wrong_answers: Seldom,
+    wrong_answers: LogThrottle,
 }
 
 type FlightOutcome<A> = Result<Resolved<A>, Error>;
@@ -143,7 +143,7 @@ impl<P: Procedure> Client<P> {
                 flights: SingleFlight::new(|outcome| {
                     outcome.as_ref().is_err_and(Error::is_out_of_time)
                 }),
-                wrong_answers: Seldom::default(),
+                wrong_answers: LogThrottle::default(),
             }),
         }
     }

@@ -72,8 +72,8 @@
 //! | tell where Redis is, and how it is used | [`CacheOptions`], [`RedisUrl`], [`Namespace`] |
 //! | tell where RabbitMQ is, and which queue | [`AmqpUrl`], [`QueueName`], [`Declare`] |
 //! | keep copies of answers in the process itself | [`LocalOptions`] |
-//! | look into the cache, verify it, remove from it | [`Cache`] |
-//! | see which workers there are | [`Cache::workers`], [`WorkerStatus`] |
+//! | look into the cache, verify it, remove from it | [`Cache`], [`inspect`] |
+//! | see which workers there are | [`Cache::workers`], [`fleet`] |
 //! | find out what is wrong with a deployment | [`doctor::Doctor`] |
 //! | have something to call at once | [`fibonacci::Fibonacci`] |
 //! | be scraped by Prometheus | `Metrics` (feature `metrics`) |
@@ -104,7 +104,7 @@
 //! | `otel` | no | the command sends its traces to a collector |
 //!
 //! Types of other crates are part of this interface in three places only: `Stream` of futures-core 0.3
-//! in [`Client::call_many`]; serde 1's traits on what can be shown as JSON, as [`WorkerStatus`] is; and
+//! in [`Client::call_many`]; serde 1's traits on what can be shown as JSON, as [`fleet::WorkerStatus`] is; and
 //! prometheus-client's `Collector` for `Metrics`. The least Rust version is 1.90; a later one comes with
 //! a new minor version only.
 //!
@@ -116,7 +116,7 @@
 //!    ([`cache::Key`]). With a local tier ([`ClientOptions::local`], off by default), a copy in the
 //!    process's own memory is the answer; what is removed from Redis is purged there, too.
 //! 2. It looks in Redis ([`cache`]), together with whoever else looks at that moment
-//!    (`cache/lookups.rs`), within a budget of 50 ms. A hit that passes
+//!    (`cache/redis/batcher.rs`), within a budget of 50 ms. A hit that passes
 //!    [`Procedure::verify`] is the answer: RabbitMQ is not even connected to. Behind a lost or
 //!    frozen Redis, the look costs nothing and misses.
 //! 3. On a miss, callers of one key in one process share one flight ([`single_flight`]).
@@ -182,14 +182,16 @@ pub mod fibonacci;
 
 mod counts;
 mod error;
+mod log_throttle;
 #[cfg(feature = "metrics")]
 mod metrics;
-mod seldom;
 mod text;
 mod trace;
 
-// No part of a call: it looks at what a call needs.
+// No part of a call: the doctor, the workers' announcements, what a person looks into the cache with.
 pub mod doctor;
+pub mod fleet;
+pub mod inspect;
 
 #[cfg(test)]
 mod interleavings;
@@ -198,11 +200,7 @@ mod interleavings;
 const FOR_EVER: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 pub use broker::{Declare, QueueDepth, QueueDepths, QueueWatch};
-pub use cache::{
-    Cache, CacheOptions, Count, Entry, Explained, Holder, KeyPattern, KeyPatternError, LeaseHeld,
-    Lives, Namespace, NamespaceError, Precision, Scan, ServerStats, Stored, StoredKey, Survey,
-    Verified, Wrong, WrongEntry,
-};
+pub use cache::{Cache, CacheOptions, Namespace, NamespaceError};
 pub use cache_use::CacheUse;
 pub use client::{Answered, CallOptions, Client, ClientOptions, LocalOptions};
 pub use error::{Error, ErrorCode, ErrorCodeError};
@@ -219,6 +217,5 @@ pub use tls::TlsFault;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsIdentity, TlsOptions, TlsOptionsError};
 pub use worker::{
-    Computing, Durations, FailedKey, HotKey, Readiness, ReplyPattern, ReplyPatternError, SlowKey,
-    Stopped, Worker, WorkerCounts, WorkerHealth, WorkerOptions, WorkerStatus,
+    Readiness, ReplyPattern, ReplyPatternError, Stopped, Worker, WorkerHealth, WorkerOptions,
 };

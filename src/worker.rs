@@ -40,9 +40,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::announcement::announce;
-pub use self::announcement::{
-    Computing, Durations, FailedKey, HotKey, SlowKey, WorkerCounts, WorkerStatus,
-};
 #[cfg(feature = "metrics")]
 pub(crate) use self::counters::Activity;
 pub(crate) use self::counters::Counters;

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use rpcache::doctor::{Check, Doctor, DoctorOptions, Finding, Found, Severity};
 use rpcache::fibonacci::{Decimal, Fibonacci, N, ParseError};
+use rpcache::fleet::{Computing, WorkerCounts, WorkerStatus};
+use rpcache::inspect::*;
 use rpcache::*;
 
 /// Nothing listens there.
@@ -48,9 +50,9 @@ fn types_can_be_shared_between_threads_and_shown() {
     shared::<(ClientOptions, WorkerOptions, CacheOptions, DoctorOptions)>();
     shared::<(CallOptions, LocalOptions, CacheUse, Declare)>();
     shared::<(Answered<Decimal>, Source, Stopped, Readiness)>();
-    shared::<(Stored<Decimal>, Entry, Explained, LeaseHeld, Holder)>();
-    shared::<(Verified, WrongEntry, Wrong, StoredKey, KeyPattern)>();
-    shared::<(Survey, ServerStats, Count, Precision, Lives)>();
+    shared::<(Stored<Decimal>, Entry, Explained, LeaseHeld, LeaseHolder)>();
+    shared::<(Verified, WrongEntry, EntryFault, StoredKey, KeyPattern)>();
+    shared::<(Survey, ServerStats, Estimate, Precision, TtlBuckets)>();
     shared::<(WorkerStatus, WorkerCounts, Computing)>();
     shared::<(Finding, Found, Check, Severity)>();
     #[cfg(feature = "metrics")]

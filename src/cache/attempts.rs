@@ -2,7 +2,7 @@
 //! attempts it is poison.
 //!
 //! An attempt that is never taken back has ended its worker. So each is an obligation of its worker:
-//! a [`Start`] is taken back when it is dropped, unless the process is gone by then.
+//! an [`Attempt`] is taken back when it is dropped, unless the process is gone by then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,10 +33,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// use to this session.
 #[must_use]
 #[derive(Debug)]
-pub(crate) struct Start {
+pub(crate) struct Attempt {
     name: String,
     store: Arc<Store>,
-    /// Keeps [`Cache::starts_settled`] waiting until this is taken back.
+    /// Keeps [`Cache::attempts_settled`] waiting until this is taken back.
     open: TaskTrackerToken,
     /// Whether the store may have counted it.
     counted: bool,
@@ -45,45 +45,49 @@ pub(crate) struct Start {
 impl Cache {
     /// Counts an attempt at a redelivered request that is about to be computed; the number of attempts so
     /// far, with this one. `None` if the store cannot tell.
-    pub(crate) async fn count_start(&self, key: &Key, budget: &mut Budget) -> (Start, Option<u64>) {
+    pub(crate) async fn count_attempt(
+        &self,
+        key: &Key,
+        budget: &mut Budget,
+    ) -> (Attempt, Option<u64>) {
         // Made before the store is asked, so that an attempt that is dropped leaves nothing behind.
-        let mut start = Start {
+        let mut attempt = Attempt {
             name: key.attempts(),
             store: Arc::clone(&self.store),
             open: self.attempts.token(),
             counted: self.store.is_up(),
         };
-        if !start.counted {
-            return (start, None);
+        if !attempt.counted {
+            return (attempt, None);
         }
         let started = Instant::now();
         let counted = self
             .store
-            .count_attempt(&start.name, ATTEMPTS_TTL, budget.0);
+            .count_attempt(&attempt.name, ATTEMPTS_TTL, budget.0);
         let counted = counted.await;
         budget.spend(started);
         match counted {
-            Ok(attempts) => (start, Some(attempts)),
+            Ok(attempts) => (attempt, Some(attempts)),
             // It may be counted all the same, later than this could wait.
-            Err(StoreError::Unavailable) => (start, None),
+            Err(StoreError::Unavailable) => (attempt, None),
             Err(StoreError::Refused(_)) => {
-                start.counted = false;
-                (start, None)
+                attempt.counted = false;
+                (attempt, None)
             }
         }
     }
 
     /// Forgets all attempts at a request that was computed and has not ended its worker.
-    pub(crate) async fn forget_starts(&self, mut start: Start) {
-        match self.store.forget_attempts(&start.name, FORGET).await {
-            Ok(()) => start.counted = false,
+    pub(crate) async fn forget_attempts(&self, mut attempt: Attempt) {
+        match self.store.forget_attempts(&attempt.name, FORGET).await {
+            Ok(()) => attempt.counted = false,
             // This worker's attempt, at least, is taken back when it is dropped now.
             Err(StoreError::Unavailable) => {}
             // They expire in an hour. A worker that is never permitted to forget them would call innocent
             // requests poison.
             Err(StoreError::Refused(Refusal { reason, .. })) => {
                 if let Some(left_out) = self.logs.refused_leases.happened() {
-                    let name = &start.name;
+                    let name = &attempt.name;
                     warn!(
                         name,
                         error = reason,
@@ -96,7 +100,7 @@ impl Cache {
     }
 
     /// Waits, once, until all attempts that can be taken back are, or the store has had its time for it.
-    pub(crate) async fn starts_settled(&self) {
+    pub(crate) async fn attempts_settled(&self) {
         if self.attempts.close() {
             // Elapsed or not: what is left behind expires.
             let _ = timeout(FORGET, self.attempts.wait()).await;
@@ -104,7 +108,7 @@ impl Cache {
     }
 }
 
-impl Drop for Start {
+impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.counted {
             return;

@@ -15,10 +15,10 @@ mod verify;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::explain::{Explained, Holder, LeaseHeld};
+pub use self::explain::{Explained, LeaseHeld, LeaseHolder};
 pub use self::keys::{KeyPattern, KeyPatternError, Scan, StoredKey};
-pub use self::survey::{Count, Lives, Precision, Survey};
-pub use self::verify::{Verified, Wrong, WrongEntry};
+pub use self::survey::{Estimate, Precision, Survey, TtlBuckets};
+pub use self::verify::{EntryFault, Verified, WrongEntry};
 
 use super::Cache;
 use super::store::StoreError;

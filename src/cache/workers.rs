@@ -13,7 +13,7 @@ use tracing::warn;
 use super::store::{GetResult, StoreError};
 use super::{Cache, Namespace};
 use crate::error::{Error, quote};
-use crate::worker::WorkerStatus;
+use crate::fleet::WorkerStatus;
 
 /// TTL of an announcement.
 const TTL: Duration = Duration::from_secs(10);

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::announcement::{Computing, Durations, WorkerCounts, WorkerStatus};
 use super::recent::RecentKeys;
 use crate::cache::Key;
 use crate::counts::{BrokerCounts, ByCode, BySource, CacheCounts, Counter, Gauge, Histogram};
 use crate::error::ErrorCode;
+use crate::fleet::{Computing, Durations, WorkerCounts, WorkerStatus};
 use crate::message::Reply;
 use crate::source::Source;
 

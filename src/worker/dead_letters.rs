@@ -26,9 +26,9 @@ use super::replier::{Replier, Unsettled};
 use super::session::log_panic;
 use crate::broker;
 use crate::error::ErrorCode;
+use crate::log_throttle::LogThrottle;
 use crate::message::{Failure, Reply, Request};
 use crate::procedure::Procedure;
-use crate::seldom::Seldom;
 use crate::server_url::AmqpUrl;
 
 /// Low: dead letters are few, and replying to them takes no computing.
@@ -49,7 +49,7 @@ pub(super) async fn serve<P: Procedure>(
     stopping: CancellationToken,
 ) {
     let lost = session.lost.clone();
-    let log = Seldom::default();
+    let log = LogThrottle::default();
     let serve = async {
         let mut pause = PAUSES.0;
         while !stopping.is_cancelled() {

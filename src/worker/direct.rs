@@ -26,7 +26,7 @@ use super::lifo_lock::LifoLock;
 use super::replier::{Sent, UnconfirmedBytes, send};
 use crate::broker::{self, Message, Publisher};
 use crate::error::{Error, quote};
-use crate::seldom::Seldom;
+use crate::log_throttle::LogThrottle;
 use crate::server_url::AmqpUrl;
 
 /// The pause after a name that closed the connection on probation: each costs a connection here and a crashed
@@ -47,8 +47,8 @@ pub(super) struct DirectReplies {
     connecting: AsyncMutex<()>,
     groups: Mutex<Groups>,
     probation: LifoLock<Probation>,
-    undeliverable: Seldom,
-    unconnected: Seldom,
+    undeliverable: LogThrottle,
+    unconnected: LogThrottle,
 }
 
 /// The connection on probation, held by one name at a time.
@@ -76,8 +76,8 @@ impl DirectReplies {
             connecting: AsyncMutex::default(),
             groups: Mutex::default(),
             probation: LifoLock::default(),
-            undeliverable: Seldom::default(),
-            unconnected: Seldom::default(),
+            undeliverable: LogThrottle::default(),
+            unconnected: LogThrottle::default(),
         }
     }
 

@@ -13,7 +13,7 @@ use super::Service;
 use super::plan::CachePolicy;
 use super::redelivered::{self, DeliveryState};
 use crate::FOR_EVER;
-use crate::cache::{Budget, Claim, Key, Lease, Look, Lookup, Start, Token, Vacancy};
+use crate::cache::{Attempt, Budget, Claim, Key, Lease, Look, Lookup, Token, Vacancy};
 use crate::error::ErrorCode;
 use crate::message::{Failure, Reply};
 use crate::procedure::{Answer as _, Procedure};
@@ -235,7 +235,7 @@ impl<P: Procedure> Service<P> {
             // turn of the next redelivered request does.
             let (service, delivery) = (Arc::clone(self), Arc::clone(&job.delivery));
             tokio::spawn(async move {
-                service.cache.forget_starts(attempt).await;
+                service.cache.forget_attempts(attempt).await;
                 drop(delivery);
             });
         }
@@ -249,11 +249,11 @@ impl<P: Procedure> Service<P> {
         key: &Key,
         job: &Job<P>,
         budget: &mut Budget,
-    ) -> Result<Option<Start>, Failure> {
+    ) -> Result<Option<Attempt>, Failure> {
         if !job.delivery.is_redelivered() {
             return Ok(None);
         }
-        let (attempt, attempts) = self.cache.count_start(key, budget).await;
+        let (attempt, attempts) = self.cache.count_attempt(key, budget).await;
         let is_poison = match attempts {
             Some(attempts) => attempts >= redelivered::MAX_ATTEMPTS,
             None => job.delivered_before >= redelivered::MAX_DELIVERIES,

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use self::failures::Failures;
 use self::heavy_hitters::HeavyHitters;
 use self::slowest::Slowest;
-use super::announcement::{FailedKey, HotKey, SlowKey};
 use crate::error::ErrorCode;
+use crate::fleet::{FailedKey, HotKey, SlowKey};
 
 /// The number of hottest keys in an announcement.
 const HOTTEST: usize = 8;

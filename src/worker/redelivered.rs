@@ -4,7 +4,7 @@
 //! redelivered request waits until the fresh requests that the worker held before it are settled, and then for
 //! its turn: redelivered requests are computed one at a time, in a random order. If one of them crashes this
 //! worker, too, it takes no fresh request along, and the innocent ones get ahead of it before long. Attempts
-//! that end with their worker are counted in Redis, see [`crate::cache::Start`]; at [`MAX_ATTEMPTS`] the request
+//! that end with their worker are counted in Redis, see [`crate::cache::Attempt`]; at [`MAX_ATTEMPTS`] the request
 //! is answered `poison`.
 
 use std::collections::BTreeSet;

@@ -21,8 +21,8 @@ use super::callback_queues::CallbackQueues;
 use super::direct::DirectReplies;
 use crate::broker::{self, Message, Published, Publisher, Refusal};
 use crate::error::quote;
+use crate::log_throttle::LogThrottle;
 use crate::message::{CorrelationId, Failure, Reply, is_direct_reply_to};
-use crate::seldom::Seldom;
 use crate::server_url::AmqpUrl;
 
 /// The pause before a reply that a queue has nacked is published again.
@@ -70,7 +70,7 @@ pub(super) struct ReplyPublisher {
     direct: DirectReplies,
     callback_queues: CallbackQueues,
     unconfirmed: UnconfirmedBytes,
-    refused: Seldom,
+    refused: LogThrottle,
 }
 
 impl ReplyPublisher {
@@ -81,7 +81,7 @@ impl ReplyPublisher {
             to_queues: Publisher::open(connection).await?,
             direct: DirectReplies::new(url.clone()),
             unconfirmed: UnconfirmedBytes::new(),
-            refused: Seldom::default(),
+            refused: LogThrottle::default(),
         })
     }
 

@@ -25,11 +25,11 @@ use super::{ReplyPattern, WorkerOptions};
 use crate::FOR_EVER;
 use crate::cache::{Cache, Key, Lookup, Token};
 use crate::error::quote;
+use crate::log_throttle::LogThrottle;
 use crate::message::{CorrelationId, Failure, Reply, Request};
 use crate::procedure::{Answer as _, Procedure};
 use crate::procedure_name::ProcedureName;
 use crate::queue::QueueName;
-use crate::seldom::Seldom;
 use crate::single_flight::{Outcome, SingleFlight};
 use crate::source::Source;
 use crate::trace::{self, Operation, Stopwatch, Work};
@@ -49,9 +49,9 @@ pub(super) struct Service<P: Procedure> {
     pub(super) queue: QueueName,
     reply_to: Vec<ReplyPattern>,
     pub(super) max_reply_size: usize,
-    refused_reply_to: Seldom,
+    refused_reply_to: LogThrottle,
     /// Throttles the log of poison requests that the broker gave up.
-    pub(super) poison: Seldom,
+    pub(super) poison: LogThrottle,
     pub(super) redelivered: Redelivered,
 }
 
@@ -73,8 +73,8 @@ impl<P: Procedure> Service<P> {
             queue,
             reply_to: options.reply_to.clone(),
             max_reply_size: options.max_reply_size,
-            refused_reply_to: Seldom::default(),
-            poison: Seldom::default(),
+            refused_reply_to: LogThrottle::default(),
+            poison: LogThrottle::default(),
             redelivered: Redelivered::new(),
         }
     }
@@ -293,7 +293,7 @@ impl<P: Procedure> Service<P> {
     /// of this worker that end here: it did not crash, and no other worker must take them for poison.
     pub(super) async fn cease(&self) {
         self.computer.cancel();
-        self.cache.starts_settled().await;
+        self.cache.attempts_settled().await;
     }
 
     /// Logs a warning if the cache can grow without bound. Never returns.

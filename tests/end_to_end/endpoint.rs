@@ -109,7 +109,7 @@ async fn worker_that_stops_is_not_ready_and_takes_the_endpoint_along() {
     assert_eq!(get(address, "/healthz").await.status, 200);
     let finished = worker.finish().await;
     assert_eq!(finished.code, Some(0), "{finished:#?}");
-    assert!(finished.stderr.contains("is answered"), "{finished:#?}");
+    assert!(finished.stderr.contains("are answered"), "{finished:#?}");
     assert!(TcpStream::connect(address).await.is_err());
 }
 

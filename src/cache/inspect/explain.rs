@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cache, INSPECT_DEADLINE, StoredKey, Wrong};
+use super::{Cache, EntryFault, INSPECT_DEADLINE, StoredKey};
 use crate::cache::Entry;
 use crate::cache::lease::UNCACHED;
 use crate::error::{Error, quote};
@@ -17,38 +17,38 @@ pub struct Explained {
     pub key: StoredKey,
     /// `None`: nothing stands there.
     pub entry: Option<Entry>,
-    /// Why calls do not believe what stands there.
-    pub wrong: Option<Wrong>,
-    /// Whether somebody computes it.
+    /// Why calls refuse what stands there.
+    pub fault: Option<EntryFault>,
+    /// The lease, if a worker holds it.
     pub lease: Option<LeaseHeld>,
-    /// How often it was begun, of late, by workers that may have ended over it.
-    pub begun: u64,
+    /// Attempts at it after a redelivery, in the last hour; at 3 it is answered `poison`.
+    pub attempts: u64,
 }
 
 /// A lease that is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseHeld {
-    /// By whom.
-    pub holder: Holder,
-    /// When it runs out if it is not renewed; `None`: never, so it is none of ours.
+    /// Its holder.
+    pub holder: LeaseHolder,
+    /// Time until it expires unless it is renewed; `None`: it never does, so it is none of ours.
     pub ttl: Option<Duration>,
 }
 
-/// Who holds a lease.
+/// The holder of a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Holder {
-    /// The worker of this id, see [`crate::WorkerStatus`]: peer text, escaped and shortened.
+pub enum LeaseHolder {
+    /// The worker of this id, see [`crate::fleet::WorkerStatus`]: peer text, escaped and shortened.
     Worker(String),
-    /// Nobody: the answer was computed and could not be stored, so that others need not wait.
+    /// Nobody: the answer was computed and could not be stored, so workers need not wait for it.
     Uncached,
     /// It is no token: peer text, escaped and shortened.
     Unknown(String),
 }
 
 impl Cache {
-    /// Looks at everything that Redis knows about this argument. Computes and changes nothing.
+    /// Reads everything that the store knows about this argument. Computes and changes nothing.
     pub async fn explain<P: Procedure>(
         &self,
         procedure: &Arc<P>,
@@ -64,24 +64,24 @@ impl Cache {
         Ok(Explained {
             key,
             entry,
-            wrong: verified.wrong.pop().map(|entry| entry.wrong),
+            fault: verified.wrong.pop().map(|entry| entry.fault),
             lease: facts.lease.map(|(token, ttl)| LeaseHeld {
                 holder: holder(&token),
                 ttl,
             }),
-            begun: facts.attempts,
+            attempts: facts.attempts,
         })
     }
 }
 
-fn holder(token: &[u8]) -> Holder {
+fn holder(token: &[u8]) -> LeaseHolder {
     if token == UNCACHED.as_bytes() {
-        return Holder::Uncached;
+        return LeaseHolder::Uncached;
     }
     let at = token.iter().position(|&byte| byte == b'@');
     match at.map(|at| &token[at + 1..]) {
-        Some(worker) if !worker.is_empty() => Holder::Worker(quote(worker)),
-        _ => Holder::Unknown(quote(token)),
+        Some(worker) if !worker.is_empty() => LeaseHolder::Worker(quote(worker)),
+        _ => LeaseHolder::Unknown(quote(token)),
     }
 }
 
@@ -95,12 +95,12 @@ mod tests {
         let token = Token::new(Some(b"id"), "0a1b2c3d").to_string();
         assert_eq!(
             holder(token.as_bytes()),
-            Holder::Worker("0a1b2c3d".to_owned())
+            LeaseHolder::Worker("0a1b2c3d".to_owned())
         );
-        assert_eq!(holder(b"uncached"), Holder::Uncached);
+        assert_eq!(holder(b"uncached"), LeaseHolder::Uncached);
         for none in [&b""[..], b"garbage", b"request@"] {
-            assert!(matches!(holder(none), Holder::Unknown(_)));
+            assert!(matches!(holder(none), LeaseHolder::Unknown(_)));
         }
-        assert_eq!(holder(b"r@\x1b"), Holder::Worker("\\u{1b}".to_owned()));
+        assert_eq!(holder(b"r@\x1b"), LeaseHolder::Worker("\\u{1b}".to_owned()));
     }
 }

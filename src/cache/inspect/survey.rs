@@ -15,33 +15,33 @@ use crate::procedure::Procedure;
 /// A survey looks at a hundred thousand keys.
 const SURVEYED_PAGES: u64 = 400;
 
-/// What the keys of a procedure are like.
+/// Numbers about a procedure's keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Survey {
     /// Keys in the database, anybody's; `None`: this login may not ask.
     pub keys: Option<u64>,
     /// Answers of the procedure.
-    pub answers: Count,
+    pub answers: Estimate,
     /// Their bytes, without what Redis needs to keep them.
-    pub bytes: Count,
+    pub bytes: Estimate,
     /// Leases that are held, or left as `uncached`.
-    pub leases: Count,
-    /// How long the answers live that were looked at.
-    pub ttl: Lives,
+    pub leases: Estimate,
+    /// TTLs of the answers that were looked at.
+    pub ttl: TtlBuckets,
 }
 
-/// A number, and what it is worth.
+/// A number, and how precise it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Count {
+pub struct Estimate {
     /// The number.
     pub count: u64,
-    /// What it is worth.
+    /// How precise it is.
     pub precision: Precision,
 }
 
-/// What a [`Count`] is worth.
+/// How precise an [`Estimate`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -50,7 +50,7 @@ pub enum Precision {
     Exact,
     /// Estimated from a sample.
     About,
-    /// These were counted, and nobody says how many there are.
+    /// These were counted, and there may be more: the number of keys is not known.
     AtLeast,
 }
 
@@ -64,10 +64,10 @@ impl fmt::Display for Precision {
     }
 }
 
-/// How many answers have how long to live.
+/// Numbers of answers by their TTL.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Lives {
+pub struct TtlBuckets {
     /// Up to a minute.
     pub minute: u64,
     /// Up to an hour.
@@ -82,7 +82,7 @@ pub struct Lives {
     pub forever: u64,
 }
 
-impl Lives {
+impl TtlBuckets {
     fn count(&mut self, ttl: Option<Duration>) {
         let Some(ttl) = ttl else {
             self.forever += 1;
@@ -107,7 +107,7 @@ impl Cache {
         let keys = self.key_count().await?;
         let mut walk = Walk::new(keys, SURVEYED_PAGES);
         let [mut looked_at, mut answers, mut bytes, mut leases] = [0, 0, 0, 0];
-        let mut ttl = Lives::default();
+        let mut ttl = TtlBuckets::default();
         while let Some(page) = walk.next_page(self, None).await? {
             looked_at += page.len() as u64;
             let is_lease = |key: &&StoredKey| self.is_lease_of(procedure, key);
@@ -120,7 +120,7 @@ impl Cache {
                 ttl.count(life);
             }
         }
-        let estimate = |counted| Count::estimate(counted, looked_at, keys, walk.complete);
+        let estimate = |counted| Estimate::scaled(counted, looked_at, keys, walk.complete);
         Ok(Survey {
             keys,
             answers: estimate(answers),
@@ -137,9 +137,9 @@ impl Cache {
     }
 }
 
-impl Count {
+impl Estimate {
     /// From `counted` among so many of so many keys.
-    fn estimate(counted: u64, looked_at: u64, keys: Option<u64>, complete: bool) -> Self {
+    fn scaled(counted: u64, looked_at: u64, keys: Option<u64>, complete: bool) -> Self {
         let (count, precision) = match keys {
             _ if complete => (counted, Precision::Exact),
             None => (counted, Precision::AtLeast),
@@ -158,14 +158,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lives_are_sorted_into_buckets() {
-        let mut lives = Lives::default();
+    fn ttls_are_sorted_into_buckets() {
+        let mut buckets = TtlBuckets::default();
         for seconds in [0, 60, 61, 3600, 3601, 86_400, 86_401, 604_800, 604_801] {
-            lives.count(Some(Duration::from_secs(seconds)));
+            buckets.count(Some(Duration::from_secs(seconds)));
         }
-        lives.count(None);
-        lives.count(Some(Duration::MAX));
-        let expected = Lives {
+        buckets.count(None);
+        buckets.count(Some(Duration::MAX));
+        let expected = TtlBuckets {
             minute: 2,
             hour: 2,
             day: 2,
@@ -173,13 +173,13 @@ mod tests {
             longer: 2,
             forever: 1,
         };
-        assert_eq!(lives, expected);
+        assert_eq!(buckets, expected);
     }
 
     #[test]
-    fn counts_say_what_they_are_worth() {
+    fn estimates_say_how_precise_they_are() {
         let estimate = |keys, complete| {
-            let Count { count, precision } = Count::estimate(30, 100, keys, complete);
+            let Estimate { count, precision } = Estimate::scaled(30, 100, keys, complete);
             (count, precision)
         };
         assert_eq!(estimate(Some(100), true), (30, Precision::Exact));
@@ -189,7 +189,7 @@ mod tests {
             (300_000, Precision::About)
         );
         assert_eq!(estimate(None, false), (30, Precision::AtLeast));
-        let none = Count::estimate(0, 0, Some(u64::MAX), false);
+        let none = Estimate::scaled(0, 0, Some(u64::MAX), false);
         assert_eq!(none.count, 0);
     }
 }

@@ -15,15 +15,15 @@ use crate::procedure::{Procedure, check};
 /// there is one right answer only, so that a mixture of right ones is right.
 const READ: usize = 256 * 1024;
 
-/// Why an entry is none that calls would believe.
+/// Why calls would refuse an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Wrong {
-    /// The key is no argument's: no call looks there.
+pub enum EntryFault {
+    /// The key is no argument's: no call looks it up.
     NoArgument,
     /// It is no string.
     NoString,
-    /// It is no text.
+    /// It is not UTF-8.
     NotUtf8,
     /// It cannot be read as an answer: peer text, escaped and shortened.
     Unreadable(String),
@@ -31,7 +31,7 @@ pub enum Wrong {
     NotTheAnswer(String),
 }
 
-impl Wrong {
+impl EntryFault {
     /// A short stable name for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -45,7 +45,7 @@ impl Wrong {
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for EntryFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoArgument => f.write_str("the key is no argument's"),
@@ -61,45 +61,45 @@ impl fmt::Display for Wrong {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WrongEntry {
-    /// Where it stands.
+    /// Its key.
     pub key: StoredKey,
     /// What is wrong with it.
-    pub wrong: Wrong,
-    /// It is not there any more. `false`: nobody asked for that, or it has changed meanwhile.
+    pub fault: EntryFault,
+    /// It has been removed. `false`: that was not asked for, or it has changed meanwhile.
     pub removed: bool,
 }
 
-/// What became of the entries that were to be verified; those that are gone are left out.
+/// The result of verifying entries; those that are gone are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified {
-    /// So many are right.
+    /// Number of entries that are right.
     pub right: u64,
-    /// So many cannot be judged: the argument is too long to stand in the key.
+    /// Number of entries that cannot be checked: the argument is too long to stand in the key.
     pub unknown: u64,
-    /// These are wrong.
+    /// The entries that are wrong.
     pub wrong: Vec<WrongEntry>,
 }
 
 /// An entry to be read.
-struct Asked<'a, A> {
+struct ToRead<'a, A> {
     key: &'a StoredKey,
     argument: Arc<A>,
     size: usize,
 }
 
-/// An entry that is wrong, and how to tell that it has not changed: the size and the beginning of
-/// the text, where it is one.
-struct Found<'a> {
+/// An entry that is wrong, with the size and the beginning of its text, where it is one, by which a change is
+/// noticed.
+struct Faulty<'a> {
     key: &'a StoredKey,
-    wrong: Wrong,
+    fault: EntryFault,
     text: Option<(usize, Vec<u8>)>,
 }
 
-impl<'a> Found<'a> {
-    fn of_no_text(key: &'a StoredKey, wrong: Wrong) -> Self {
+impl<'a> Faulty<'a> {
+    fn of_no_text(key: &'a StoredKey, fault: EntryFault) -> Self {
         let text = None;
-        Self { key, wrong, text }
+        Self { key, fault, text }
     }
 
     /// What has to be there still when it is removed.
@@ -107,7 +107,7 @@ impl<'a> Found<'a> {
         let key = self.key.as_bytes();
         match &self.text {
             // Nothing is right under such a key.
-            _ if self.wrong == Wrong::NoArgument => Unchanged::Anything { key },
+            _ if self.fault == EntryFault::NoArgument => Unchanged::Anything { key },
             None => Unchanged::NoString { key },
             Some((size, start)) => Unchanged::Text {
                 key,
@@ -134,11 +134,11 @@ impl Cache {
             match (self.subject(&**procedure, key), size) {
                 (None, _) => {}
                 (Some(Subject::Nothing), _) => {
-                    found.push(Found::of_no_text(key, Wrong::NoArgument));
+                    found.push(Faulty::of_no_text(key, EntryFault::NoArgument));
                 }
-                (_, None) => found.push(Found::of_no_text(key, Wrong::NoString)),
+                (_, None) => found.push(Faulty::of_no_text(key, EntryFault::NoString)),
                 (Some(Subject::Hashed), _) => verified.unknown += 1,
-                (Some(Subject::Argument(argument)), Some(size)) => asked.push(Asked {
+                (Some(Subject::Argument(argument)), Some(size)) => asked.push(ToRead {
                     key,
                     argument: Arc::new(argument),
                     size: usize::try_from(size).unwrap_or(usize::MAX),
@@ -157,11 +157,11 @@ impl Cache {
                 match check(procedure, &asked.argument, text).await {
                     Ok(_) => verified.right += 1,
                     Err(mut text) => {
-                        let (key, wrong) = (asked.key, why_refused(&**procedure, &text));
+                        let (key, fault) = (asked.key, fault_of(&**procedure, &text));
                         let size = text.len();
                         text.truncate(READ);
                         let text = Some((size, text));
-                        found.push(Found { key, wrong, text });
+                        found.push(Faulty { key, fault, text });
                     }
                 }
             }
@@ -179,7 +179,7 @@ impl Cache {
         self.ask(self.store.sizes(&names, INSPECT_DEADLINE)).await
     }
 
-    async fn texts<A>(&self, batch: &[Asked<'_, A>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+    async fn texts<A>(&self, batch: &[ToRead<'_, A>]) -> Result<Vec<Option<Vec<u8>>>, Error> {
         if let [large] = batch
             && large.size > READ
         {
@@ -212,10 +212,10 @@ impl Cache {
         Ok(Some(text))
     }
 
-    /// Notes what is wrong, and removes it if that is asked for.
+    /// Reports entries as wrong, and removes them if that is asked for.
     async fn settle(
         &self,
-        found: Vec<Found<'_>>,
+        found: Vec<Faulty<'_>>,
         repair: bool,
         verified: &mut Verified,
     ) -> Result<(), Error> {
@@ -229,14 +229,14 @@ impl Cache {
             .wrong
             .extend(wrong.map(|(found, removed)| WrongEntry {
                 key: found.key.clone(),
-                wrong: found.wrong,
+                fault: found.fault,
                 removed,
             }));
         Ok(())
     }
 
-    async fn remove_unchanged(&self, found: &[Found<'_>]) -> Result<Vec<bool>, Error> {
-        let entries: Vec<_> = found.iter().map(Found::unchanged).collect();
+    async fn remove_unchanged(&self, found: &[Faulty<'_>]) -> Result<Vec<bool>, Error> {
+        let entries: Vec<_> = found.iter().map(Faulty::unchanged).collect();
         let removed = self.store.remove_unchanged(&entries, INSPECT_DEADLINE);
         let removed = self.ask(removed).await?;
         // Also of what had changed meanwhile: dropping a copy costs a lookup.
@@ -256,13 +256,13 @@ fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
     fit.count().max(1)
 }
 
-fn why_refused<P: Procedure>(procedure: &P, text: &[u8]) -> Wrong {
+fn fault_of<P: Procedure>(procedure: &P, text: &[u8]) -> EntryFault {
     // A panic over hostile text refuses it.
     let is_answer = catch_unwind(AssertUnwindSafe(|| procedure.parse_answer(text).is_some()));
     match is_answer {
-        Ok(true) => Wrong::NotTheAnswer(quote(text)),
-        Ok(false) if std::str::from_utf8(text).is_err() => Wrong::NotUtf8,
-        Ok(false) | Err(_) => Wrong::Unreadable(quote(text)),
+        Ok(true) => EntryFault::NotTheAnswer(quote(text)),
+        Ok(false) if std::str::from_utf8(text).is_err() => EntryFault::NotUtf8,
+        Ok(false) | Err(_) => EntryFault::Unreadable(quote(text)),
     }
 }
 
@@ -283,13 +283,13 @@ mod tests {
 
     #[test]
     fn reasons_are_told_apart() {
-        let why = |text: &[u8]| why_refused(&Fibonacci::default(), text).code();
+        let why = |text: &[u8]| fault_of(&Fibonacci::default(), text).code();
         assert_eq!(why(b"832041"), "not-the-answer");
         for unreadable in [&b""[..], b"0832040", b"832040\n", b"-1"] {
             assert_eq!(why(unreadable), "unreadable");
         }
         assert_eq!(why(b"\xff"), "not-utf8");
-        let shown = why_refused(&Fibonacci::default(), b"8\x1b[2J").to_string();
+        let shown = fault_of(&Fibonacci::default(), b"8\x1b[2J").to_string();
         assert_eq!(shown, "not readable as an answer: \"8\\u{1b}[2J\"");
     }
 }

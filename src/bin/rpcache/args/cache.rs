@@ -1,7 +1,7 @@
 //! `rpcache cache`, as typed.
 
 use clap::{Args as Group, Subcommand};
-use rpcache::KeyPattern;
+use rpcache::inspect::KeyPattern;
 
 use super::{Redis, Target};
 

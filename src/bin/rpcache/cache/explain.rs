@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
-use rpcache::{Cache, Error, Explained, Holder, LeaseHeld, WorkerStatus};
+use rpcache::fleet::WorkerStatus;
+use rpcache::inspect::{Explained, LeaseHeld, LeaseHolder};
+use rpcache::{Cache, Error};
 use serde::Serialize;
 
 use super::json;
@@ -61,7 +63,7 @@ pub(super) async fn run(args: CacheExplain) -> Result<(), Failure> {
 }
 
 fn holder<'a>(lease: Option<&LeaseHeld>, workers: &'a [WorkerStatus]) -> Option<&'a WorkerStatus> {
-    let Holder::Worker(id) = &lease?.holder else {
+    let LeaseHolder::Worker(id) = &lease?.holder else {
         return None;
     };
     workers.iter().find(|worker| worker.id == *id)
@@ -71,8 +73,8 @@ fn explanation(explained: &Explained, holder: Option<&WorkerStatus>) -> Explanat
     let entry = explained.entry;
     let lease = explained.lease.as_ref().map(|lease| {
         let (state, worker) = match &lease.holder {
-            Holder::Worker(id) => ("held", Some(id.clone())),
-            Holder::Uncached => ("uncached", None),
+            LeaseHolder::Worker(id) => ("held", Some(id.clone())),
+            LeaseHolder::Uncached => ("uncached", None),
             _ => ("unknown", None),
         };
         Lease {
@@ -88,11 +90,14 @@ fn explanation(explained: &Explained, holder: Option<&WorkerStatus>) -> Explanat
         stored: entry.is_some(),
         ttl_ms: entry.and_then(|entry| entry.ttl).map(text::millis),
         size: entry.and_then(|entry| entry.size),
-        verifies: entry.map(|_| explained.wrong.is_none()),
-        wrong: explained.wrong.as_ref().map(rpcache::Wrong::code),
-        message: explained.wrong.as_ref().map(ToString::to_string),
+        verifies: entry.map(|_| explained.fault.is_none()),
+        wrong: explained
+            .fault
+            .as_ref()
+            .map(rpcache::inspect::EntryFault::code),
+        message: explained.fault.as_ref().map(ToString::to_string),
         lease,
-        begun: explained.begun,
+        begun: explained.attempts,
     }
 }
 
@@ -115,14 +120,14 @@ fn rows(
             row("stored", "yes".to_owned());
             row("ttl", life(entry.ttl));
             row("size", size);
-            let verifies = explained.wrong.as_ref();
+            let verifies = explained.fault.as_ref();
             let verifies = verifies.map_or("yes".to_owned(), |wrong| format!("no: {wrong}"));
             row("verifies", verifies);
         }
     }
     row("lease", told(explained.lease.as_ref(), holder));
-    if explained.begun > 0 {
-        let begun = text::thousands(explained.begun);
+    if explained.attempts > 0 {
+        let begun = text::thousands(explained.attempts);
         row(
             "begun",
             format!("{begun} times by workers that did not end it"),
@@ -136,12 +141,12 @@ fn told(lease: Option<&LeaseHeld>, holder: Option<&WorkerStatus>) -> String {
         return "none: nobody computes it, or it is cheap".to_owned();
     };
     let who = match (&lease.holder, holder) {
-        (Holder::Worker(id), Some(WorkerStatus { host, pid, .. })) => {
+        (LeaseHolder::Worker(id), Some(WorkerStatus { host, pid, .. })) => {
             format!("held by worker {id} on {host}, process {pid}")
         }
-        (Holder::Worker(id), None) => format!("held by worker {id}, not heard of"),
-        (Holder::Uncached, _) => "the answer was computed and could not be stored".to_owned(),
-        (Holder::Unknown(found), _) => format!("no lease of ours: \"{found}\""),
+        (LeaseHolder::Worker(id), None) => format!("held by worker {id}, not heard of"),
+        (LeaseHolder::Uncached, _) => "the answer was computed and could not be stored".to_owned(),
+        (LeaseHolder::Unknown(found), _) => format!("no lease of ours: \"{found}\""),
         _ => "held".to_owned(),
     };
     match lease.ttl {

@@ -3,7 +3,8 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 
-use rpcache::{Cache, Stored};
+use rpcache::Cache;
+use rpcache::inspect::Stored;
 use serde::Serialize;
 
 use super::{Problem, are_many, json};

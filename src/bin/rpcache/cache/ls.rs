@@ -2,7 +2,8 @@
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 
-use rpcache::{Cache, Entry, StoredKey};
+use rpcache::Cache;
+use rpcache::inspect::{Entry, StoredKey};
 use serde::Serialize;
 
 use super::json;

@@ -3,7 +3,8 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
-use rpcache::{Cache, KeyPattern, StoredKey};
+use rpcache::Cache;
+use rpcache::inspect::{KeyPattern, StoredKey};
 use serde::Serialize;
 
 use super::{Interrupts, at_once, json};

@@ -2,7 +2,9 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use rpcache::{Cache, Count, Error, Lives, Precision, ServerStats, Survey, WorkerStatus};
+use rpcache::fleet::WorkerStatus;
+use rpcache::inspect::{Estimate, Precision, ServerStats, Survey, TtlBuckets};
+use rpcache::{Cache, Error};
 use serde::Serialize;
 
 use super::json;
@@ -143,7 +145,7 @@ impl Stats {
             }
             for (
                 name,
-                Count {
+                Estimate {
                     count, precision, ..
                 },
             ) in [
@@ -162,7 +164,7 @@ impl Stats {
     }
 }
 
-fn lives(ttl: &Lives) -> [(&'static str, &'static str, u64); 6] {
+fn lives(ttl: &TtlBuckets) -> [(&'static str, &'static str, u64); 6] {
     [
         ("ttl_minute", "ttl up to 1m", ttl.minute),
         ("ttl_hour", "ttl up to 1h", ttl.hour),
@@ -174,9 +176,9 @@ fn lives(ttl: &Lives) -> [(&'static str, &'static str, u64); 6] {
 }
 
 fn counted(
-    Count {
+    Estimate {
         count, precision, ..
-    }: Count,
+    }: Estimate,
     write: impl Fn(u64) -> String,
 ) -> String {
     match precision {

@@ -3,7 +3,8 @@
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use rpcache::{Cache, KeyPattern, StoredKey, WrongEntry};
+use rpcache::Cache;
+use rpcache::inspect::{KeyPattern, StoredKey, WrongEntry};
 use serde::Serialize;
 
 use super::{AT_ONCE, Interrupts, json};
@@ -98,7 +99,7 @@ impl Verifying {
         &self,
         WrongEntry {
             key,
-            wrong,
+            fault,
             removed,
             ..
         }: &WrongEntry,
@@ -107,8 +108,8 @@ impl Verifying {
         if self.json {
             let line = Line {
                 key: key.to_string(),
-                wrong: wrong.code(),
-                message: wrong.to_string(),
+                wrong: fault.code(),
+                message: fault.to_string(),
                 removed: *removed,
             };
             return json(&mut out, &line);
@@ -118,7 +119,7 @@ impl Verifying {
         } else {
             ""
         };
-        writeln!(out, "{key}\t{wrong}{changed}")
+        writeln!(out, "{key}\t{fault}{changed}")
     }
 
     fn summarise(&self) -> io::Result<()> {

@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use rpcache::{Durations, Error, QueueDepths, ServerStats, WorkerStatus};
+use rpcache::fleet::{Durations, WorkerStatus};
+use rpcache::inspect::ServerStats;
+use rpcache::{Error, QueueDepths};
 
 use super::keys;
 use super::snapshot::{

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rpcache::WorkerStatus;
+use rpcache::fleet::WorkerStatus;
 
 use super::snapshot::{Computing, Failed, Hot, Slow, millis, rounded};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use rpcache::{Durations, Error, QueueDepths};
+use rpcache::fleet::Durations;
+use rpcache::{Error, QueueDepths};
 use serde::{Serialize, Serializer};
 
 #[derive(Debug, Clone, Serialize)]

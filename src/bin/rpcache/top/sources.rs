@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use rpcache::{Cache, Error, QueueDepths, QueueWatch, ServerStats, WorkerStatus};
+use rpcache::fleet::WorkerStatus;
+use rpcache::inspect::ServerStats;
+use rpcache::{Cache, Error, QueueDepths, QueueWatch};
 use tokio::sync::mpsc::Sender;
 use tokio::time::{MissedTickBehavior, interval};
 

@@ -1,14 +1,14 @@
-//! Log lines for events that a peer can cause as often as it likes: one at first, then at most one
-//! in a while that says how many were left out.
+//! Throttles log lines about events that a peer can cause as often as it likes: the first one is logged, then
+//! at most one in ten seconds, which says how many were left out.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// One kind of event.
+/// Throttles the log lines of one kind of event.
 #[derive(Debug, Default)]
-pub(crate) struct Seldom(Mutex<State>);
+pub(crate) struct LogThrottle(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -16,8 +16,8 @@ struct State {
     left_out: u64,
 }
 
-impl Seldom {
-    /// Counts an event. `Some` if it is to be logged, with how many before it were not.
+impl LogThrottle {
+    /// Counts an event. `Some` if it is to be logged, with the number of earlier ones that were not.
     pub(crate) fn happened(&self) -> Option<u64> {
         self.happened_at(Instant::now())
     }
@@ -42,16 +42,16 @@ mod tests {
 
     #[test]
     fn the_first_is_logged_and_then_one_in_a_while() {
-        let seldom = Seldom::default();
+        let throttle = LogThrottle::default();
         let start = Instant::now();
-        assert_eq!(seldom.happened_at(start), Some(0));
+        assert_eq!(throttle.happened_at(start), Some(0));
         for millis in 1..1000 {
             assert_eq!(
-                seldom.happened_at(start + Duration::from_millis(millis)),
+                throttle.happened_at(start + Duration::from_millis(millis)),
                 None
             );
         }
-        assert_eq!(seldom.happened_at(start + PERIOD), Some(999));
-        assert_eq!(seldom.happened_at(start + PERIOD), None);
+        assert_eq!(throttle.happened_at(start + PERIOD), Some(999));
+        assert_eq!(throttle.happened_at(start + PERIOD), None);
     }
 }
