@@ -7,7 +7,7 @@ use super::store::{Filled, Refusal, StoreError};
 use super::{Budget, Cache, Key, Lease};
 use crate::trace::{self, Operation};
 
-/// The permission to fill one key, held by whoever missed it; with the lease, where there is one.
+/// The permission to fill one key, which a miss carries; with the lease, where there is one.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Vacancy {

@@ -18,7 +18,7 @@ use crate::procedure_name::ProcedureName;
 pub(super) const HASHED: &str = "%sha256:";
 
 /// Escaped arguments longer than this many bytes are hashed.
-const LONGEST_ARGUMENT: usize = 200;
+const MAX_ARGUMENT: usize = 200;
 
 /// A prefix of all keys: a deployment's name or a function's version, `prod` in `prod:fib:30`.
 /// 1 to 100 of letters, digits, `.`, `_`, `-` and `:`.
@@ -83,7 +83,7 @@ impl Key {
         // Writing to a String cannot fail.
         let _ = write!(key, "{argument}");
         // As nearly every argument is: it stands as it is.
-        if key.len() - start <= LONGEST_ARGUMENT && key[start..].bytes().all(is_plain) {
+        if key.len() - start <= MAX_ARGUMENT && key[start..].bytes().all(is_plain) {
             return Self(key);
         }
         let argument = key.split_off(start);
@@ -96,7 +96,7 @@ impl Key {
                 key.push(c);
             }
         }
-        if key.len() - start > LONGEST_ARGUMENT {
+        if key.len() - start > MAX_ARGUMENT {
             key.truncate(start);
             key.push_str(HASHED);
             for byte in Sha256::digest(argument) {
@@ -149,7 +149,7 @@ impl ShortKey {
     }
 
     /// The text of the argument's key; `None` where it is too long for that, or must be escaped: then
-    /// [`Key::new`] makes it. As bytes: whoever finds the key has no need to know that they are text.
+    /// [`Key::new`] makes it. As bytes: the near cache compares them as such.
     pub(crate) fn write(&mut self, prefix: &str, argument: impl fmt::Display) -> Option<&[u8]> {
         self.len = 0;
         self.write_str(prefix).ok()?;
@@ -284,7 +284,7 @@ mod tests {
         #[test]
         fn no_key_is_long_or_awkward(argument in any::<String>()) {
             let key = key(&argument);
-            prop_assert!(key.len() <= 2 + LONGEST_ARGUMENT);
+            prop_assert!(key.len() <= 2 + MAX_ARGUMENT);
             let awkward = |c: char| c.is_control() || " {}*?[]\\".contains(c);
             prop_assert!(!key.contains(awkward));
         }

@@ -1,9 +1,9 @@
-//! Keys as SCAN finds them, page by page: Redis serves others in between, and however many there
-//! are, one page of them is held here.
+//! Scans a procedure's keys page by page: the store serves others in between, and one page of keys is in
+//! memory at a time.
 //!
-//! Whoever else writes to this Redis may have put anything there. What begins like a procedure's
-//! keys belongs to it, except what may be a longer namespace's: `fib:prod:fib:30` is the answer for
-//! 30 in the namespace `fib:prod`, and `prod:fib:30` is no number.
+//! Others may have written any key. A key that begins like a procedure's keys belongs to it, unless it may be
+//! a longer namespace's: `fib:prod:fib:30` is the answer for 30 in the namespace `fib:prod`, and `prod:fib:30`
+//! is no number.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,13 +17,13 @@ use crate::error::Error;
 use crate::procedure::Procedure;
 use crate::procedure_name::ProcedureName;
 
-/// How many entries of Redis' table a page goes through: well under a millisecond.
+/// Number of keys that one page goes through: well under a millisecond.
 pub(super) const PAGE: u64 = 250;
 
-/// No key of ours is longer, and all of what is shorter is shown.
+/// Bytes of a key that are shown: all of every key of ours.
 const SHOWN: usize = 1000;
 
-/// What is behind a key's prefix, as a glob: `*`, `1?`, `[12]*`. 1 to 100 bytes; `*` by default.
+/// The part of a key after its prefix, as a glob: `*`, `1?`, `[12]*`. 1 to 100 bytes; `*` by default.
 ///
 /// It is matched against the argument as it stands in the key, where `* ? [ ] \` are escaped as
 /// `%2A` and so on, so that nothing else than arguments of the one procedure can be reached.
@@ -61,7 +61,7 @@ impl fmt::Display for KeyPattern {
 #[non_exhaustive]
 pub struct KeyPatternError;
 
-/// A key as Redis has it, or would have it. Displayed escaped, and cut where no key of ours ends.
+/// A key as it is in the store. Displayed escaped, and cut where it is longer than any key of ours.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoredKey(pub(super) Vec<u8>);
 
@@ -88,7 +88,7 @@ pub(super) enum Subject<A> {
     Nothing,
 }
 
-/// A walk through the keys of a procedure, see [`Cache::scan`].
+/// A scan of a procedure's keys, see [`Cache::scan`].
 #[derive(Debug)]
 pub struct Scan<'a, P> {
     cache: &'a Cache,
@@ -99,7 +99,7 @@ pub struct Scan<'a, P> {
 }
 
 impl<P: Procedure> Scan<'_, P> {
-    /// The next keys, up to some 250, maybe none of them yet; `None` at the end. Cancel safe: what was
+    /// The next keys, about 250 at most, possibly none; `None` at the end. Cancel safe: a page that was
     /// dropped comes the next time.
     pub async fn next_page(&mut self) -> Result<Option<Vec<StoredKey>>, Error> {
         let Some(cursor) = self.cursor else {
@@ -115,8 +115,8 @@ impl<P: Procedure> Scan<'_, P> {
 }
 
 impl Cache {
-    /// Walks through the procedure's keys that match, in no order, some maybe twice, and only those
-    /// for certain that are there all the while.
+    /// Scans the procedure's keys that match, in no order. A key may come twice; keys that are added or
+    /// removed meanwhile may be missed.
     #[must_use]
     pub fn scan<'a, P: Procedure>(&'a self, procedure: &'a P, pattern: &KeyPattern) -> Scan<'a, P> {
         Scan {

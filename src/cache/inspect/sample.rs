@@ -1,5 +1,4 @@
-//! A part of the keys instead of all. SCAN's order is that of a keyed hash, so that any part of it is
-//! a fair sample.
+//! Samples of the keys. SCAN's order is that of a keyed hash, so any part of it is a fair sample.
 
 use super::keys::{KeyPattern, PAGE};
 use super::{Cache, StoredKey};
@@ -10,9 +9,8 @@ use crate::procedure::Procedure;
 const SAMPLED_PAGES: u64 = 4000;
 
 impl Cache {
-    /// Draws up to `n` keys of the procedure: any of them alike among up to a million keys, else any
-    /// among a million from a random place on. Fewer than `n` where that is all that was found. It may
-    /// take some seconds.
+    /// Draws up to `n` keys of the procedure at random, out of all keys if there are up to a million, else out
+    /// of a million from a random place on. Fewer than `n` if no more are found. May take some seconds.
     pub async fn sample<P: Procedure>(
         &self,
         procedure: &P,
@@ -42,7 +40,7 @@ pub(super) struct Walk {
     cursor: u64,
     from_beginning: bool,
     pages_left: u64,
-    /// It has come by everything.
+    /// All keys were visited.
     pub(super) complete: bool,
 }
 
@@ -76,7 +74,7 @@ impl Walk {
     }
 }
 
-/// Any `wanted` of all that it is offered, each alike, in memory for `wanted`.
+/// Draws `wanted` of the items that it is offered, each with the same chance, in memory for `wanted`.
 struct Reservoir<T> {
     wanted: usize,
     offered: usize,

@@ -1,30 +1,29 @@
-//! When to stop asking a Redis that does not answer in time. Pure: no clock, no I/O.
+//! The circuit breaker of one connection: trips when Redis does not answer in time. Pure: no clock, no I/O.
 //!
-//! Each connection carries one. It trips after a few time-outs one after another, with no answer
-//! between them; the connection is then given up, lookups miss without waiting, and a replacement is
-//! tried in the background at most once a second, see [`super::connection`]. Commands that were under
-//! way together and are late together count once: what held them up may have been one slow command of
-//! somebody else's, or this process itself, that has started thousands of calls at once. A lost
-//! connection needs no count, and an error that Redis itself answers (OOM, READONLY, WRONGTYPE ...)
-//! is an answer.
+//! It trips after a few time-outs in a row, with no answer between them; the connection is then given up,
+//! lookups miss without waiting, and a replacement is tried in the background at most once a second, see
+//! [`super::connection`]. Commands that were in flight together and are late together count once: one slow
+//! command of another client may have delayed them, or this process itself, by starting thousands of calls at
+//! once. A lost connection needs no count, and an error from Redis (OOM, READONLY, WRONGTYPE ...) is an
+//! answer.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-/// Time-outs one after another until it trips.
+/// Time-outs in a row until it trips.
 const TOLERATED: u32 = 3;
 
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
     late: AtomicU32,
-    /// When the last one that counted was noticed.
+    /// When the last time-out that counted was noticed.
     noticed: Mutex<Option<Instant>>,
 }
 
 impl Breaker {
-    /// Redis answered in time.
+    /// Notes an answer in time.
     pub(crate) fn answered(&self) {
         // A plain load first: on the path of every hit the cache line stays shared.
         if self.late.load(Ordering::Relaxed) != 0 {
@@ -32,7 +31,7 @@ impl Breaker {
         }
     }
 
-    /// Redis has not answered, until `now`, what was `sent` then. `true` once, when it trips.
+    /// Notes that a command `sent` then has no answer by `now`. `true` once, when the breaker trips.
     pub(crate) fn timed_out(&self, sent: Instant, now: Instant) -> bool {
         let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
         if noticed.is_some_and(|noticed| sent < noticed) {

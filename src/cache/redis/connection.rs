@@ -6,10 +6,10 @@
 //! the pool (which drops it) and asks for another at most once a second. While the slot is empty, a lookup
 //! costs nothing: it misses at once. Nothing here knows about keys or answers.
 //!
-//! Two ends of a connection are told from that. One that was lost after it had been fine is replaced at
-//! once: commands wait for the new one within their limit, and nothing is logged unless there is none.
-//! And a server that answers but cannot serve, a replica for example, is dialled anew, the name resolved
-//! again, while lookups go on over the connection that there is.
+//! Two cases differ. A connection that is lost after it had worked is replaced at once: commands wait for
+//! the new one within their limit, and nothing is logged unless there is none. And a server that answers but
+//! cannot serve, a replica for example, is dialled again, its name resolved anew, while lookups go on over
+//! the connection that there is.
 
 mod health;
 mod keeper;
@@ -43,7 +43,7 @@ pub(crate) struct Connection {
     _keeper: AbortOnDropHandle<()>,
 }
 
-/// Why one attempt has none.
+/// Why one attempt at a command has no result.
 enum Failed {
     /// The connection was lost.
     Lost,
@@ -60,7 +60,7 @@ impl From<Failed> for CommandError {
     }
 }
 
-/// What is sent in one go.
+/// Commands that are sent in one round trip.
 #[derive(Clone, Copy)]
 enum Request<'a> {
     One(&'a Cmd),
@@ -77,9 +77,9 @@ impl Request<'_> {
 }
 
 impl Connection {
-    /// Connects in the background. `patience` bounds the wait for a command's answer, for the
-    /// check of a fresh connection as for the calls themselves. What becomes of it is told to
-    /// `counts`; lookups look at the slot instead. `ahead`: see [`ready`](Self::ready).
+    /// Connects in the background. `patience` limits the wait for a command's answer, of the check of a
+    /// fresh connection as of calls. The connection's state is written to `counts`; lookups read the slot
+    /// instead. `ahead`: see [`ready`](Self::ready).
     pub(crate) fn open(
         url: RedisUrl,
         patience: Duration,
@@ -111,8 +111,8 @@ impl Connection {
         let _ = state.wait_for(|state| *state != State::Connecting).await;
     }
 
-    /// The same, or until a command can be sent behind the check of the first connection, where that is
-    /// opened for commands that go ahead.
+    /// Waits until the first attempt to connect has ended, or, where commands may go ahead, until they can be
+    /// sent right behind the check of the first connection.
     pub(crate) async fn ready(&self) {
         self.slot.tried().await;
     }
@@ -124,7 +124,7 @@ impl Connection {
         let _ = state.wait_for(|state| *state == State::Up).await;
     }
 
-    /// Whether commands would be sent at this moment, or in a moment: the connection is being replaced.
+    /// Whether commands would be sent now, or in a moment: a connection that was lost is being replaced.
     pub(crate) fn is_up(&self) -> bool {
         self.slot.is_filled()
     }
@@ -139,7 +139,7 @@ impl Connection {
         self.counts.redis.state()
     }
 
-    /// Which server the connection leads to; `None`: there is none, or it has not said so yet.
+    /// The server that the connection leads to; `None`: there is none, or its check has not ended.
     pub(super) fn server(&self) -> Option<Server> {
         self.slot.link()?.server.get().cloned()
     }
@@ -155,7 +155,7 @@ impl Connection {
         readable(self.within(limit, send).await)
     }
 
-    /// The same for several commands in one round trip.
+    /// Runs several commands in one round trip, as [`run`](Self::run) does one.
     pub(crate) async fn run_all<T: FromRedisValue>(
         &self,
         commands: &Pipeline,
@@ -175,7 +175,8 @@ impl Connection {
         readable(self.within_twice(limit, Request::One(command)).await)
     }
 
-    /// The same for several commands in one round trip.
+    /// Runs several commands that may be carried out twice in one round trip, as
+    /// [`run_twice`](Self::run_twice) does one.
     pub(crate) async fn run_all_twice<T: FromRedisValue>(
         &self,
         commands: &Pipeline,
@@ -232,10 +233,10 @@ impl Connection {
     ) -> Result<T, Failed> {
         let answer = timeout_at(started + limit, send(link.connection.clone())).await;
         if !matches!(answer, Ok(Ok(_))) {
-            // Whoever went ahead: what the check finds is told before the call goes on without Redis.
+            // A command that went ahead of the check: its result is logged before the call goes on without Redis.
             self.settled().await;
             if link.server.get().is_none() && !self.is_up() {
-                // That was no server to ask.
+                // The check has refused that server.
                 return Err(Failed::Late);
             }
         }
@@ -253,7 +254,7 @@ impl Connection {
                 Err(Failed::Refused(error))
             }
             Err(_elapsed) => {
-                // With less than the whole budget, being late says nothing about Redis.
+                // With less than the whole budget, a time-out says nothing about Redis.
                 if limit >= link.patience && link.breaker.timed_out(started, Instant::now()) {
                     link.health.late(limit);
                 }
@@ -263,8 +264,8 @@ impl Connection {
     }
 }
 
-/// An answer as what was asked for. Anybody may have stored something else: that it cannot be read says
-/// nothing about the connection.
+/// Converts a reply. Anybody may have stored something else: a reply that cannot be read says nothing about
+/// the connection.
 fn readable<T: FromRedisValue>(answer: Result<Value, CommandError>) -> Result<T, CommandError> {
     from_redis_value(answer?).map_err(|error| {
         let error = (

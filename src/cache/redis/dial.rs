@@ -1,4 +1,4 @@
-//! From an address to a connection that is logged in: a stream of ours, and redis-rs on top of it.
+//! Dials an address and logs in: a stream of this crate, with redis-rs on top of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::transport::{self, Stream, expects_tls};
 
 /// Why there is no connection.
 pub(super) enum Failure {
-    /// It did not come to a login.
+    /// No login was possible.
     Unreached(Error),
-    /// What became of it.
+    /// The login, or what followed it, failed.
     Redis(RedisError),
 }
 
@@ -36,11 +36,11 @@ impl From<RedisError> for Failure {
 pub(super) struct Dialled {
     pub(super) connection: MultiplexedConnection,
     pub(super) health: Arc<Health>,
-    /// Of the server; `None`: it has none.
+    /// The server's address; `None`: it has none.
     pub(super) address: Option<SocketAddr>,
 }
 
-/// For commands: what `first` makes of a connection that is logged in; all of that within `limit`.
+/// Dials for commands, and runs `first` on the connection that is logged in; all of that within `limit`.
 /// Cancel safe.
 pub(super) async fn dial<T>(
     url: &RedisUrl,
@@ -70,7 +70,7 @@ pub(super) async fn dial<T>(
     open(url, limit, opening).await
 }
 
-/// For messages. Cancel safe.
+/// Dials for a subscription. Cancel safe.
 pub(super) async fn dial_pubsub(
     url: &RedisUrl,
     limits: Limits,
@@ -101,7 +101,7 @@ async fn open<T>(
         Ok(opened) => return opened,
         Err(_elapsed) => return Err(Failure::Unreached(unreachable(url, no_answer(limit)))),
     };
-    // What TLS has heard explains an error better than the error.
+    // An alert that TLS has received explains an error better than the error.
     let speechless = error.is_connection_dropped() || error.kind() == ErrorKind::Parse;
     let fault = match heard.fault() {
         None if url.tls().is_none() && speechless => {
@@ -112,7 +112,7 @@ async fn open<T>(
     };
     Err(match (fault, health.how_lost()) {
         (Some(fault), _) => Failure::Unreached(no_tls(url, fault)),
-        // What came instead of an answer explains it better, too, unless that was an answer.
+        // So does the end of the stream, unless Redis itself has answered.
         (None, Some(how)) if error.code().is_none() => {
             Failure::Unreached(unreachable(url, how.to_owned()))
         }

@@ -1,4 +1,4 @@
-//! A Redis in this process, for tests of what is told to it and when: time can be paused.
+//! A fake Redis in this process, for tests of which commands it is sent and when: time can be paused.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,11 +17,11 @@ pub(crate) const BUDGET: Duration = Duration::from_secs(2);
 
 /// Remembers each command. Holds nothing.
 pub(crate) struct FakeRedis {
-    told: Told,
+    commands: Commands,
     _serves: AbortOnDropHandle<()>,
 }
 
-type Told = Arc<Mutex<Vec<String>>>;
+type Commands = Arc<Mutex<Vec<String>>>;
 
 impl FakeRedis {
     /// One that answers at once, and the cache in front of it.
@@ -36,10 +36,10 @@ impl FakeRedis {
 
     async fn start(answers: bool) -> (Self, Cache) {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let told = Told::default();
-        let serves = tokio::spawn(serve(theirs, Arc::clone(&told), answers));
+        let commands = Commands::default();
+        let serves = tokio::spawn(serve(theirs, Arc::clone(&commands), answers));
         let redis = Self {
-            told,
+            commands,
             _serves: AbortOnDropHandle::new(serves),
         };
         let options = CacheOptions {
@@ -52,22 +52,22 @@ impl FakeRedis {
         (redis, Cache::over(options, Store::Redis(store), counts))
     }
 
-    /// How many commands with all these words it was told.
+    /// How many commands with all these words it was sent.
     pub(crate) fn heard(&self, words: &[&str]) -> usize {
-        let told = self.told.lock().unwrap();
+        let commands = self.commands.lock().unwrap();
         let heard = |command: &&String| words.iter().all(|word| command.contains(word));
-        told.iter().filter(heard).count()
+        commands.iter().filter(heard).count()
     }
 }
 
-async fn serve(stream: DuplexStream, told: Told, answers: bool) {
+async fn serve(stream: DuplexStream, commands: Commands, answers: bool) {
     let mut stream = BufReader::new(stream);
     while let Some(command) = command(&mut stream).await {
         let answer = match command.split_once(' ').map_or("", |(name, _)| name) {
             "GET" | "SET" => "$-1\r\n",
             _ => ":1\r\n",
         };
-        told.lock().unwrap().push(command);
+        commands.lock().unwrap().push(command);
         if answers && stream.write_all(answer.as_bytes()).await.is_err() {
             return;
         }

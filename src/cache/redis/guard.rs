@@ -1,5 +1,5 @@
-//! The stream under redis-rs: checks what comes, and notices how the connection ends and what the server
-//! refuses, for whoever keeps the connection.
+//! The stream under redis-rs: checks every byte that is read, and notes how the connection ends and what the
+//! server refuses.
 
 use std::io;
 use std::pin::Pin;
@@ -28,7 +28,7 @@ impl<S> Guarded<S> {
         }
     }
 
-    /// How many of these bytes, which have just come, redis-rs may see.
+    /// Checks bytes that were just read; how many of them redis-rs may see.
     fn check(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let checked = self.checker.check(bytes);
         if let Some(line) = self.checker.take_refusal() {
@@ -49,7 +49,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        // Again where all that came belongs to a string that is dropped.
+        // Reads again if all of it belongs to a string that is dropped.
         loop {
             let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
             read.inspect_err(|error| self.health.ends(|| transport::describe(error)))?;
@@ -67,7 +67,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-/// How a connection ends as a rule.
+/// The usual end of a connection.
 pub(super) const CLOSED: &str = "the connection was closed by the other side";
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {

@@ -76,7 +76,7 @@ pub(super) struct Checker {
     at_start: bool,
     /// Beginning of the error that is being read.
     error: Vec<u8>,
-    /// Complete error that nobody has taken yet: the latest one.
+    /// The latest complete error that is not taken yet.
     refusal: Option<Vec<u8>>,
 }
 

@@ -1,4 +1,4 @@
-//! Each caller gets the answer to its own key, batched or not, whoever gives up: against a fake Redis.
+//! Each caller gets the answer to its own key, batched or not, while others give up: against a fake Redis.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -100,7 +100,7 @@ fn each_caller_gets_its_own_answer_while_others_give_up() {
         for caller in callers {
             caller.await.unwrap();
         }
-        // What nobody waits for any more comes to its end as well.
+        // Lookups that were given up end as well.
         sleep(BUDGET * 2).await;
         let queue = lock(&batcher.queue);
         assert_eq!((queue.in_flight, queue.next.callers.len()), (0, 0));

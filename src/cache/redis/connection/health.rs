@@ -1,4 +1,4 @@
-//! What is known of one connection: whether it has ended and why, and whether its server cannot serve.
+//! The health of one connection: whether and why it has ended, and whether its server cannot serve.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -13,10 +13,10 @@ use crate::error::quote;
 /// Written by the stream under a connection and by the commands on it, read by its keeper.
 #[derive(Debug, Default)]
 pub(in crate::cache::redis) struct Health {
-    /// Cancelled when the connection is of no more use; the reason is left in `why`.
+    /// Cancelled when the connection is of no more use; the reason is in `why`.
     pub(super) down: CancellationToken,
     why: OnceLock<Why>,
-    /// Cancelled when the server has said that it cannot serve; what it said is left in `unfit_for`.
+    /// Cancelled when the server has said that it cannot serve; the reason is in `unfit_for`.
     pub(super) unfit: CancellationToken,
     unfit_for: OnceLock<Unfit>,
 }
@@ -24,20 +24,20 @@ pub(in crate::cache::redis) struct Health {
 /// Why a connection was given up.
 #[derive(Debug)]
 enum Why {
-    /// It was lost, and how.
+    /// It was lost: how.
     Lost(String),
-    /// Its breaker tripped: no answer within this.
+    /// Its breaker tripped: no answer within this time.
     Late(Duration),
 }
 
-/// Why a server that answers cannot serve: another one may, under the same name.
+/// Why a server that answers cannot serve. Another one may, under the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cache::redis) enum Unfit {
     /// It is a replica that takes no writes.
     Replica,
     /// It is a replica that has lost its primary, and may not serve what it has.
     NoPrimary,
-    /// It has been started and reads its data.
+    /// It was started and is reading its data.
     Loading,
     /// It is a node of a cluster, and another one holds the key: peer text.
     Elsewhere(String),
@@ -46,7 +46,7 @@ pub(in crate::cache::redis) enum Unfit {
 }
 
 impl Unfit {
-    /// From an error of the server, without `-`.
+    /// Reads an error of the server, without `-`.
     fn read(line: &[u8]) -> Option<Self> {
         let mut words = line.split(|&byte| byte == b' ');
         match words.next()? {
@@ -78,31 +78,31 @@ impl fmt::Display for Unfit {
 }
 
 impl Health {
-    /// The stream has ended, or will end with this: how. The first one counts.
+    /// Notes how the stream has ended, or will end. The first reason counts.
     pub(in crate::cache::redis) fn ends(&self, how: impl FnOnce() -> String) {
         self.why.get_or_init(|| Why::Lost(how()));
     }
 
-    /// The connection was lost, if it is not known already how.
+    /// Notes that the connection was lost, and how unless that is known already.
     pub(in crate::cache::redis) fn lost(&self, how: impl FnOnce() -> String) {
         self.ends(how);
         self.down.cancel();
     }
 
-    /// redis-rs has let go of the connection.
+    /// Notes that redis-rs has let go of the connection.
     pub(in crate::cache::redis) fn closed(&self) {
         self.lost(|| CLOSED.to_owned());
     }
 
-    /// Too many commands in a row had no answer within `limit`.
+    /// Notes that too many commands in a row had no answer within `limit`.
     pub(super) fn late(&self, limit: Duration) {
         self.why.get_or_init(|| Why::Late(limit));
         self.down.cancel();
     }
 
-    /// The server has refused something, by this error.
+    /// Notes an error of the server.
     pub(in crate::cache::redis) fn refused(&self, line: &[u8]) {
-        // Said instead of an answer to whatever comes first, a login for example, and then it hangs up.
+        // The server sends it in place of its first reply, to a login for example, and closes the connection.
         if line.starts_with(b"ERR max number of clients") {
             self.ends(|| quote(line));
         }
@@ -125,7 +125,7 @@ impl Health {
         self.unfit_for.get()
     }
 
-    /// Counts the end of it, and says why it ended.
+    /// Counts that it has ended; the reason.
     pub(super) fn count_end(&self, counts: &CacheCounts) -> String {
         match self.why.get() {
             Some(Why::Late(limit)) => {

@@ -1,5 +1,5 @@
-//! The keeper of the connection: fills the slot while Redis is there, replaces what was lost or cannot
-//! serve, and logs one line a change.
+//! The keeper task: fills the slot while Redis is there, replaces a connection that was lost or whose server
+//! cannot serve, and logs one line a change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::counts::{CacheCounts, State};
 use crate::error::Error;
 use crate::server_url::RedisUrl;
 
-/// Between two attempts to connect, and up to a half of it more at random.
+/// Pause between two attempts to connect, plus up to a half of it at random.
 const REDIAL_PAUSE: Duration = Duration::from_secs(1);
 
-/// For so long a server that does not tell its role has to serve, or a node of a cluster has to redirect
+/// How long a server that does not report its role has to serve, or a node of a cluster has to redirect
 /// nothing, until it counts as the right one.
 const TRIAL: Duration = Duration::from_secs(10);
 
@@ -33,21 +33,21 @@ pub(super) struct Keeper {
     url: RedisUrl,
     slot: Arc<Slot>,
     counts: Arc<CacheCounts>,
-    /// Or why nothing can ever be connected by it.
+    /// Or why no connection can ever be made.
     pool: Result<Pool<Manager>, Error>,
     failures: mpsc::UnboundedReceiver<Error>,
-    /// Not before.
+    /// The earliest time of the next attempt to connect.
     next_dial: Instant,
-    /// Whether it was logged that the server cannot serve.
+    /// Whether the log says that the server cannot serve.
     warned: bool,
     /// Whether the connection replaces one to a server that could not serve, and it is not certain yet
     /// that this one can.
     on_trial: bool,
 }
 
-/// How the time of a connection in the slot ends.
+/// How a connection's time in the slot ends.
 enum End {
-    /// The keeper has another one already.
+    /// By another connection.
     Replaced(Pooled),
     Gone(Error),
 }
@@ -93,12 +93,12 @@ impl Keeper {
                 Err(error) => error,
             };
             self.slot.empty();
-            // One reason is told at a time.
+            // One reason is reported at a time.
             self.counts.refusals.server(None);
             (self.warned, self.on_trial) = (false, false);
-            let told = error.to_string();
+            let reason = error.to_string();
             if !matches!(self.counts.redis.down(error), State::Down(_)) {
-                warn!("{told}; calls go on without the cache");
+                warn!("{reason}; calls go on without the cache");
             }
             self.slot.was_tried();
             if self.pool.is_err() {
@@ -108,7 +108,7 @@ impl Keeper {
         }
     }
 
-    /// Serves by this connection and by those that replace it, until there is none: why.
+    /// Keeps this connection in the slot, and those that replace it, until there is none: why.
     async fn serve(&mut self, mut link: Pooled) -> Error {
         loop {
             self.slot.fill(Arc::clone(&*link));
@@ -143,7 +143,7 @@ impl Keeper {
         if !was_lost || Instant::now() < self.next_dial {
             return End::Gone(unreachable(&self.url, how));
         }
-        // It had been fine: Redis closes what is idle, or was restarted.
+        // It had worked: Redis closes idle connections, or was restarted.
         self.slot.replace();
         match self.dial().await {
             Ok(next) => {
@@ -154,17 +154,17 @@ impl Keeper {
         }
     }
 
-    /// The server of this connection cannot serve: dials until another one can, under the same name, or
-    /// the same one again. `None`: the connection was lost meanwhile.
+    /// Dials until a server under the same name can serve, another one or the same again. `None`: the
+    /// connection in the slot was lost meanwhile.
     async fn dial_until_fit(&mut self, link: &Pooled) -> Option<Pooled> {
         let unfit = link.health.unfit()?;
         let address = link.server.get().and_then(|server| server.address);
         let at = address.map_or(String::new(), |address| format!(" ({address})"));
-        let told = format!("Redis at {}{at} {unfit}", self.url);
-        self.counts.refusals.server(Some(told.clone()));
+        let reason = format!("Redis at {}{at} {unfit}", self.url);
+        self.counts.refusals.server(Some(reason.clone()));
         if !std::mem::replace(&mut self.warned, true) {
             warn!(
-                "{told}: lookups go on there, answers are not stored; connecting again until the address \
+                "{reason}: lookups go on there, answers are not stored; connecting again until the address \
                  leads to a server that stores them"
             );
         }
@@ -186,7 +186,7 @@ impl Keeper {
                 .map_or(Role::Unknown, |server| server.role);
             let redirects = matches!(unfit, Unfit::Elsewhere(_));
             if role == Role::Replica && (redirects || *unfit == Unfit::Replica) {
-                // As unfit as the other one.
+                // As unfit as the first one.
                 next.health.closed();
                 continue;
             }
@@ -206,13 +206,13 @@ impl Keeper {
         }
     }
 
-    /// A fresh connection out of the pool. It stays checked out for as long as it is of use, and is
+    /// Takes a fresh connection out of the pool. It stays checked out for as long as it is of use, and is
     /// returned as broken: bb8 drops it then.
     async fn dial(&mut self) -> Result<Pooled, Error> {
         let pause = REDIAL_PAUSE.mul_f32(1.0 + 0.5 * fastrand::f32());
         self.next_dial = Instant::now() + pause;
         let pool = self.pool.as_ref().map_err(Clone::clone)?;
-        // Of an attempt that was given up.
+        // Reasons of an attempt that was given up.
         while self.failures.try_recv().is_ok() {}
         tokio::select! {
             link = pool.get_owned() => link

@@ -18,12 +18,12 @@ use crate::cache::redis::breaker::Breaker;
 pub(super) struct Link {
     pub(super) connection: MultiplexedConnection,
     pub(super) breaker: Breaker,
-    /// What Redis has to answer within.
+    /// The time in which Redis has to answer.
     pub(super) patience: Duration,
     pub(super) health: Arc<Health>,
     /// Set when the check of the connection has ended.
     pub(super) server: OnceLock<Server>,
-    /// Whether commands of several keys are sent one by one: the keys of a cluster are in several slots.
+    /// Whether commands with several keys are sent key by key: the keys of a cluster are in several slots.
     pub(super) one_by_one: AtomicBool,
 }
 
@@ -48,13 +48,13 @@ impl Link {
     }
 }
 
-/// Where calls find the connection.
+/// The place where calls find the connection.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     link: ArcSwapOption<Link>,
-    /// While it is empty: whether that is for a moment, so that waiting is worth while.
+    /// While it is empty: whether a new connection is being made, so that waiting is worth while.
     replacing: AtomicBool,
-    /// Told of every change.
+    /// Notified of every change.
     changed: Notify,
     /// Cancelled when the first attempt to connect has ended, or calls may go ahead of its end.
     tried: CancellationToken,
@@ -85,21 +85,21 @@ impl Slot {
         self.changed.notify_waiters();
     }
 
-    /// Empties it for the moment that it takes to connect again.
+    /// Empties it while a new connection is being made: commands wait.
     pub(super) fn replace(&self) {
         self.replacing.store(true, Ordering::SeqCst);
         self.link.store(None);
     }
 
-    /// Empties it until further notice: nobody waits.
+    /// Empties it until further notice: commands fail at once.
     pub(super) fn empty(&self) {
         self.link.store(None);
         self.replacing.store(false, Ordering::SeqCst);
         self.changed.notify_waiters();
     }
 
-    /// The connection that replaces `lost`, or an empty slot's; `None`: there is none by then, or nobody
-    /// is about to make one.
+    /// Waits for the connection that replaces `lost`, or fills an empty slot; `None`: there is none by the
+    /// deadline, or none is being made.
     pub(super) async fn next(
         &self,
         lost: Option<&Arc<Link>>,
@@ -124,7 +124,7 @@ impl Slot {
         timeout_at(deadline, next).await.ok().flatten()
     }
 
-    /// The check of the first connection begins: calls that go ahead may use it from now on.
+    /// Lets calls that may go ahead use the first connection while it is being checked.
     pub(super) fn may_be_used_unchecked(&self, link: &Arc<Link>) {
         if self.ahead && !self.tried.is_cancelled() {
             self.fill(Arc::clone(link));
@@ -132,7 +132,7 @@ impl Slot {
         }
     }
 
-    /// The first attempt to connect has ended.
+    /// Notes that the first attempt to connect has ended.
     pub(super) fn was_tried(&self) {
         self.tried.cancel();
     }

@@ -1,4 +1,4 @@
-//! How a connection is made: what bb8 asks for, and how it tells why there is none.
+//! Makes connections for bb8: dials, logs in, and checks that the server answers in time.
 
 use std::io;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::cache::redis::resp::Limits;
 use crate::error::Error;
 use crate::server_url::RedisUrl;
 
-/// To connect, log in and be answered once. Longer than a cache budget, since it happens in the
+/// Time to connect, to log in and to be answered once. Longer than a cache budget, since it happens in the
 /// background.
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 
-/// bb8's view: bb8-redis's manager, except that a connection can be known to be broken, and that
-/// the deadlines are ours.
+/// bb8-redis's manager, except that a connection can be known to be broken, and that the deadlines are
+/// ours.
 pub(super) struct Manager {
     url: RedisUrl,
     config: AsyncConnectionConfig,
@@ -54,8 +54,8 @@ impl Manager {
         })
     }
 
-    /// A connection on which Redis has answered in time. A server that accepts and is too slow to
-    /// be of use, or that refuses everything, is found out here instead of by calls.
+    /// Makes a connection on which Redis has answered in time. A server that accepts and is too slow to be of
+    /// use, or that refuses everything, is noticed here instead of by calls.
     async fn log_in(&self) -> Result<Arc<Link>, Failure> {
         let check = async |dialled: Dialled| {
             let Dialled {
@@ -73,7 +73,7 @@ impl Manager {
             }
             let clustered = server.mode == Mode::Cluster;
             link.one_by_one.store(clustered, Ordering::Relaxed);
-            // Nobody else sets it.
+            // Nothing else sets it.
             let _ = link.server.set(server);
             Ok(link)
         };
@@ -95,7 +95,7 @@ impl Manager {
         }
     }
 
-    /// A Sentinel was given for Redis: what to write instead.
+    /// The error for a Sentinel that was given as Redis: it names the primaries to use instead.
     async fn sentinel(&self, connection: &mut MultiplexedConnection) -> Error {
         let mut ask = redis::cmd("SENTINEL");
         ask.arg("MASTERS");
@@ -115,7 +115,7 @@ impl Manager {
     }
 
     fn translate(&self, error: &RedisError) -> Error {
-        // What passes by itself is as good as not being there.
+        // A server whose refusal passes by itself counts as not there.
         let passes = ["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"];
         let is_full = |detail: &str| detail.starts_with("max number of clients");
         let refused = error.kind() == ErrorKind::AuthenticationFailed
@@ -153,13 +153,13 @@ impl ManageConnection for Manager {
     }
 }
 
-/// Where bb8 tells why it could not connect.
+/// Passes on why bb8 could not connect.
 #[derive(Debug, Clone)]
 pub(super) struct Failures(pub(super) mpsc::UnboundedSender<Error>);
 
 impl ErrorSink<Error> for Failures {
     fn sink(&self, error: Error) {
-        // The keeper is gone: nobody wants to know.
+        // The keeper may be gone.
         let _ = self.0.send(error);
     }
 
@@ -168,7 +168,7 @@ impl ErrorSink<Error> for Failures {
     }
 }
 
-/// Whether nothing but PING is refused: this login may not, or nobody may. It may be allowed what we need.
+/// Whether nothing but PING is refused, to this login or to all. It may have the rights that are needed.
 fn is_of_ping_alone(error: &RedisError) -> bool {
     let unknown = |detail: &str| detail.starts_with("unknown command");
     match error.code() {

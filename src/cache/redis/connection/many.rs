@@ -1,5 +1,5 @@
-//! Commands of several keys. In a Redis Cluster their keys are in several slots, and such a command is
-//! refused, even where one node holds all of them: there they go one by one, in one round trip.
+//! Commands with several keys. A Redis Cluster refuses them if their keys are in several slots, even where one
+//! node holds all of those: there the keys go one by one, in one round trip.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use crate::cache::redis::errors::{CommandError, refused};
 use crate::cache::store::GetResult;
 
 impl Connection {
-    /// What stands under the keys of an MGET, in their order. Where the keys go one by one, what is wrong
-    /// with one of them is told as such; MGET calls it nothing.
+    /// Gets what stands under the keys of an MGET, in their order. A value that is no string is an error where
+    /// the keys go one by one; MGET calls it nothing.
     ///
     /// Cancel safe.
     pub(in crate::cache::redis) async fn get_many(
@@ -59,7 +59,7 @@ impl Connection {
         link.is_some_and(|link| link.one_by_one.load(Ordering::Relaxed))
     }
 
-    /// Remembered for the connection.
+    /// Remembers for this connection that keys go one by one.
     fn go_one_by_one(&self) {
         if let Some(link) = self.slot.link() {
             link.one_by_one.store(true, Ordering::Relaxed);
@@ -71,7 +71,7 @@ fn is_cross_slot(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::CrossSlot)
 }
 
-/// A command for each key of `many`, which has nothing but keys behind its name.
+/// One command for each key of `many`, whose arguments are all keys.
 fn one_by_one(name: &str, many: &Cmd) -> Pipeline {
     let mut commands = redis::pipe();
     for arg in many.args_iter().skip(1) {

@@ -1,4 +1,4 @@
-//! What a server says of itself when it is greeted by HELLO, which needs no right.
+//! Reads a server's reply to HELLO, which needs no right: its role, and whether it is a cluster or a Sentinel.
 
 use std::net::SocketAddr;
 
@@ -6,10 +6,10 @@ use redis::Value;
 
 use crate::error::quote;
 
-/// Which server a connection leads to.
+/// The server that a connection leads to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::cache::redis) struct Server {
-    /// `None`: it has none, or that is not known.
+    /// Its address; `None`: it has none, or that is not known.
     pub(in crate::cache::redis) address: Option<SocketAddr>,
     pub(in crate::cache::redis) role: Role,
     pub(in crate::cache::redis) mode: Mode,
@@ -19,7 +19,7 @@ pub(in crate::cache::redis) struct Server {
 pub(in crate::cache::redis) enum Role {
     Primary,
     Replica,
-    /// It does not tell.
+    /// It does not report its role.
     #[default]
     Unknown,
 }
@@ -33,7 +33,7 @@ pub(in crate::cache::redis) enum Mode {
 }
 
 impl Server {
-    /// From the answer to HELLO: names and values in turn. What is missing is unknown.
+    /// Reads the reply to HELLO, names and values in turn. What is missing is unknown.
     pub(super) fn read(address: Option<SocketAddr>, hello: &Value) -> Self {
         let role = match field(hello, b"role") {
             Some(b"master") => Role::Primary,
@@ -53,8 +53,8 @@ impl Server {
     }
 }
 
-/// The primaries that a Sentinel watches, of its answer to SENTINEL MASTERS: address and name of each of
-/// the first few.
+/// Reads a Sentinel's reply to SENTINEL MASTERS: address and name of the first few primaries that it
+/// watches.
 pub(super) fn primaries(answer: &Value) -> Vec<String> {
     let Value::Array(primaries) = answer else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! When a connection is given up: commands that a test answers, refuses or leaves, against a count.
+//! A connection is given up when it should be: commands that a test answers, refuses or leaves.
 
 use super::*;
 use crate::interleavings::{of_each_seed, shuffled};
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 const PATIENCE: Duration = Duration::from_millis(50);
 
 impl Connection {
-    /// One that is never there, without a keeper.
+    /// A connection that is never there, without a keeper.
     pub(in crate::cache::redis) fn to_nobody() -> Self {
         Self {
             slot: Arc::default(),
@@ -20,7 +20,7 @@ impl Connection {
         }
     }
 
-    /// Over what is there already, without a keeper.
+    /// A connection over an existing stream, without a keeper.
     pub(crate) async fn over(stream: DuplexStream, patience: Duration) -> Self {
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
@@ -152,7 +152,7 @@ const LIMITS: Limits = Limits {
 };
 
 #[tokio::test]
-async fn who_goes_ahead_asks_before_the_check_is_answered() {
+async fn commands_that_may_go_ahead_are_sent_before_the_check_is_answered() {
     let url = answering_together(3, b"+PONG\r\n*0\r\n$1\r\n5\r\n").await;
     let connection = Connection::open(url, LONG, LIMITS, true, Arc::default());
     connection.ready().await;
@@ -164,7 +164,7 @@ async fn who_goes_ahead_asks_before_the_check_is_answered() {
 }
 
 #[tokio::test]
-async fn who_went_ahead_and_has_no_answer_knows_what_the_check_has_found() {
+async fn a_command_that_went_ahead_without_an_answer_waits_for_the_check() {
     let url = answering_together(3, b"-LOADING not yet\r\n*0\r\n-LOADING not yet\r\n").await;
     let connection = Connection::open(url, LONG, LIMITS, true, Arc::default());
     connection.ready().await;
@@ -175,7 +175,7 @@ async fn who_went_ahead_and_has_no_answer_knows_what_the_check_has_found() {
 }
 
 #[tokio::test]
-async fn nobody_else_goes_ahead_of_the_check() {
+async fn commands_wait_for_the_check_unless_they_may_go_ahead() {
     let url = answering_together(2, b"-LOADING not yet\r\n*0\r\n").await;
     let connection = Connection::open(url, LONG, LIMITS, false, Arc::default());
     connection.ready().await;
