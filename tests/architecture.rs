@@ -1,0 +1,213 @@
+//! The structure of the library, read from its files: which module may use which, who knows the libraries
+//! below, and how long a file gets. ARCHITECTURE.md says the same in words.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on ends by panicking"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The modules, or folders of one, that may use a library. All others go through them.
+const KNOWN_BY: &[(&str, &[&str])] = &[
+    ("redis", &["cache/redis", "server_url"]),
+    ("bb8", &["cache/redis"]),
+    ("bb8_redis", &["cache/redis"]),
+    (
+        "lapin",
+        &[
+            "broker",
+            "message",
+            "queue",
+            "requester",
+            "server_url",
+            "worker",
+        ],
+    ),
+    ("rustls", &["tls", "transport"]),
+    ("prometheus_client", &["metrics"]),
+    ("opentelemetry", &["trace"]),
+    ("quick_cache", &["client", "fibonacci"]),
+];
+
+const MAX_LINES: usize = 350;
+
+/// Files that are longer, and why.
+const LONG_FILES: &[(&str, &str)] = &[];
+
+/// A file of the library: its module, its path, and its code without comments and tests.
+struct Source {
+    module: String,
+    path: PathBuf,
+    lines: usize,
+    code: String,
+}
+
+/// All files of the library, in the order of their paths; those of the command are not among them.
+fn library() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    files.sort();
+    let sources = files.into_iter().filter_map(|file| source(&root, &file));
+    sources.collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn source(root: &Path, file: &Path) -> Option<Source> {
+    let path = file.strip_prefix(root).unwrap().to_owned();
+    let mut names = path
+        .components()
+        .map(|name| name.as_os_str().to_str().unwrap());
+    let module = names.next()?.trim_end_matches(".rs").to_owned();
+    let is_test = path.ends_with("tests.rs") || module == "interleavings";
+    if ["bin", "lib"].contains(&module.as_str()) || is_test {
+        return None;
+    }
+    let text = fs::read_to_string(file).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests {").next()?.to_owned();
+    let code = |line: &str| line.split("//").next().unwrap_or("").to_owned() + "\n";
+    Some(Source {
+        module,
+        path,
+        lines: text.lines().count(),
+        code: text.lines().map(code).collect(),
+    })
+}
+
+/// The names behind `crate::`, also those in braces.
+fn used_modules(code: &str) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    for rest in code.split("crate::").skip(1) {
+        let list = match rest.strip_prefix('{') {
+            Some(list) => list.split(';').next().unwrap_or(""),
+            None => rest,
+        };
+        let is_list = rest.starts_with('{');
+        let mut depth = 0;
+        for part in list.split_inclusive(['{', '}', ',']) {
+            let name: String = part
+                .trim_start()
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect();
+            if depth == 0 && !name.is_empty() {
+                used.insert(name);
+            }
+            depth += part.matches('{').count();
+            depth = depth.saturating_sub(part.matches('}').count());
+            if !is_list {
+                break;
+            }
+        }
+    }
+    used
+}
+
+/// Which modules each module uses.
+fn dependencies(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
+    let modules: BTreeSet<&str> = sources.iter().map(|source| &*source.module).collect();
+    let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for source in sources {
+        let named = used_modules(&source.code);
+        let others = modules.iter().filter(|name| named.contains(**name));
+        let all = uses.entry(&source.module).or_default();
+        all.extend(others.filter(|name| **name != source.module));
+    }
+    uses
+}
+
+/// What is left when modules that use nothing else are removed again and again: those in cycles, and those
+/// that use them.
+fn in_cycles<'a>(
+    mut uses: BTreeMap<&'a str, BTreeSet<&'a str>>,
+) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    loop {
+        let uses_nothing = |used: &BTreeSet<&str>| used.iter().all(|name| !uses.contains_key(name));
+        let done: Vec<&str> = uses
+            .iter()
+            .filter(|(_, used)| uses_nothing(used))
+            .map(|(name, _)| *name)
+            .collect();
+        if done.is_empty() {
+            return uses;
+        }
+        uses.retain(|name, _| !done.contains(name));
+    }
+}
+
+#[test]
+fn modules_have_no_cycle() {
+    let sources = library();
+    let uses = dependencies(&sources);
+    assert!(uses.len() > 15, "the modules are not found: {uses:?}");
+    assert!(uses["client"].contains("cache"), "uses are not found");
+    let cycles = in_cycles(uses);
+    assert!(cycles.is_empty(), "these use each other: {cycles:#?}");
+}
+
+#[test]
+fn uses_and_cycles_are_recognized() {
+    let code = "use crate::{a, b::{self, c}, d};\nuse crate::e::f;\nfn g() { crate::h::i() }";
+    let used: Vec<_> = used_modules(code).into_iter().collect();
+    assert_eq!(used, ["a", "b", "d", "e", "h"]);
+    let graph = |edges: &[(&'static str, &'static str)]| {
+        let mut graph = BTreeMap::<_, BTreeSet<_>>::new();
+        for &(from, to) in edges {
+            graph.entry(from).or_default().insert(to);
+            graph.entry(to).or_default();
+        }
+        graph
+    };
+    assert!(in_cycles(graph(&[("a", "b"), ("b", "c"), ("a", "c")])).is_empty());
+    let cycles = in_cycles(graph(&[("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")]));
+    assert_eq!(cycles.keys().copied().collect::<Vec<_>>(), ["a", "b", "c"]);
+}
+
+#[test]
+fn libraries_are_known_by_their_modules_only() {
+    for source in library() {
+        for (library, modules) in KNOWN_BY {
+            let path = format!("{library}::");
+            let mut found = source.code.match_indices(&path);
+            let is_whole = |(at, _): &(usize, &str)| {
+                let before = source.code[..*at].chars().next_back();
+                !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+            };
+            let file = source.path.with_extension("");
+            let may = modules.iter().any(|module| file.starts_with(module));
+            assert!(
+                !found.any(|found| is_whole(&found)) || may,
+                "{} knows {library}, which is for {modules:?}",
+                source.path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn no_file_is_long_without_a_reason() {
+    let sources = library();
+    for source in &sources {
+        let path = source.path.to_str().unwrap();
+        let reason = LONG_FILES.iter().find(|(long, _)| *long == path);
+        assert_eq!(
+            source.lines > MAX_LINES,
+            reason.is_some(),
+            "src/{path} has {} lines without its tests; {MAX_LINES} are the most without a reason",
+            source.lines
+        );
+    }
+}
