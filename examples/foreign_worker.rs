@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = |name, local: &str| std::env::var(name).unwrap_or(local.into());
     let amqp = url("AMQP_URL", "amqp://localhost").parse()?;
     let mut cache = CacheOptions::new(url("REDIS_URL", "redis://localhost").parse()?);
-    cache.connect_first = true;
+    cache.wait_for_connection = true;
     let client = Client::new(SquareRoot, ClientOptions::new(amqp, cache));
     for n in std::env::args().skip(1) {
         let n: u128 = n.parse()?;

@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let amqp = url("AMQP_URL", "amqp://localhost").parse()?;
     let mut cache = CacheOptions::new(url("REDIS_URL", "redis://localhost").parse()?);
     if std::env::args().nth(1).as_deref() == Some("call") {
-        cache.connect_first = true;
+        cache.wait_for_connection = true;
         let client = Client::new(PrimeFactors, ClientOptions::new(amqp, cache));
         for n in std::env::args().skip(2) {
             let found = client.call(n.parse()?).await?;

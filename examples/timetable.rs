@@ -188,7 +188,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         Some("ask") => {
             // This process asks and ends: the first lookup is to wait until Redis is connected.
-            cache.connect_first = true;
+            cache.wait_for_connection = true;
             let client = Client::new(WhenTogether, ClientOptions::new(amqp, cache));
             for text in arguments {
                 let timetable: Timetable = text.parse()?;

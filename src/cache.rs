@@ -154,7 +154,7 @@ impl Cache {
     /// The budget of a call that ends by then. Waits for the first attempt to connect, where the options
     /// say so.
     async fn budget_until(&self, deadline: Instant) -> Budget {
-        if self.options.connect_first {
+        if self.options.wait_for_connection {
             let connects = self.counts.redis.state() == State::Connecting;
             let _span = connects.then(|| trace::begin(trace::connect_to_redis));
             // Elapsed or not, the time left decides.

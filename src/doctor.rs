@@ -248,7 +248,7 @@ impl DoctorOptions {
         options.namespace.clone_from(&self.namespace);
         options.ttl = self.ttl;
         options.budget = self.budget.max(PATIENCE);
-        options.connect_first = true;
+        options.wait_for_connection = true;
         options
     }
 }

@@ -1,4 +1,5 @@
-//! Looking into the cache and tidying it up: what the methods of [`Cache`](crate::Cache) take and return.
+//! Looking into the cache and tidying it up: what the methods of [`Cache`](crate::Cache) take and return; and
+//! the length of the request queue, by [`QueueWatch`].
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -22,6 +23,7 @@
 //! # }
 //! ```
 
+pub use crate::broker::{QueueDepth, QueueDepths, QueueWatch};
 pub use crate::cache::{
     Entry, EntryFault, Estimate, Explained, KeyPattern, KeyPatternError, LeaseHeld, LeaseHolder,
     Precision, Scan, ServerStats, Stored, StoredKey, Survey, TtlBuckets, Verified, WrongEntry,

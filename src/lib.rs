@@ -169,7 +169,7 @@ mod source;
 mod broker;
 mod queue;
 mod server_url;
-mod tls;
+pub mod tls;
 mod transport;
 
 mod worker;
@@ -199,23 +199,27 @@ mod interleavings;
 /// Longer times mean for ever, and would overflow the clock: a hundred years.
 const FOR_EVER: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-pub use broker::{Declare, QueueDepth, QueueDepths, QueueWatch};
-pub use cache::{Cache, CacheOptions, Namespace, NamespaceError};
+pub use broker::Declare;
+pub use cache::{Cache, CacheOptions, Namespace};
 pub use cache_use::CacheUse;
 pub use client::{Answered, CallOptions, Client, ClientOptions, LocalOptions};
-pub use error::{Error, ErrorCode, ErrorCodeError};
+pub use error::{Error, ErrorCode};
 #[cfg(feature = "metrics")]
 pub use metrics::{Metrics, MetricsFormat};
-pub use procedure::{
-    Answer, AnswerBytes, ArgumentForm, ArgumentFormError, Cancel, ComputeError, Procedure, Text,
-};
-pub use procedure_name::{ProcedureName, ProcedureNameError};
-pub use queue::{QueueName, QueueNameError};
-pub use server_url::{AmqpUrl, RedisUrl, UrlError};
+pub use procedure::{Answer, AnswerBytes, ArgumentForm, Cancel, ComputeError, Procedure, Text};
+pub use procedure_name::ProcedureName;
+pub use queue::QueueName;
+pub use server_url::{AmqpUrl, RedisUrl};
 pub use source::Source;
-pub use tls::TlsFault;
-#[cfg(feature = "tls")]
-pub use tls::{Tls, TlsIdentity, TlsOptions, TlsOptionsError};
-pub use worker::{
-    Readiness, ReplyPattern, ReplyPatternError, Stopped, Worker, WorkerHealth, WorkerOptions,
-};
+pub use worker::{Readiness, ReplyPattern, Stopped, Worker, WorkerHealth, WorkerOptions};
+
+/// Why a text is no name, pattern or address.
+pub mod errors {
+    pub use crate::cache::NamespaceError;
+    pub use crate::error::ErrorCodeError;
+    pub use crate::procedure::ArgumentFormError;
+    pub use crate::procedure_name::ProcedureNameError;
+    pub use crate::queue::QueueNameError;
+    pub use crate::server_url::UrlError;
+    pub use crate::worker::ReplyPatternError;
+}

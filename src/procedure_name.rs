@@ -18,7 +18,7 @@ const MAX_LENGTH: usize = 64;
 /// let typed: ProcedureName = "thumb".parse()?;
 /// assert_eq!(typed, THUMB);
 /// assert!("Thumb:1".parse::<ProcedureName>().is_err());
-/// # Ok::<(), rpcache::ProcedureNameError>(())
+/// # Ok::<(), rpcache::errors::ProcedureNameError>(())
 /// ```
 ///
 /// ```compile_fail

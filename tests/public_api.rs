@@ -12,6 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rpcache::doctor::{Check, Doctor, DoctorOptions, Finding, Found, Severity};
+use rpcache::errors::{
+    ErrorCodeError, NamespaceError, QueueNameError, ReplyPatternError, UrlError,
+};
 use rpcache::fibonacci::{Decimal, Fibonacci, N, ParseError};
 use rpcache::fleet::{Computing, WorkerCounts, WorkerStatus};
 use rpcache::inspect::*;

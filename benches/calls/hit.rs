@@ -22,7 +22,7 @@ pub(crate) async fn run(table: &mut Table) {
     let server = Redis::start();
     server.set("fib:30", "832040").await;
     let mut cache = CacheOptions::new(server.url().parse().expect("a URL"));
-    cache.connect_first = true;
+    cache.wait_for_connection = true;
     // A hit needs no broker: there is none.
     let amqp = "amqp://127.0.0.1:1".parse().expect("a URL");
     let client = Client::new(Fibonacci::default(), ClientOptions::new(amqp, cache));

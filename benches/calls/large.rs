@@ -71,7 +71,7 @@ pub(crate) async fn run(table: &mut Table) {
 
 fn client<P: Procedure>(servers: &Servers, procedure: P) -> Client<P> {
     let mut cache = CacheOptions::new(servers.redis.url().parse().expect("a URL"));
-    cache.connect_first = true;
+    cache.wait_for_connection = true;
     let amqp = servers.amqp_url().parse().expect("a URL");
     Client::new(procedure, ClientOptions::new(amqp, cache))
 }

@@ -19,7 +19,7 @@ pub(crate) async fn run(table: &mut Table) {
     let servers = Servers::start();
     let _workers = ["echo-worker", "raw-worker"].map(|name| role::start(&servers, &[name]));
     let mut cache = CacheOptions::new(servers.redis.url().parse().expect("a URL"));
-    cache.connect_first = true;
+    cache.wait_for_connection = true;
     let amqp = servers.amqp_url().parse().expect("a URL");
     let client = Client::new(Echo, ClientOptions::new(amqp, cache));
     let connection = raw::connect(&servers.amqp_url()).await;

@@ -48,7 +48,7 @@ pub(crate) async fn run(table: &mut Table) {
     let _worker = role::start(&servers, &["slow-worker", QUEUE, MILLISECONDS, "1"]);
     let broker = Broker::connect(&servers.amqp_url()).await;
     let mut cache = CacheOptions::new(servers.redis.url().parse().expect("a URL"));
-    cache.connect_first = true;
+    cache.wait_for_connection = true;
     let amqp = servers.amqp_url().parse().expect("a URL");
     let client = Client::new(Slow::default(), ClientOptions::new(amqp, cache));
     // The worker serves, and the client is connected to it: quiet, not new.

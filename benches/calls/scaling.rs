@@ -58,7 +58,7 @@ pub(crate) async fn run(table: &mut Table) {
 
 fn client(servers: &Servers, queue: &str) -> Client<Slow> {
     let mut cache = CacheOptions::new(servers.redis.url().parse().expect("a URL"));
-    cache.connect_first = true;
+    cache.wait_for_connection = true;
     let amqp = servers.amqp_url().parse().expect("a URL");
     let mut options = ClientOptions::new(amqp, cache);
     options.queue = Some(queue.parse().expect("a queue's name"));

@@ -33,7 +33,7 @@ mod procedure_name {
     pub(crate) use rpcache::ProcedureName;
 }
 mod tls {
-    pub(crate) use rpcache::TlsFault;
+    pub(crate) use rpcache::tls::TlsFault;
 }
 
 #[path = "../../src/broker"]

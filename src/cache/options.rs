@@ -28,7 +28,7 @@ pub struct CacheOptions {
     /// a call and ends: it asks right behind the check of that connection, which takes no round trip more.
     /// `false` by default: a long-lived process misses until it is connected, and asks on connections that
     /// have been checked.
-    pub connect_first: bool,
+    pub wait_for_connection: bool,
 }
 
 impl CacheOptions {
@@ -41,7 +41,7 @@ impl CacheOptions {
             budget: Duration::from_millis(50),
             ttl: Some(Duration::from_secs(24 * 60 * 60)),
             max_answer_size: None,
-            connect_first: false,
+            wait_for_connection: false,
         }
     }
 }

@@ -53,7 +53,7 @@ impl RedisStore {
             options.url.clone(),
             options.budget,
             limits(options),
-            options.connect_first,
+            options.wait_for_connection,
             counts,
         );
         Self::over(options, connection)

@@ -68,9 +68,9 @@ pub enum TlsOptionsError {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut options = rpcache::TlsOptions::default();
+/// let mut options = rpcache::tls::TlsOptions::default();
 /// options.ca = Some(std::fs::read("ca.pem")?);
-/// let tls = rpcache::Tls::new(&options)?;
+/// let tls = rpcache::tls::Tls::new(&options)?;
 /// let amqp: rpcache::AmqpUrl = "amqps://broker.example".parse()?;
 /// let amqp = amqp.with_tls(tls);
 /// # Ok(())

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 use clap::error::{ContextKind, ErrorKind};
-use rpcache::{Error, ErrorCode, TlsFault};
+use rpcache::tls::TlsFault;
+use rpcache::{Error, ErrorCode};
 
 use crate::args::Args;
 use crate::input::Label;

@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
-use rpcache::{
-    AmqpUrl, Namespace, QueueName, RedisUrl, Tls, TlsIdentity, TlsOptions, TlsOptionsError,
-};
+use rpcache::tls::{Tls, TlsIdentity, TlsOptions, TlsOptionsError};
+use rpcache::{AmqpUrl, Namespace, QueueName, RedisUrl};
 
 use super::{Broker, Redis};
 

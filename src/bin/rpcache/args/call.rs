@@ -159,7 +159,7 @@ pub(super) fn cache_use(no_cache: bool, refresh: bool) -> CacheUse {
 
 pub(super) fn client_options(broker: Broker, caching: Caching) -> ClientOptions {
     let mut cache = caching.options();
-    cache.connect_first = true;
+    cache.wait_for_connection = true;
     let mut options = ClientOptions::new(broker.amqp_url, cache);
     options.queue = broker.queue;
     options

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::Args as Group;
 use rpcache::doctor::DoctorOptions;
-use rpcache::{AmqpUrl, Namespace, QueueName, RedisUrl, UrlError};
+use rpcache::errors::UrlError;
+use rpcache::{AmqpUrl, Namespace, QueueName, RedisUrl};
 
 use super::Target;
 use super::access::{AmqpLogin, RedisLogin, TlsFiles};

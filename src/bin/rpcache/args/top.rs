@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clap::Args as Group;
-use rpcache::{Cache, QueueName, QueueWatch};
+use rpcache::inspect::QueueWatch;
+use rpcache::{Cache, QueueName};
 
 use super::{Broker, Redis, Target};
 use crate::output::has_a_screen;

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use rpcache::Error;
 use rpcache::fleet::{Durations, WorkerStatus};
+use rpcache::inspect::QueueDepths;
 use rpcache::inspect::ServerStats;
-use rpcache::{Error, QueueDepths};
 
 use super::keys;
 use super::snapshot::{

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use rpcache::Error;
 use rpcache::fleet::Durations;
-use rpcache::{Error, QueueDepths};
+use rpcache::inspect::QueueDepths;
 use serde::{Serialize, Serializer};
 
 #[derive(Debug, Clone, Serialize)]

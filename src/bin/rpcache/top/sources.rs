@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use rpcache::fleet::WorkerStatus;
 use rpcache::inspect::ServerStats;
-use rpcache::{Cache, Error, QueueDepths, QueueWatch};
+use rpcache::inspect::{QueueDepths, QueueWatch};
+use rpcache::{Cache, Error};
 use tokio::sync::mpsc::Sender;
 use tokio::time::{MissedTickBehavior, interval};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-use rpcache::QueueDepth;
+use rpcache::inspect::QueueDepth;
 
 use super::super::snapshot::{Fleet, Latency, Rates, Redis, Seen, Snapshot};
 use super::numbers::{percent, rate, time};
