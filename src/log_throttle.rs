@@ -8,10 +8,10 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 /// Throttles the log lines of one kind of event.
 #[derive(Debug, Default)]
-pub(crate) struct LogThrottle(Mutex<State>);
+pub(crate) struct LogThrottle(Mutex<Last>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Last {
     logged: Option<Instant>,
     left_out: u64,
 }
@@ -23,16 +23,16 @@ impl LogThrottle {
     }
 
     fn happened_at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last
             .logged
             .is_some_and(|logged| now.duration_since(logged) < PERIOD)
         {
-            state.left_out += 1;
+            last.left_out += 1;
             return None;
         }
-        state.logged = Some(now);
-        Some(std::mem::take(&mut state.left_out))
+        last.logged = Some(now);
+        Some(std::mem::take(&mut last.left_out))
     }
 }
 

@@ -19,14 +19,14 @@ use crate::tls::TlsFault;
 use crate::transport::{self, Stream, expects_tls};
 
 /// Why there is no connection.
-pub(super) enum Failure {
+pub(super) enum DialError {
     /// No login was possible.
     Unreached(Error),
     /// The login, or what followed it, failed.
     Redis(RedisError),
 }
 
-impl From<RedisError> for Failure {
+impl From<RedisError> for DialError {
     fn from(error: RedisError) -> Self {
         Self::Redis(error)
     }
@@ -47,8 +47,8 @@ pub(super) async fn dial<T>(
     config: AsyncConnectionConfig,
     limits: Limits,
     limit: Duration,
-    first: impl AsyncFnOnce(Dialled) -> Result<T, Failure>,
-) -> Result<T, Failure> {
+    first: impl AsyncFnOnce(Dialled) -> Result<T, DialError>,
+) -> Result<T, DialError> {
     let opening = async |login: &RedisConnectionInfo, stream: Stream, health: Arc<Health>| {
         let address = stream.peer();
         let stream = Guarded::new(stream, limits, Arc::clone(&health));
@@ -75,7 +75,7 @@ pub(super) async fn dial_pubsub(
     url: &RedisUrl,
     limits: Limits,
     limit: Duration,
-) -> Result<PubSub, Failure> {
+) -> Result<PubSub, DialError> {
     let opening = async |login: &RedisConnectionInfo, stream, health| {
         let stream = Guarded::new(stream, limits, health);
         Ok(PubSub::new(login, stream).await?)
@@ -86,20 +86,20 @@ pub(super) async fn dial_pubsub(
 async fn open<T>(
     url: &RedisUrl,
     limit: Duration,
-    opening: impl AsyncFnOnce(&RedisConnectionInfo, Stream, Arc<Health>) -> Result<T, Failure>,
-) -> Result<T, Failure> {
+    opening: impl AsyncFnOnce(&RedisConnectionInfo, Stream, Arc<Health>) -> Result<T, DialError>,
+) -> Result<T, DialError> {
     let deadline = Instant::now() + limit;
     let stream = transport::connect(url.endpoint(), url.tls(), deadline).await;
     let stream =
-        stream.map_err(|fault| Failure::Unreached(fault.into_error(url.to_string(), limit)))?;
+        stream.map_err(|fault| DialError::Unreached(fault.into_error(url.to_string(), limit)))?;
     url.warning().about(&stream, url, "rediss://");
     let (heard, info) = (stream.heard(), url.info());
     let health = Arc::<Health>::default();
     let opening = opening(info.redis_settings(), stream, Arc::clone(&health));
     let error = match timeout_at(deadline, opening).await {
-        Ok(Err(Failure::Redis(error))) => error,
+        Ok(Err(DialError::Redis(error))) => error,
         Ok(opened) => return opened,
-        Err(_elapsed) => return Err(Failure::Unreached(unreachable(url, no_answer(limit)))),
+        Err(_elapsed) => return Err(DialError::Unreached(unreachable(url, no_answer(limit)))),
     };
     // An alert that TLS has received explains an error better than the error.
     let speechless = error.is_connection_dropped() || error.kind() == ErrorKind::Parse;
@@ -111,12 +111,12 @@ async fn open<T>(
         heard => heard,
     };
     Err(match (fault, health.how_lost()) {
-        (Some(fault), _) => Failure::Unreached(no_tls(url, fault)),
+        (Some(fault), _) => DialError::Unreached(no_tls(url, fault)),
         // So does the end of the stream, unless Redis itself has answered.
         (None, Some(how)) if error.code().is_none() => {
-            Failure::Unreached(unreachable(url, how.to_owned()))
+            DialError::Unreached(unreachable(url, how.to_owned()))
         }
-        (None, _) => Failure::Redis(error),
+        (None, _) => DialError::Redis(error),
     })
 }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::RedisStore;
-use super::dial::{Failure, dial_pubsub};
+use super::dial::{DialError, dial_pubsub};
 use super::errors::describe;
 use super::resp::Limits;
 use crate::cache::store::{Event, StoreError};
@@ -83,7 +83,7 @@ impl<F: Fn(Event<'_>) + Send + Sync + 'static> Listener<F> {
                     self.hear(sink, stream).await;
                     debug!("does not hear of removals: the connection was lost");
                 }
-                Err(Failure::Redis(error)) if error.code() == Some("NOPERM") => {
+                Err(DialError::Redis(error)) if error.code() == Some("NOPERM") => {
                     if !warned {
                         let (channel, error) = (&self.channel, describe(&error));
                         warn!(
@@ -95,16 +95,16 @@ impl<F: Fn(Event<'_>) + Send + Sync + 'static> Listener<F> {
                     pause = REFUSED_PAUSE;
                 }
                 // The connection of the lookups logs the reason.
-                Err(Failure::Redis(error)) => {
+                Err(DialError::Redis(error)) => {
                     debug!("does not hear of removals: {}", describe(&error));
                 }
-                Err(Failure::Unreached(error)) => debug!("does not hear of removals: {error}"),
+                Err(DialError::Unreached(error)) => debug!("does not hear of removals: {error}"),
             }
             sleep_until(started + pause.mul_f32(1.0 + 0.5 * fastrand::f32())).await;
         }
     }
 
-    async fn subscribe(&self) -> Result<(PubSubSink, impl Stream<Item = Msg> + use<F>), Failure> {
+    async fn subscribe(&self) -> Result<(PubSubSink, impl Stream<Item = Msg> + use<F>), DialError> {
         let dialled = dial_pubsub(&self.url, self.limits, CONNECT_DEADLINE).await?;
         let (mut sink, stream) = dialled.split();
         let subscribed = timeout(CONNECT_DEADLINE, sink.subscribe(&self.channel)).await;

@@ -43,9 +43,9 @@ pub(super) struct Limits {
     pub(super) reply: u64,
 }
 
-/// Place in the stream, between two calls.
+/// Position in the stream between two calls.
 #[derive(Debug)]
-enum State {
+enum Position {
     /// Before the first byte of a value.
     Type,
     /// Within a line without a length: its bytes so far, and whether the last one was `\r`.
@@ -66,7 +66,7 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Checker {
     limits: Limits,
-    state: State,
+    position: Position,
     /// Elements that are still to come in each array around this place.
     open: [u64; MAX_DEPTH],
     depth: usize,
@@ -84,7 +84,7 @@ impl Checker {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            state: State::Type,
+            position: Position::Type,
             open: [0; MAX_DEPTH],
             depth: 0,
             size: 0,
@@ -104,22 +104,22 @@ impl Checker {
     pub(super) fn check(&mut self, bytes: &mut [u8]) -> Result<usize, Violation> {
         // `kept` bytes are to be passed on; `at` is what is looked at next.
         let (mut kept, mut at) = (0, 0);
-        if let State::Length(length) = &mut self.state {
+        if let Position::Length(length) = &mut self.position {
             length.begin = None;
         }
         while at < bytes.len() {
             let left = bytes.len() - at;
-            let passed = match &mut self.state {
-                State::Type => {
+            let passed = match &mut self.position {
+                Position::Type => {
                     if let Some(passed) = self.whole_string(&bytes[at..]) {
                         passed
                     } else {
-                        self.state = self.begin(bytes[at], kept)?;
+                        self.position = self.begin(bytes[at], kept)?;
                         1
                     }
                 }
-                State::Line { .. } => self.line(&bytes[at..])?,
-                State::Length(length) => {
+                Position::Line { .. } => self.line(&bytes[at..])?,
+                Position::Length(length) => {
                     let (passed, is_complete) = length.read(&bytes[at..])?;
                     if is_complete {
                         let length = *length;
@@ -130,7 +130,7 @@ impl Checker {
                     }
                     passed
                 }
-                State::Pass(rest) => {
+                Position::Pass(rest) => {
                     let passed = usize::try_from(*rest).map_or(left, |rest| rest.min(left));
                     *rest -= passed as u64;
                     if *rest == 0 {
@@ -138,7 +138,7 @@ impl Checker {
                     }
                     passed
                 }
-                State::Drop(rest) => {
+                Position::Drop(rest) => {
                     let dropped = usize::try_from(*rest).map_or(left, |rest| rest.min(left));
                     *rest -= dropped as u64;
                     if *rest == 0 {
@@ -180,11 +180,11 @@ impl Checker {
         Some(end)
     }
 
-    fn begin(&mut self, byte: u8, kept: usize) -> Result<State, Violation> {
+    fn begin(&mut self, byte: u8, kept: usize) -> Result<Position, Violation> {
         let at_start = std::mem::take(&mut self.at_start);
         match byte {
-            b'$' | b'*' => Ok(State::Length(Length::new(byte == b'*', kept))),
-            b'+' | b'-' | b':' => Ok(State::Line {
+            b'$' | b'*' => Ok(Position::Length(Length::new(byte == b'*', kept))),
+            b'+' | b'-' | b':' => Ok(Position::Line {
                 is_error: byte == b'-',
                 length: 0,
                 cr: false,
@@ -199,11 +199,11 @@ impl Checker {
 
     /// How many of the bytes belong to the line.
     fn line(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
-        let State::Line {
+        let Position::Line {
             is_error,
             length,
             cr,
-        } = &mut self.state
+        } = &mut self.position
         else {
             return Ok(0);
         };
@@ -242,7 +242,7 @@ impl Checker {
             return Ok(kept);
         }
         if length.of_array {
-            self.state = State::Type;
+            self.position = Position::Type;
             return self.array(length.value).map(|()| kept);
         }
         if length.value > MAX_DECLARED {
@@ -252,7 +252,7 @@ impl Checker {
         let size = self.size.saturating_add(length.value);
         if length.value <= self.limits.string && size <= self.limits.reply {
             self.size = size;
-            self.state = State::Pass(rest);
+            self.position = Position::Pass(rest);
             return Ok(kept);
         }
         // The beginning of the header may have been passed on already, in an earlier portion.
@@ -266,7 +266,7 @@ impl Checker {
         place
             .ok_or(Violation::String(length.value))?
             .copy_from_slice(reply);
-        self.state = State::Drop(rest);
+        self.position = Position::Drop(rest);
         Ok(end)
     }
 
@@ -286,7 +286,7 @@ impl Checker {
 
     /// A value has ended, and with it maybe the arrays around it.
     fn end_of_value(&mut self) {
-        self.state = State::Type;
+        self.position = Position::Type;
         while let Some(open) = self
             .depth
             .checked_sub(1)

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::link::{Link, Slot};
 use super::server::{Mode, Server, primaries};
-use crate::cache::redis::dial::{Dialled, Failure, dial};
+use crate::cache::redis::dial::{DialError, Dialled, dial};
 use crate::cache::redis::errors::{describe, unreachable};
 use crate::cache::redis::resp::Limits;
 use crate::error::Error;
@@ -56,7 +56,7 @@ impl Manager {
 
     /// Makes a connection on which Redis has answered in time. A server that accepts and is too slow to be of
     /// use, or that refuses everything, is noticed here instead of by calls.
-    async fn log_in(&self) -> Result<Arc<Link>, Failure> {
+    async fn log_in(&self) -> Result<Arc<Link>, DialError> {
         let check = async |dialled: Dialled| {
             let Dialled {
                 mut connection,
@@ -69,7 +69,7 @@ impl Manager {
             let late = |_elapsed| Err(io::Error::from(io::ErrorKind::TimedOut).into());
             let server = Server::read(address, &hello.unwrap_or_else(late)?);
             if server.mode == Mode::Sentinel {
-                return Err(Failure::Unreached(self.sentinel(&mut connection).await));
+                return Err(DialError::Unreached(self.sentinel(&mut connection).await));
             }
             let clustered = server.mode == Mode::Cluster;
             link.one_by_one.store(clustered, Ordering::Relaxed);
@@ -138,8 +138,8 @@ impl ManageConnection for Manager {
     async fn connect(&self) -> Result<Arc<Link>, Error> {
         match self.log_in().await {
             Ok(link) => Ok(link),
-            Err(Failure::Unreached(error)) => Err(error),
-            Err(Failure::Redis(error)) => Err(self.translate(&error)),
+            Err(DialError::Unreached(error)) => Err(error),
+            Err(DialError::Redis(error)) => Err(self.translate(&error)),
         }
     }
 

@@ -232,13 +232,13 @@ fn redis_rs_reads_the_same_values() {
         let mut checker = Checker::new(LIMITS);
         let mut bytes = one.clone();
         assert_eq!(checker.check(&mut bytes), Ok(one.len()));
-        assert!(matches!(checker.state, State::Type) && checker.depth == 0);
+        assert!(matches!(checker.position, Position::Type) && checker.depth == 0);
         redis::parse_redis_value(&one).unwrap();
         // Without its end, it is complete for neither.
         let short = &one[..one.len() - 1];
         let mut checker = Checker::new(LIMITS);
         checker.check(&mut short.to_vec()).unwrap();
-        assert!(!matches!(checker.state, State::Type) || checker.depth > 0);
+        assert!(!matches!(checker.position, Position::Type) || checker.depth > 0);
         assert!(redis::parse_redis_value(short).is_err());
     }
 }
