@@ -61,9 +61,10 @@ impl Store {
     }
 
     /// Gets what stands under a key. Lookups of one moment may share a command.
-    pub(crate) async fn get(&self, key: &str, limit: Duration) -> GetResult {
+    // Not async: every hit would carry one more state.
+    pub(crate) fn get(&self, key: &str, limit: Duration) -> impl Future<Output = GetResult> + Send {
         let Self::Redis(redis) = self;
-        redis.get(key, limit).await
+        redis.get(key, limit)
     }
 
     /// Gets what stands under several keys, in their order. A key's own error is the store's word on that

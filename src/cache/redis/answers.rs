@@ -11,8 +11,12 @@ use crate::cache::store::{Claimed, Filled, GetResult, StoreError};
 use crate::cache::{Key, Token};
 
 impl RedisStore {
-    pub(in crate::cache) async fn get(&self, key: &str, limit: Duration) -> GetResult {
-        self.batcher.get(key, limit).await
+    pub(in crate::cache) fn get(
+        &self,
+        key: &str,
+        limit: Duration,
+    ) -> impl Future<Output = GetResult> + Send {
+        self.batcher.get(key, limit)
     }
 
     pub(in crate::cache) async fn get_many(
