@@ -38,6 +38,7 @@ pub struct RedisUrl {
 
 impl RedisUrl {
     const EXAMPLE: &str = "redis://user:password@host:6379/0";
+    const SOCKET_EXAMPLE: &str = "unix:///run/redis/redis.sock?db=0";
 
     /// What redis-rs has to know. It is not to connect by it: it knows nothing of TLS.
     pub(crate) fn info(&self) -> ConnectionInfo {
@@ -82,6 +83,14 @@ impl RedisUrl {
     pub(crate) fn user(&self) -> &str {
         let user = self.info.redis_settings().username();
         user.unwrap_or("default")
+    }
+
+    /// A valid address of the kind that was typed.
+    fn example(text: &str) -> &'static str {
+        match scheme(text) {
+            Some((scheme, _)) if scheme.ends_with("unix") => Self::SOCKET_EXAMPLE,
+            _ => Self::EXAMPLE,
+        }
     }
 
     fn read(text: &str) -> Result<Self, String> {
@@ -223,7 +232,7 @@ impl FromStr for RedisUrl {
     fn from_str(text: &str) -> Result<Self, UrlError> {
         Self::read(text.trim()).map_err(|reason| UrlError {
             reason,
-            example: Self::EXAMPLE,
+            example: Self::example(text),
         })
     }
 }

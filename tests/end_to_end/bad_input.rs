@@ -84,6 +84,30 @@ async fn option_that_is_none_is_refused() {
     is_refused(&["worker", "--algorithm", "guess"], "guess").await;
     is_refused(&["worker", "--declare", "stream"], "stream").await;
     is_refused(&["worker", "--queue", &"q".repeat(256)], "--queue").await;
+    is_refused(
+        &["worker", "--max-reply-size", "0"],
+        "must be greater than 0",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_help_of_the_subcommand() {
+    for (arguments, help) in [
+        (&["30"][..], "see rpcache --help"),
+        (&["call", "abc"], "see rpcache call --help"),
+        (
+            &["-v", "cache", "explain", "30", "31"],
+            "see rpcache cache explain --help",
+        ),
+        (
+            &["cache", "explain", "30..31"],
+            "see rpcache cache explain --help",
+        ),
+        (&["cache", "lost"], "see rpcache cache --help"),
+    ] {
+        is_refused(arguments, help).await;
+    }
 }
 
 /// As scripts like to: `RPCACHE_TTL= rpcache ...`.
@@ -128,6 +152,7 @@ async fn url_that_is_malformed_is_refused() {
         "redis://",
         "redis://localhost:99999",
         "redis://localhost/x",
+        "unix://localhost/x",
     ] {
         is_refused(&["call", "30", "--redis-url", url], "").await;
         is_refused(&["cache", "ls", "--redis-url", url], "").await;

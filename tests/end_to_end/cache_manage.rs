@@ -42,7 +42,8 @@ async fn keys_are_listed_by_pattern() {
         ("1?", &["fib:10", "fib:12"]),
         ("[13]0", &["fib:10", "fib:30"]),
         ("30", &["fib:30"]),
-        ("fib:*", &[]),
+        ("fib:1?", &["fib:10", "fib:12"]),
+        ("prod:fib:*", &[]),
         ("*}:lease", &[]),
         ("../*", &[]),
         ("\\", &[]),
@@ -61,6 +62,11 @@ async fn keys_are_listed_by_pattern() {
     assert_eq!(sorted(&all), keys);
     let prod = redis.program(&["ls"]).env("RPCACHE_NAMESPACE", "prod");
     prod.run().await.answers("prod:fib:30\n");
+    for pattern in ["3*", "fib:3*", "prod:fib:3*"] {
+        let prod = redis.program(&["ls", pattern]);
+        let prod = prod.env("RPCACHE_NAMESPACE", "prod").run().await;
+        prod.answers("prod:fib:30\n");
+    }
 }
 
 #[tokio::test]
@@ -136,7 +142,8 @@ async fn removal_without_a_terminal_needs_a_yes() {
     for arguments in [&["rm", "--all"][..], &["rm", "--pattern", "1*"]] {
         redis.rpcache(arguments).await.refuses(2, "--yes");
     }
-    let dry = redis.rpcache(&["rm", "--pattern", "1*", "--dry-run"]).await;
+    let dry = ["rm", "--pattern", "fib:1*", "--dry-run"];
+    let dry = redis.rpcache(&dry).await;
     assert_eq!(sorted(&dry), ["fib:10", "fib:11"]);
     assert_eq!(dry.stderr, "would remove 2\n");
     let dry = redis

@@ -142,7 +142,7 @@ async fn number_is_explained() {
     redis.set("fib:33", "1\u{1b}").await;
     redis.rpcache(&["explain", "30"]).await.answers(
         "key\tfib:30\nstored\tyes\nttl\tnone\nsize\t6\nverifies\tyes\n\
-         lease\tnone: nobody computes it, or it is cheap\n",
+         lease\tnone: no worker computes it, or it is cheap\n",
     );
     redis.rpcache(&["explain", "32"]).await.answers(
         "key\tfib:32\nstored\tno\n\

@@ -113,7 +113,7 @@ async fn least_rights_are_enough() {
         "warning redis-rights: enough for clients; workers lack ~{fib:* +eval +unlink +incrby \
          +pexpire ~rpcache:worker:*\n\
          -> redis-cli ACL SETUSER least '~{fib:*' +eval +unlink +incrby +pexpire '~rpcache:worker:*'\n\
-         -> nothing, if no worker has this login\n",
+         -> or nothing, if no worker uses this login\n",
         &[("unknown, this login is not told: INFO", &["redis-memory"])],
     );
 }

@@ -250,8 +250,8 @@ async fn a_replica_is_told_by_the_doctor_with_its_address() {
     let port = redis.port();
     let expected = format!(
         "WARNING redis-rights 127.0.0.1:{port} is a read-only replica: answers are not stored there -> \
-         write the primary's address in --redis-url (REDIS_URL), or a name that follows it; it is told \
-         by -> redis-cli -h 127.0.0.1 -p {port} ROLE"
+         write the primary's address in --redis-url (REDIS_URL), or a name that follows it; the \
+         address is printed by -> redis-cli -h 127.0.0.1 -p {port} ROLE"
     );
     assert!(told.contains(&expected), "{told}");
 }
@@ -305,8 +305,7 @@ async fn too_many_clients_are_told_as_such() {
     for credentials in ["", "user:password@"] {
         let told = doctor(&redis.url_with(credentials)).await;
         assert!(told.contains("cannot reach"), "{told}");
-        let expected =
-            "ERR max number of clients reached -> close connections, or let it take more";
+        let expected = "ERR max number of clients reached -> close connections, or raise the limit";
         assert!(told.contains(expected), "{told}");
     }
 }

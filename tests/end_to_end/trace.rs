@@ -168,10 +168,10 @@ async fn worker_of_another_make_did_not_say_and_a_second_attempt_is_shown() {
             "  request",
             "    connect to RabbitMQ",
             "    publish, until confirmed",
-            "    queue and worker (did not say)",
+            "    queue and worker (not reported)",
             "  request",
             "    publish, until confirmed",
-            "    queue and worker (did not say)",
+            "    queue and worker (not reported)",
             "  store in Redis",
         ]
     );

@@ -1,4 +1,4 @@
-//! How an answer is written to stdout: as it is, or as a part of a line or of a JSON object.
+//! Writes an answer to stdout: as it is, in a line, or in a JSON object.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::procedure::CalledAnswer;
 
-/// Writes an answer as it is, with a line break behind text that has none. A terminal is not sent control
-/// characters: they are escaped.
+/// Writes an answer as it is, and a line break after text that has none. On a terminal, control characters are
+/// escaped.
 pub(crate) fn write(
     out: &mut impl Write,
     answer: &CalledAnswer,
@@ -30,8 +30,8 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// An answer for one line of several: control characters, line breaks among them, are escaped, and what is
-/// not UTF-8 is replaced.
+/// Formats an answer for one line: control characters, such as line breaks, are escaped, and bytes that are not UTF-8
+/// are replaced.
 pub(crate) fn in_a_line(answer: &CalledAnswer) -> Cow<'_, str> {
     match answer.as_text() {
         Some(text) => escaped(text),
@@ -39,7 +39,7 @@ pub(crate) fn in_a_line(answer: &CalledAnswer) -> Cow<'_, str> {
     }
 }
 
-/// Control characters as Rust writes them.
+/// Escapes control characters as Rust does.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
         return Cow::Borrowed(text);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_is_sent_the_bytes_as_they_are() {
+    fn a_pipe_gets_the_unchanged_bytes() {
         for bytes in [&b"\x89PNG\xff\n"[..], b"two\nlines\n", b"\x1b[2J\n"] {
             assert_eq!(written(bytes, false), bytes);
         }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_sent_no_control_characters() {
+    fn a_terminal_gets_no_control_characters() {
         assert_eq!(
             written(b"two\nlines\x1b[2J", true),
             b"two\nlines\\u{1b}[2J\n"

@@ -1,4 +1,4 @@
-//! What can be typed. Parsing does nothing; what was typed becomes the library's options here.
+//! Defines the command line, and turns it into options of the library. Parsing has no effects.
 
 mod access;
 mod bench;
@@ -17,6 +17,7 @@ use clap::builder::Resettable;
 use clap::{
     Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
+use rpcache::inspect::KeyPattern;
 use rpcache::{AmqpUrl, CacheOptions, LocalOptions, Namespace, ProcedureName, QueueName, RedisUrl};
 
 pub(crate) use self::bench::{Bench, Distribution};
@@ -30,21 +31,22 @@ pub(crate) use self::install::{Completions, Man, Shell};
 pub(crate) use self::procedure::Target;
 pub(crate) use self::top::Top;
 pub(crate) use self::worker::Worker;
-use crate::values::{Ttl, duration, size};
+use crate::output::{Failure, misuse};
+use crate::values::{Pattern, Ttl, duration, size};
 
 const EXAMPLES: &str = "\
 Examples:
-  rpcache worker                  serve Fibonacci numbers; start as many as you like
-  rpcache call 30                 832040
-  rpcache call 30 31 100..110     many, in the order asked
+  rpcache worker                  serve Fibonacci numbers; start any number of workers
+  rpcache call 30                 print 832040
+  rpcache call 30 31 100..110     print many answers, in this order
   rpcache call --procedure factors 360
-                                  any procedure that a worker serves, in any language
-  rpcache warm 0..100000          store what is missing
-  rpcache bench                   how fast that is here
-  rpcache cache get 30            what Redis holds, as `redis-cli GET fib:30` would show
-  rpcache cache stats             how much is stored, and who works
-  rpcache doctor                  what is wrong, if something is
-  rpcache top                     what the fleet does now
+                                  call any procedure that a worker serves, in any language
+  rpcache warm 0..100000          compute and store the answers that are missing
+  rpcache bench                   measure calls with these servers and workers
+  rpcache cache get 30            print the stored answer, as `redis-cli GET fib:30` does
+  rpcache cache stats             count stored answers, lookups and workers
+  rpcache doctor                  check everything that a call needs
+  rpcache top                     watch the queue, the workers and the hottest keys
 
 Exit codes:
   0 answered                    3 unreachable, refused, nobody serving, overloaded
@@ -58,11 +60,11 @@ pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// Say more on stderr; twice, say everything
+    /// Log more on stderr: -v at level debug, -vv at level trace
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
 
-    /// How the log on stderr is written
+    /// Format of the log on stderr
     #[arg(
         long,
         global = true,
@@ -76,17 +78,17 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// json for a worker whose stderr is no terminal, else text
+    /// json for a worker whose stderr is not a terminal, text otherwise
     #[default]
     Auto,
-    /// For people
+    /// Lines for people
     Text,
-    /// One object a line, for programs
+    /// One JSON object per line, for programs
     Json,
 }
 
 impl Args {
-    /// What can be typed, as clap has it, whatever the environment says.
+    /// The definition of the command line for clap. It does not depend on the environment.
     pub(crate) fn definition() -> clap::Command {
         Self::command()
     }
@@ -94,7 +96,7 @@ impl Args {
     pub(crate) fn parse_typed() -> clap::error::Result<Self> {
         let mut command = Self::command();
         if std::env::vars_os().any(|(_, value)| value.is_empty()) {
-            // What is put off until it is typed could not be looked through.
+            // Subcommands are deferred: their arguments exist after building only.
             command.build();
             command = without_empty_variables(command);
         }
@@ -102,7 +104,7 @@ impl Args {
     }
 }
 
-/// A variable that is set to nothing, as scripts like to, is one that is not set.
+/// Treats a variable with an empty value, such as `RPCACHE_TTL= rpcache …`, as not set.
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let command = command.mut_args(|arg| {
         let value = arg.get_env().and_then(std::env::var_os);
@@ -115,41 +117,41 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_subcommands(without_empty_variables)
 }
 
-/// Each is defined in full only when it is typed: a call has no time for the options of all others.
+/// The subcommands. Each is defined in full only when it is typed, which makes a call start faster.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum Command {
-    /// Serve: take requests from the queue, compute, store the answers in Redis, reply
+    /// Serve a procedure: take requests from the queue, compute, store the answers in Redis, reply
     Worker(Worker),
-    /// Ask for answers: from the cache where it has them, else from a worker
+    /// Print answers, from the cache where it has them, otherwise from a worker
     Call(Call),
-    /// Have answers computed and stored that are not in the cache yet
+    /// Compute and store the answers that are not in the cache yet
     Warm(Warm),
-    /// Look into the cache, check it, tidy it up
+    /// List, check and remove stored answers
     Cache(Cache),
-    /// Measure calls: how many a second, how long each, from where
+    /// Measure calls: rate, latency, source of the answers
     Bench(Bench),
-    /// Find out what is wrong between here and an answer, and what to do about it
+    /// Check everything that a call needs, and say how to fix what fails
     Doctor(Doctor),
     /// Watch the fleet: queue, workers and what they compute, rates, hottest and slowest keys
     Top(Top),
-    /// Ask a worker whether it takes requests, for health checks
+    /// Check that a worker takes requests, for health checks
     Health(Health),
-    /// Print what a shell needs to complete commands and options by Tab
+    /// Print the script with which a shell completes commands and options
     Completions(Completions),
-    /// Print a page of the manual
+    /// Print a manual page
     Man(Man),
 }
 
-/// Its address, with password and certificates, and where requests go. See [`access`] for the options.
+/// RabbitMQ's address, with password and certificates, and the request queue. The options are in [`access`].
 #[derive(Debug)]
 pub(crate) struct Broker {
     amqp_url: AmqpUrl,
-    /// `None`: the procedure's own.
+    /// `None`: the queue named after the procedure.
     queue: Option<QueueName>,
 }
 
-/// Its address, with password and certificates, and the namespace. See [`access`] for the options.
+/// Redis' address, with password and certificates, and the namespace. The options are in [`access`].
 #[derive(Debug)]
 pub(crate) struct Redis {
     redis_url: RedisUrl,
@@ -161,7 +163,8 @@ pub(crate) struct Caching {
     #[command(flatten)]
     redis: Redis,
 
-    /// How long a stored answer is kept, less up to 10 %: 500ms, 30s, 5m, 24h, 7d, or none for ever
+    /// TTL of a stored answer: 500ms, 30s, 5m, 24h, 7d, or none for ever. Each is shortened by up to 10 %
+    /// at random, so that answers stored together do not expire together
     #[arg(
         long,
         env = "RPCACHE_TTL",
@@ -170,7 +173,7 @@ pub(crate) struct Caching {
     )]
     ttl: Ttl,
 
-    /// A larger answer is not stored: 64kB, 1MB; a bare number is bytes [default: any is stored]
+    /// Size of the largest answer that is stored: 64kB, 1MB; a bare number is bytes [default: no limit]
     #[arg(
         long,
         env = "RPCACHE_MAX_CACHED_SIZE",
@@ -179,8 +182,8 @@ pub(crate) struct Caching {
     )]
     max_cached_size: Option<usize>,
 
-    /// The most that one call may wait for Redis, in the caller and in the worker each; a command
-    /// that has just started waits up to 500ms for its connection
+    /// Time limit for all lookups of one call in Redis, in the client and in the worker each. A command
+    /// that has just started waits up to 500ms more for its connection
     #[arg(
         long,
         env = "RPCACHE_CACHE_BUDGET",
@@ -193,33 +196,45 @@ pub(crate) struct Caching {
 
 #[derive(Debug, Group)]
 pub(crate) struct Local {
-    /// Keep copies of answers in this process's memory, up to SIZE in all: 500kB, 64MB; a bare number
-    /// is bytes [default: none]
+    /// Keep copies of answers in the memory of this process, up to SIZE in all: 500kB, 64MB; a bare
+    /// number is bytes [default: no copies]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     local_cache: Option<usize>,
 }
 
 impl Local {
     pub(crate) fn options(&self) -> Option<LocalOptions> {
-        // No memory: none.
         let size = self.local_cache.filter(|&size| size > 0);
         size.map(LocalOptions::new)
     }
 }
 
 impl Redis {
-    /// A procedure in this namespace, for a person.
-    pub(crate) fn named(&self, procedure: &ProcedureName) -> String {
+    /// The procedure's name as it stands in keys: with the namespace.
+    pub(crate) fn qualified(&self, procedure: &ProcedureName) -> String {
         match &self.namespace {
             Some(namespace) => format!("{namespace}:{procedure}"),
             None => procedure.to_string(),
         }
     }
 
+    /// The glob for keys of this procedure, without the prefix that may have been typed. All keys by default.
+    pub(crate) fn glob(
+        &self,
+        procedure: &ProcedureName,
+        pattern: Option<Pattern>,
+    ) -> Result<KeyPattern, Failure> {
+        let prefixes = [self.qualified(procedure), procedure.to_string()];
+        let prefixes = prefixes.map(|name| name + ":");
+        let glob = pattern.map(|pattern| pattern.after(&prefixes)).transpose();
+        glob.map(Option::unwrap_or_default)
+            .map_err(|message| misuse(&message))
+    }
+
     pub(crate) fn options(self) -> CacheOptions {
         let mut options = CacheOptions::new(self.redis_url);
         options.namespace = self.namespace;
-        // Nobody waits for more than Redis here; calls set their own.
+        // `rpcache cache` waits for nothing but Redis. Calls replace this by --cache-budget.
         options.budget = Duration::from_millis(500);
         options
     }
@@ -244,9 +259,9 @@ mod tests {
         Args::command().debug_assert();
     }
 
-    /// Shared options bring a description along if they have one, which takes the place of the command's.
+    /// A doc comment of a flattened group would replace the command's own description.
     #[test]
-    fn commands_say_of_themselves_what_is_said_of_them() {
+    fn no_group_of_options_replaces_the_description_of_a_command() {
         fn compare(listed: &clap::Command, defined: &clap::Command) {
             for command in listed.get_subcommands() {
                 let name = command.get_name();

@@ -1,7 +1,7 @@
-//! `rpcache bench`: many tasks call for a while; then a report says how that went.
+//! `rpcache bench`: many tasks make calls for a while; then a report is printed.
 //!
-//! A [`Load`] says what each call asks for, a [`Pace`] when it is due, a [`Tally`] counts what became
-//! of it; the [`Report`] is made of these three when the run has ended, also when it was ended early.
+//! A [`Load`] chooses the argument of each call, a [`Pace`] decides when it is due, a [`Tally`] counts the outcomes.
+//! The [`Report`] is computed from these three at the end of the run, also after an interrupt.
 
 mod live;
 mod load;
@@ -26,14 +26,14 @@ use crate::args;
 use crate::output::Failure;
 use crate::procedure::Called;
 
-/// What the tasks of a run share.
+/// The state that the tasks of a run share.
 struct Run {
     client: Client<Called>,
     options: CallOptions,
     load: Load,
     pace: Pace,
     tally: Tally,
-    /// Nothing but failures: nobody needs more of them.
+    /// Cancelled if calls fail and none is answered: then the run ends.
     hopeless: CancellationToken,
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn run(bench: args::Bench) -> Result<(), Failure> {
     ended
 }
 
-/// Has all keys stored before the start.
+/// Stores the answers for all keys before the start.
 async fn store_keys(
     client: &Client<Called>,
     load: &Load,
@@ -87,7 +87,7 @@ async fn store_keys(
     Ok(())
 }
 
-/// Calls until the run has ended by itself or by a signal.
+/// Makes calls until the run ends by itself or by a signal.
 async fn call_all(run: &Arc<Run>) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
     run.pace.start();
@@ -96,7 +96,7 @@ async fn call_all(run: &Arc<Run>) -> Result<(), Failure> {
         tasks.spawn(async move { call_in_turn(&run, task).await });
     }
     let pacing = Arc::clone(run);
-    // A thread's sleep is some 20 times as exact as a timer of the runtime.
+    // On a thread, whose sleep is about 20 times as exact as a timer of the runtime.
     tokio::task::spawn_blocking(move || pacing.pace.release());
     let all_ended = async { while tasks.join_next().await.is_some() {} };
     tokio::select! {
@@ -107,7 +107,7 @@ async fn call_all(run: &Arc<Run>) -> Result<(), Failure> {
     }
 }
 
-/// One task: one call after the other.
+/// Makes the calls of one task, one after the other.
 async fn call_in_turn(run: &Run, task: usize) {
     while let Some(turn) = run.pace.turn().await {
         let argument = run.load.argument(turn.number);

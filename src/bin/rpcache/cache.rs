@@ -1,7 +1,7 @@
-//! `rpcache cache`: what Redis holds, looked at, checked and tidied up. One file a subcommand.
+//! `rpcache cache`: lists, prints, checks and removes stored answers. One file per subcommand.
 //!
-//! However many keys there are, a page of them is held at a time, and Redis serves others between
-//! two pages. Whatever Redis holds is escaped before it is printed.
+//! Keys are read page by page, so memory is bounded and Redis serves others between two pages. Everything that comes
+//! from Redis is escaped before it is printed.
 
 mod explain;
 mod get;
@@ -21,8 +21,8 @@ use crate::interrupt;
 use crate::output::Failure;
 use crate::procedure::Arguments;
 
-/// Keys that are asked for in one round trip.
-const AT_ONCE: usize = 1000;
+/// Number of keys in one round trip.
+const BATCH: usize = 1000;
 
 pub(crate) async fn run(cache: args::Cache) -> Result<(), Failure> {
     let mut interrupts = Interrupts::listen()?;
@@ -32,25 +32,25 @@ pub(crate) async fn run(cache: args::Cache) -> Result<(), Failure> {
         CacheAction::Ttl(args) => interrupts.or(ttl::run(args)).await,
         CacheAction::Stats(args) => interrupts.or(stats::run(args)).await,
         CacheAction::Explain(args) => interrupts.or(explain::run(args)).await,
-        // These say how far they came.
+        // These print their counts after an interrupt, too.
         CacheAction::Rm(args) => rm::run(args, interrupts).await,
         CacheAction::Verify(args) => verify::run(args, interrupts).await,
     }
 }
 
-/// Ctrl-C. One that comes while nobody looks is not lost.
+/// Receives Ctrl-C. An interrupt that comes while no future is awaited takes effect at the next one.
 struct Interrupts(Signal);
 
 impl Interrupts {
     fn listen() -> Result<Self, Failure> {
         let signal = signal(SignalKind::interrupt());
-        interrupt::insist();
+        interrupt::end_process();
         signal
             .map(Self)
             .map_err(|error| Failure::new(1, format!("cannot listen for signals: {error}")))
     }
 
-    /// Runs `work` to its end or to the next interrupt.
+    /// Runs `work` until it ends or an interrupt comes.
     async fn or<T, E: Into<Failure>>(
         &mut self,
         work: impl Future<Output = Result<T, E>>,
@@ -63,27 +63,27 @@ impl Interrupts {
     }
 }
 
-/// The arguments, in parts that fit into one round trip.
-fn at_once(arguments: Vec<Arguments>) -> impl Iterator<Item = Vec<String>> {
+/// Splits the arguments into batches of one round trip each.
+fn batches(arguments: Vec<Arguments>) -> impl Iterator<Item = Vec<String>> {
     let mut arguments = arguments.into_iter().flatten();
     std::iter::from_fn(move || {
-        let part: Vec<_> = arguments.by_ref().take(AT_ONCE).collect();
-        (!part.is_empty()).then_some(part)
+        let batch: Vec<_> = arguments.by_ref().take(BATCH).collect();
+        (!batch.is_empty()).then_some(batch)
     })
 }
 
-/// Whether answers need their arguments beside them.
+/// Whether there may be several answers. Then each is printed beside its argument.
 fn are_many(arguments: &[Arguments]) -> bool {
     arguments.len() > 1 || arguments.iter().any(Arguments::is_range)
 }
 
-/// One JSON object in a line.
+/// Writes a JSON object in one line.
 fn json(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *out, object)?;
     writeln!(out)
 }
 
-/// Why there is no answer for one argument.
+/// The JSON object for an argument without an answer.
 #[derive(Serialize)]
 struct Problem {
     argument: String,

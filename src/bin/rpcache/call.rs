@@ -1,4 +1,5 @@
-//! `rpcache call`: ask, print in the order asked, stop at the first failure unless told otherwise.
+//! `rpcache call`: prints answers in the order of the arguments, up to the first failure or, with
+//! `--keep-going`, to the end.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::time::Duration;
@@ -15,12 +16,13 @@ use crate::output::Failure;
 use crate::procedure::{Arguments, CalledAnswer};
 use crate::progress::Progress;
 use crate::stderr;
+use crate::text;
 use crate::timeline::{Row, Timeline};
 
-/// A pipe takes so much before it is read.
+/// Bytes that any pipe takes before they are read.
 const MAX_UNREAD: usize = 4096;
 
-/// Answers that are there at once are written together, up to this many bytes.
+/// Bytes of answers that are written together.
 const BUFFER: usize = 64 * 1024;
 
 type Ended = Result<Answered<CalledAnswer>, Error>;
@@ -52,15 +54,15 @@ pub(crate) async fn run(
     let form = called.form();
     let client = Client::new(called, call.client_options(!many));
     if many || io::stdout().is_terminal() {
-        interrupt::insist();
+        interrupt::end_process();
     }
     let print_all = async {
         if let [Input::Arguments(Arguments::One(argument))] = &inputs[..] {
             let ended = client.call_with(argument.clone(), options).await;
             return print.one(&Label::Argument(argument.clone()), ended);
         }
-        let wanted = input::wanted(form, inputs);
-        let mut answers = std::pin::pin!(client.call_many(wanted, options));
+        let arguments = input::parsed(form, inputs);
+        let mut answers = std::pin::pin!(client.call_many(arguments, options));
         let mut first_failure = Ok(());
         loop {
             let next = if let Some(next) = answers.next().now_or_never() {
@@ -80,8 +82,8 @@ pub(crate) async fn run(
                 print.flush()?;
                 return printed;
             }
-            let told = printed.map_err(Failure::say);
-            first_failure = first_failure.and(told);
+            let reported = printed.map_err(Failure::print);
+            first_failure = first_failure.and(reported);
         }
         print.flush()?;
         first_failure
@@ -92,8 +94,8 @@ pub(crate) async fn run(
         Ok(()) = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     };
     drop(print);
-    // A server that does not answer would hold up the end.
-    if !matches!(&ended, Err(failure) if failure.is_for_servers()) {
+    // Closing would wait for a server that does not answer.
+    if !matches!(&ended, Err(failure) if failure.is_of_a_server()) {
         client.close().await;
     }
     ended
@@ -110,7 +112,7 @@ struct Print<W: Write> {
     form: Form,
     out: BufWriter<W>,
     progress: Progress,
-    /// Of one call.
+    /// The steps of the call, with `--trace`.
     timeline: Option<Timeline>,
 }
 
@@ -122,7 +124,9 @@ impl<W: Write> Print<W> {
         match (self.form, ended) {
             (Form::Json, ended) => {
                 let failure = print_json(out, label, ended, timeline)?;
-                failure.map_or(Ok(()), |error| Err(Failure::of_input(label, error).told()))
+                failure.map_or(Ok(()), |error| {
+                    Err(Failure::of_input(label, error).without_message())
+                })
             }
             (Form::Answer, Err(error)) => {
                 timeline.inspect(|timeline| timeline.print());
@@ -134,13 +138,13 @@ impl<W: Write> Print<W> {
             }
             (Form::Answer, Ok(answered)) => {
                 if answered.answer.as_bytes().len() > MAX_UNREAD {
-                    interrupt::insist();
+                    interrupt::end_process();
                 }
                 answer::write(out, &answered.answer, io::stdout().is_terminal())?;
                 self.flush()?;
                 match &self.timeline {
                     Some(timeline) => timeline.print(),
-                    None => tell_source(&answered),
+                    None => print_source(&answered),
                 }
                 Ok(())
             }
@@ -153,26 +157,23 @@ impl<W: Write> Print<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         let out = &mut self.out;
-        self.progress.aside(|| out.flush())
+        self.progress.suspend(|| out.flush())
     }
 }
 
-/// Where the answer came from, for a person who watches.
-fn tell_source(answered: &Answered<CalledAnswer>) {
+/// Prints on a terminal where the answer came from, and how long the call took.
+fn print_source(answered: &Answered<CalledAnswer>) {
     if !io::stderr().is_terminal() {
         return;
     }
     let source = answered.source.as_str();
-    // The answer is what counts.
-    let _ = writeln!(
-        stderr::direct(),
-        "{source}, {:.1} ms",
-        milliseconds(answered.elapsed)
-    );
+    let elapsed = text::elapsed(answered.elapsed);
+    // A failure to print this does not fail the call.
+    let _ = writeln!(stderr::direct(), "{source}, {elapsed}");
 }
 
 fn milliseconds(elapsed: Duration) -> f64 {
-    // Microseconds are as fine as this can be measured.
+    // Rounded to microseconds: the measurement is not finer.
     (elapsed.as_secs_f64() * 1e6).round() / 1e3
 }
 

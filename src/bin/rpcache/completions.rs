@@ -1,4 +1,4 @@
-//! `rpcache completions`: what a shell has to know to complete commands and options by Tab.
+//! `rpcache completions`: prints the script with which a shell completes commands and options.
 
 use std::io::{self, Write as _};
 
@@ -9,7 +9,7 @@ use crate::output::Failure;
 
 pub(crate) fn run(args: &args::Completions) -> Result<(), Failure> {
     let (mut command, name) = (args::Args::definition(), "rpcache");
-    // In memory first: the generators panic where they cannot write.
+    // In memory first: the generators panic if a write fails.
     let mut script = Vec::new();
     match args.shell {
         Shell::Bash => generate(shells::Bash, &mut command, name, &mut script),

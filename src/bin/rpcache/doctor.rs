@@ -1,5 +1,4 @@
-//! `rpcache doctor`: what is wrong between here and an answer, and what to do about it. Each check is
-//! printed as soon as it is done, in 80 columns.
+//! `rpcache doctor`: prints each check of the library's doctor with its remedy, in 80 columns, as soon as it is done.
 
 mod remedy;
 
@@ -12,18 +11,18 @@ use self::remedy::Remedies;
 use crate::args;
 use crate::output::{Failure, is_coloured};
 
-/// The largest argument for fib: a worker in any language computes it rightly and in no time.
-const LARGEST_PROBE: u64 = 30;
+/// The largest default argument for fib: workers in any language compute it correctly and within a millisecond.
+const MAX_PROBE: u64 = 30;
 
-/// More arguments are not asked for.
+/// Limit of the number of arguments.
 const MAX_PROBES: usize = 1000;
 
 const COLUMNS: usize = 80;
 
-/// Where a message begins: behind the state and the name of the check.
+/// Column of the message, after the state and the name of the check.
 const MESSAGE_AT: usize = 27;
 
-/// Where a remedy begins. Commands are long, and are to be copied in one piece.
+/// Column of a remedy. It is small, so that long commands fit one line and can be copied.
 const REMEDY_AT: usize = 9;
 
 #[derive(Serialize)]
@@ -34,7 +33,7 @@ struct Line<'a> {
     remedy: Option<String>,
 }
 
-/// How many of each.
+/// Number of checks by state.
 #[derive(Default)]
 struct Counts {
     ok: usize,
@@ -48,7 +47,7 @@ pub(crate) async fn run(args: args::Doctor) -> Result<(), Failure> {
     let (called, arguments) = args.target.read(&args.arguments)?;
     let mut probes: Vec<String> = arguments.into_iter().flatten().take(MAX_PROBES).collect();
     if probes.is_empty() && called.is_fibonacci() {
-        probes = (0..=LARGEST_PROBE).rev().map(|n| n.to_string()).collect();
+        probes = (0..=MAX_PROBE).rev().map(|n| n.to_string()).collect();
     }
     let mut doctor = Doctor::new(called, probes, args.options()?);
     let mut print = Print {
@@ -112,7 +111,7 @@ impl<W: Write> Print<W> {
             Severity::Failure => ("FAILURE", 31),
             Severity::Skipped => ("skipped", 2),
         };
-        // Colours take no columns, so the padding stands outside.
+        // Escape sequences take no columns, so the padding is added separately.
         let padding = " ".repeat(REMEDY_AT - word.len());
         let state = if self.coloured {
             format!("\x1b[{colour}m{word}\x1b[0m{padding}")
@@ -131,7 +130,7 @@ impl<W: Write> Print<W> {
         self.out.flush()
     }
 
-    /// Text from a column on, wrapped.
+    /// Prints wrapped text from a column on.
     fn lines(&mut self, head: &str, at: usize, text: &str) -> io::Result<()> {
         let mut head = head.to_owned();
         for line in wrapped(text, COLUMNS - at) {
@@ -163,7 +162,7 @@ impl<W: Write> Print<W> {
     }
 }
 
-/// Breaks at spaces, and in words that are longer than a line.
+/// Breaks text into lines at spaces, and within words that are longer than a line.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut length = 0;
@@ -199,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_broken_at_spaces_where_there_are_any() {
+    fn lines_are_broken_at_spaces_if_possible() {
         assert_eq!(wrapped("to be or not", 5), ["to be", "or", "not"]);
         assert_eq!(wrapped("a 1234567 b", 5), ["a", "12345", "67 b"]);
         assert_eq!(wrapped("", 5), [""]);

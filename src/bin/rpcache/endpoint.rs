@@ -1,8 +1,8 @@
-//! `--metrics-addr`: what a worker tells over HTTP, see [`Pages`].
+//! `--metrics-addr`: the HTTP server of a worker, with the [`Pages`].
 //!
-//! Everything is bounded: connections, the request on each of them, which is one, the size of its
-//! head, the time for it, and the time for all of it. A new connection always has room: where there is none,
-//! the oldest that is idle is closed. A probe's is not kept waiting by peers that connect and say nothing.
+//! Everything is limited: the number of connections, one request on each, the size of its head, the time for the
+//! head, and the time for the exchange. At the limit of connections, a new one replaces the oldest that is idle, so
+//! peers that connect and send nothing do not keep a probe waiting.
 
 mod pages;
 
@@ -29,33 +29,33 @@ use tracing::{info, warn};
 pub(crate) use self::pages::Pages;
 use crate::output::Failure;
 
-/// Open at once. A scraper has one; the rest is for peers that come together, of which none is to be closed
-/// before it has asked.
+/// Limit of open connections. A scraper uses one; with 64, peers that connect at the same moment can all send their
+/// requests.
 const CONNECTIONS: usize = 64;
 
-/// From accepting a connection to the end of its request's head.
+/// Time limit from accepting a connection to the end of the request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// From accepting a connection to the end of its answer.
-const EXCHANGE: Duration = Duration::from_secs(10);
+/// Time limit from accepting a connection to the end of the response.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest head of a request, in bytes; a larger one is answered 431.
-const HEAD: usize = 8192;
+/// Limit of a request's head, in bytes; a larger one is answered 431.
+const MAX_HEAD: usize = 8192;
 
-/// What answers under way may take when the worker has ended.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// Time limit for open exchanges when the worker has stopped.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// When the system has no sockets left.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause after a failed accept, as when no file descriptor is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A port that is listened on.
+/// A listening server.
 pub(crate) struct Endpoint {
     listener: TcpListener,
     pages: Arc<Pages>,
 }
 
 impl Endpoint {
-    /// Listens from now on; what comes before it is [served](Self::serve) waits.
+    /// Starts to listen. Connections wait until [`serve`](Self::serve) is called.
     pub(crate) async fn bind(address: SocketAddr, pages: Pages) -> Result<Self, Failure> {
         let no_endpoint = |error: io::Error| {
             Failure::new(
@@ -70,7 +70,7 @@ impl Endpoint {
         Ok(Self { listener, pages })
     }
 
-    /// Answers until `end`, and what is being answered then.
+    /// Answers requests until `end`, and finishes those that are open then.
     pub(crate) async fn serve(self, end: CancellationToken) {
         let Self { listener, pages } = self;
         let (mut open, exchanges) = (Open::default(), TaskTracker::new());
@@ -79,21 +79,22 @@ impl Endpoint {
                 match listener.accept().await {
                     Ok((stream, _)) => {
                         open.make_room();
-                        let has_asked = Arc::<AtomicBool>::default();
-                        let exchange = exchange(stream, Arc::clone(&pages), Arc::clone(&has_asked));
+                        let has_request = Arc::<AtomicBool>::default();
+                        let exchange =
+                            exchange(stream, Arc::clone(&pages), Arc::clone(&has_request));
                         let task = exchanges.spawn(async move {
-                            // Whatever comes of it is the scraper's concern, who sees it.
-                            let _ = timeout(EXCHANGE, exchange).await;
+                            // A failed exchange concerns its peer alone, which sees it.
+                            let _ = timeout(EXCHANGE_TIMEOUT, exchange).await;
                         });
                         let task = task.abort_handle();
-                        open.0.push_back(Connection { has_asked, task });
-                        // A request that is here already is read before the next connection may
-                        // close this one.
+                        open.0.push_back(Connection { has_request, task });
+                        // Lets the task read a request that has arrived, before the next connection may
+                        // replace this one.
                         yield_now().await;
                     }
                     Err(error) => {
-                        warn!(%error, "cannot take a connection for metrics");
-                        sleep(PAUSE).await;
+                        warn!(%error, "cannot accept a connection for metrics");
+                        sleep(ACCEPT_PAUSE).await;
                     }
                 }
             }
@@ -101,28 +102,28 @@ impl Endpoint {
         end.run_until_cancelled(accept_all).await;
         drop(listener);
         exchanges.close();
-        // Elapsed or not, the process ends.
-        let _ = timeout(GOODBYE, exchanges.wait()).await;
+        // After the time limit, the process ends anyway.
+        let _ = timeout(DRAIN_TIMEOUT, exchanges.wait()).await;
     }
 }
 
-/// Connections, the oldest first.
+/// The open connections, the oldest first.
 #[derive(Default)]
 struct Open(VecDeque<Connection>);
 
 struct Connection {
-    /// The head of its request is complete.
-    has_asked: Arc<AtomicBool>,
+    /// Set when the head of its request is complete.
+    has_request: Arc<AtomicBool>,
     task: AbortHandle,
 }
 
 impl Open {
-    /// For one more: closes the oldest that has not asked yet. Where all have, their peers are slow to read
-    /// what they asked for, and the oldest is closed.
+    /// Makes room for one more: closes the oldest connection without a request, or the oldest of all if every one
+    /// has sent its request.
     fn make_room(&mut self) {
         self.0.retain(|connection| !connection.task.is_finished());
         while self.0.len() >= CONNECTIONS {
-            let is_idle = |connection: &Connection| !connection.has_asked.load(Ordering::Relaxed);
+            let is_idle = |connection: &Connection| !connection.has_request.load(Ordering::Relaxed);
             let oldest = self.0.iter().position(is_idle).unwrap_or(0);
             if let Some(connection) = self.0.remove(oldest) {
                 connection.task.abort();
@@ -131,14 +132,14 @@ impl Open {
     }
 }
 
-/// One request and its answer.
+/// Serves one request.
 async fn exchange(
     stream: TcpStream,
     pages: Arc<Pages>,
-    has_asked: Arc<AtomicBool>,
+    has_request: Arc<AtomicBool>,
 ) -> hyper::Result<()> {
     let answer = |request: Request<Incoming>| {
-        has_asked.store(true, Ordering::Relaxed);
+        has_request.store(true, Ordering::Relaxed);
         let accept = request.headers().get(header::ACCEPT);
         let accept = accept.and_then(|accept| accept.to_str().ok());
         let page = pages.answer(
@@ -152,23 +153,23 @@ async fn exchange(
         .keep_alive(false)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service_fn(answer))
         .await
 }
 
-/// Why it cannot listen, and what to do about it.
+/// The reason why it cannot listen, with a remedy.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             "another program listens there; end it, or give --metrics-addr another port".to_owned()
         }
         io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address; 127.0.0.1 is for itself alone, 0.0.0.0 for everybody"
+            "this machine has no such address; 127.0.0.1 is for this machine alone, 0.0.0.0 for all interfaces"
                 .to_owned()
         }
         io::ErrorKind::PermissionDenied => {
-            "it is not permitted; give --metrics-addr a port above 1023".to_owned()
+            "not permitted; give --metrics-addr a port above 1023".to_owned()
         }
         _ => error.to_string(),
     }

@@ -1,4 +1,4 @@
-//! The arguments of a command as a stream: typed ones, and lines of stdin.
+//! Reads the arguments of a command as a stream, from the command line and from lines of stdin.
 
 use std::fmt;
 use std::io;
@@ -12,15 +12,15 @@ use tokio_util::codec::{Decoder, FramedRead, LinesCodec, LinesCodecError};
 use crate::answer::escaped;
 use crate::procedure::{self, Arguments, Called};
 
-/// No integer or range is longer.
+/// Limit of a line with an integer or a range, in bytes.
 const MAX_INTEGER_LINE: usize = 1024;
 
-/// No request is longer.
+/// Limit of any other line, in bytes; requests have the same.
 const MAX_LINE: usize = 64 * 1024;
 
 const BOM: char = '\u{feff}';
 
-/// What a command was given, and the procedure that it is for.
+/// The arguments of a command, and their procedure.
 #[derive(Debug)]
 pub(crate) struct Inputs {
     pub(crate) called: Called,
@@ -35,7 +35,7 @@ pub(crate) enum Input {
 }
 
 impl Inputs {
-    /// Whether the answers need their arguments beside them: there are several, or could be.
+    /// Whether there may be several answers. Then each is printed beside its argument.
     pub(crate) fn are_many(&self) -> bool {
         match &self.inputs[..] {
             [Input::Arguments(arguments)] => arguments.is_range(),
@@ -43,7 +43,7 @@ impl Inputs {
         }
     }
 
-    /// How many arguments, if that is known.
+    /// Number of arguments; `None` if stdin is among them.
     pub(crate) fn count(&self) -> Option<u64> {
         let each = |input: &Input| match input {
             Input::Arguments(arguments) => arguments.count(),
@@ -54,16 +54,16 @@ impl Inputs {
     }
 }
 
-/// What one answer is for.
+/// Names the input that an answer or an error belongs to.
 #[derive(Debug, Clone)]
 pub(crate) enum Label {
     Argument(String),
-    /// A line of stdin that is no argument.
+    /// A line of stdin that is not an argument.
     Line(String),
 }
 
 impl Label {
-    /// The argument's own text; of a line that is none, the line escaped.
+    /// The argument's text, or the escaped line.
     pub(crate) fn to_argument(&self) -> String {
         match self {
             Self::Argument(argument) => argument.clone(),
@@ -72,7 +72,7 @@ impl Label {
     }
 }
 
-/// In one line, whatever it is.
+/// Escaped, so that it fits one line.
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -82,32 +82,33 @@ impl fmt::Display for Label {
     }
 }
 
-pub(crate) type Wanted = (Label, Result<String, Error>);
+/// One argument to call for, or why the input is not one.
+pub(crate) type Parsed = (Label, Result<String, Error>);
 
-/// All arguments in the order in which they were typed. Lines of stdin are read as they are needed.
-pub(crate) fn wanted(form: ArgumentForm, inputs: Vec<Input>) -> impl Stream<Item = Wanted> {
+/// Streams all arguments in the order of the command line. Lines of stdin are read when they are needed.
+pub(crate) fn parsed(form: ArgumentForm, inputs: Vec<Input>) -> impl Stream<Item = Parsed> {
     stream::iter(inputs).flat_map(move |input| match input {
         Input::Arguments(arguments) => Either::Left(stream::iter(each(arguments))),
         Input::Stdin => Either::Right(lines(form)),
     })
 }
 
-fn each(arguments: Arguments) -> impl Iterator<Item = Wanted> {
+fn each(arguments: Arguments) -> impl Iterator<Item = Parsed> {
     let label = |argument: String| (Label::Argument(argument.clone()), Ok(argument));
     arguments.into_iter().map(label)
 }
 
-fn lines(form: ArgumentForm) -> impl Stream<Item = Wanted> {
-    let longest = match form {
+fn lines(form: ArgumentForm) -> impl Stream<Item = Parsed> {
+    let max_length = match form {
         ArgumentForm::Integer => MAX_INTEGER_LINE,
         _ => MAX_LINE,
     };
     let lines = Lines {
-        codec: LinesCodec::new_with_max_length(longest),
-        longest,
+        codec: LinesCodec::new_with_max_length(max_length),
+        max_length,
         is_at_start: true,
     };
-    // White space may be part of a text.
+    // In a text, white space is significant.
     let argument = move |line: &str| {
         let is_text = form == ArgumentForm::Text;
         let line = if is_text { line } else { line.trim() };
@@ -128,10 +129,10 @@ fn lines(form: ArgumentForm) -> impl Stream<Item = Wanted> {
         })
 }
 
-/// Lines, where one that cannot be read is an item and not the end.
+/// Splits stdin into lines. A line that is too long or not UTF-8 is an item; the next line is read after it.
 struct Lines {
     codec: LinesCodec,
-    longest: usize,
+    max_length: usize,
     is_at_start: bool,
 }
 
@@ -145,13 +146,13 @@ impl Lines {
         }
         let is_first = std::mem::take(&mut self.is_at_start);
         match line {
-            // Editors and shells of Windows put a byte order mark before UTF-8 text.
+            // Editors and shells on Windows write a byte order mark before UTF-8 text.
             Ok(line) if is_first => {
                 Ok(line.map(|line| Ok(line.strip_prefix(BOM).unwrap_or(&line).to_owned())))
             }
             Ok(line) => Ok(line.map(Ok)),
             Err(LinesCodecError::MaxLineLengthExceeded) => {
-                Ok(Some(Err(format!("longer than {} bytes", self.longest))))
+                Ok(Some(Err(format!("longer than {} bytes", self.max_length))))
             }
             Err(LinesCodecError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 Ok(Some(Err("not UTF-8 text".to_owned())))
@@ -176,7 +177,7 @@ impl Decoder for Lines {
     }
 }
 
-fn refused(line: String, message: String) -> impl Stream<Item = Wanted> {
+fn refused(line: String, message: String) -> impl Stream<Item = Parsed> {
     let error = Error::Failed {
         code: ErrorCode::BadArgument,
         message,

@@ -1,9 +1,10 @@
-//! The log on stderr: what happens, for a person or for a program that collects it.
+//! Sets up the log on stderr: its format, its levels, and the last line of a command that fails.
 //!
-//! Log lines go through the queue of [`stderr`]. What ends a command is no log line but its last word, see
-//! [`Failure`]; only where the log is JSON that is one, too, so that every line can be parsed.
+//! Log lines go through the queue of [`stderr`]. A [`Failure`] is printed as plain text, and as a log line if the log
+//! is JSON, so that every line can be parsed.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
 use std::process::ExitCode;
@@ -22,21 +23,36 @@ use crate::output::Failure;
 use crate::stderr;
 use crate::timeline::SPANS;
 
-/// What lapin may say when `RUST_LOG` names a level for all, and not lapin: it logs whole messages of
-/// peers below. Otherwise it says nothing: what is an error to it is part of every polite close. A panic and
-/// the number of lines that were dropped are always logged.
+/// Added before `RUST_LOG`. It limits lapin to errors, unless `RUST_LOG` names lapin: at lower levels lapin logs
+/// whole messages of peers. Panics and the count of dropped lines are always logged. Without `RUST_LOG`, lapin logs
+/// nothing, because it logs an error at every clean close.
 const ALWAYS: &str = "lapin=error,rpcache::log=error,rpcache::stderr=warn";
+
+/// The crates in this program that log.
+const CRATES: [&str; 11] = [
+    "rpcache",
+    "amq_protocol",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "lapin",
+    "mio",
+    "opentelemetry",
+    "rustls",
+    "tokio",
+    "ureq",
+];
 
 type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// How the log is written, decided.
+/// The chosen format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Text,
     Json,
 }
 
-/// The log, until it is dropped: what is queued then is written, within a second.
+/// The log. Dropping it writes the queued lines, within a second.
 #[derive(Debug)]
 pub(crate) struct Log {
     format: Format,
@@ -44,42 +60,39 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Sends the log to stderr from now on, and spans to `others`.
+    /// Installs the subscriber: log lines go to stderr, spans to `others`.
     pub(crate) fn start(args: &Args, mut others: Vec<Boxed>) -> Self {
         let is_worker = matches!(args.command, Command::Worker(_));
         let format = Format::chosen(args.log_format, is_worker, io::stderr().is_terminal());
-        let (filter, wrong) = match std::env::var("RUST_LOG") {
-            Ok(directives) if !directives.is_empty() => asked_for(&directives),
-            _ => (None, None),
-        };
+        let (filter, problem) = filter_of(std::env::var_os("RUST_LOG"));
         let lines = format.lines(is_worker);
         others.push(match filter {
-            // Lines would tear the screen apart.
-            _ if has_the_screen(&args.command) => lines.with_filter(LevelFilter::OFF).boxed(),
-            Some(filter) => lines.with_filter(filter.and(never())).boxed(),
+            // Log lines would spoil the screen.
+            _ if draws_on_stderr(&args.command) => lines.with_filter(LevelFilter::OFF).boxed(),
+            Some(filter) => lines.with_filter(filter.and(upper_limit())).boxed(),
             None => lines
-                .with_filter(usual(&args.command, args.verbose))
+                .with_filter(default_filter(&args.command, args.verbose))
                 .boxed(),
         });
         tracing_subscriber::registry().with(others).init();
         if format == Format::Json || is_worker {
             std::panic::set_hook(Box::new(move |panic| log_panic(panic, format)));
         }
-        if let Some(wrong) = wrong {
-            error!("RUST_LOG is not understood and left aside: {wrong}");
+        if let Some(problem) = problem {
+            error!("{problem}");
         }
         Self { format, is_worker }
     }
 
-    /// Says why the command ends, and becomes its exit code.
-    pub(crate) fn last_word(self, failure: Failure) -> ExitCode {
+    /// Prints or logs why the command fails, and returns its exit code.
+    pub(crate) fn report(self, failure: Failure) -> ExitCode {
         match failure.message() {
             Some(message) if self.format == Format::Json => error!("{message}"),
-            // Where nobody reads the log, nobody waits for the worker's end either.
+            // Queued, not written directly: a stalled reader of the log must not keep a worker from ending.
             Some(message) if self.is_worker => stderr::push_last(&format!("rpcache: {message}\n")),
             _ => return failure.report(),
         }
-        failure.told().report()
+        failure.without_message().report()
     }
 }
 
@@ -90,7 +103,7 @@ impl Drop for Log {
 }
 
 impl Format {
-    /// `auto` is JSON for what runs long and is read by a program.
+    /// `auto` is JSON for a worker whose stderr is not a terminal.
     fn chosen(format: LogFormat, is_worker: bool, on_terminal: bool) -> Self {
         let is_json = match format {
             LogFormat::Json => true,
@@ -111,87 +124,123 @@ impl Format {
         if is_worker {
             text.boxed()
         } else {
-            // A line or two at most: when they were written is known.
+            // Short-lived commands write a line or two: a time stamp adds nothing.
             text.without_time().boxed()
         }
     }
 }
 
-/// Instead of the standard hook, which writes to stderr and waits for its reader.
+/// Logs a panic. It replaces the standard hook, which writes to stderr directly and may block.
 fn log_panic(panic: &PanicHookInfo<'_>, format: Format) {
-    // Captured where RUST_BACKTRACE says so.
+    // Empty unless RUST_BACKTRACE is set.
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| display(&backtrace));
     match format {
         Format::Json => error!(%panic, backtrace, "a panic"),
-        // One line of plain characters, whatever the message is made of.
+        // As Debug, so that line breaks and control characters in the message are escaped.
         Format::Text => error!(panic = ?panic.to_string(), backtrace, "a panic"),
     }
 }
 
-/// The terminal that stderr is shows something else.
-fn has_the_screen(command: &Command) -> bool {
+/// Whether `rpcache top` draws on the terminal that stderr writes to.
+fn draws_on_stderr(command: &Command) -> bool {
     matches!(command, Command::Top(top) if top.shows_screen()) && io::stderr().is_terminal()
 }
 
-/// What `RUST_LOG` asks for, or what is wrong with it.
-fn asked_for(directives: &str) -> (Option<Targets>, Option<String>) {
+/// The filter that `RUST_LOG` sets, and what is wrong with it.
+fn filter_of(variable: Option<OsString>) -> (Option<Targets>, Option<String>) {
+    let Some(directives) = variable.filter(|value| !value.is_empty()) else {
+        return (None, None);
+    };
+    let Ok(directives) = directives.into_string() else {
+        return (
+            None,
+            Some("RUST_LOG is not UTF-8 and is ignored".to_owned()),
+        );
+    };
     match format!("{ALWAYS},{directives}").parse::<Targets>() {
-        Ok(filter) => (Some(filter), None),
-        Err(wrong) => (None, Some(wrong.to_string())),
+        Ok(filter) => (Some(filter), unknown_target(&directives)),
+        Err(error) => {
+            let problem =
+                format!("RUST_LOG {directives:?} cannot be parsed and is ignored: {error}");
+            (None, Some(problem))
+        }
     }
 }
 
-/// Whatever is asked for: at trace, lapin logs its login with the password.
-fn never() -> Targets {
+/// The problem of a directive that selects nothing, such as a misspelt level, which is a valid name of a target.
+fn unknown_target(directives: &str) -> Option<String> {
+    let is_level = |directive: &str| directive.parse::<LevelFilter>().is_ok();
+    let is_known = |directive: &str| {
+        let target = directive.split(['=', '[']).next().unwrap_or_default();
+        // Targets are matched by their beginning.
+        CRATES.iter().any(|name| {
+            let rest = target.strip_prefix(name);
+            name.starts_with(target)
+                || rest.is_some_and(|rest| rest.starts_with("::") || rest.starts_with('_'))
+        })
+    };
+    let unknown = directives
+        .split(',')
+        .find(|directive| !is_level(directive) && !is_known(directive))?;
+    Some(format!(
+        "RUST_LOG: {unknown:?} is neither a level nor a target of this program; \
+         valid are, for example, debug and rpcache::worker=debug"
+    ))
+}
+
+/// The levels that `RUST_LOG` cannot exceed: at trace, lapin logs its login with the password.
+fn upper_limit() -> Targets {
     Targets::new()
         .with_default(LevelFilter::TRACE)
         .with_target("lapin", LevelFilter::DEBUG)
 }
 
-/// A worker tells what happens. A call tells why it does without the cache; all else ends up in its
-/// own words.
-fn usual(command: &Command, verbose: u8) -> Targets {
+/// The levels without `RUST_LOG`. A worker logs at INFO. Calls log warnings of the cache only; other failures end up
+/// in their own messages.
+fn default_filter(command: &Command, verbose: u8) -> Targets {
     let (all, cache) = match (verbose, command) {
         (0, Command::Worker(_)) => (LevelFilter::INFO, LevelFilter::INFO),
         (0, Command::Call(_) | Command::Warm(_) | Command::Bench(_)) => {
             (LevelFilter::ERROR, LevelFilter::WARN)
         }
-        // What they find out is said in their own words.
+        // These commands print what they find.
         (0, _) => (LevelFilter::ERROR, LevelFilter::ERROR),
         (1, _) => (LevelFilter::DEBUG, LevelFilter::DEBUG),
         _ => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
-    // That others can read what is sent is told by whatever sends it; the doctor has words of its own.
+    // Every command warns of plain text to another machine, but for the doctor: it has a check for that.
     let transport = match command {
         Command::Doctor(_) => all,
         _ => all.max(LevelFilter::WARN),
     };
     Targets::new()
         .with_target("rpcache", all)
-        // Steps of calls are for whoever follows calls, and would stand in front of every line.
+        // Spans are for `--trace` and the collector; here they would precede every line.
         .with_target(SPANS, LevelFilter::OFF)
         .with_target("rpcache::transport", transport)
         .with_target("rpcache::stderr", all.max(LevelFilter::WARN))
         .with_target("rpcache::cache", cache)
-        // Whoever wants traces is told if there will be none.
+        // A warning that no traces are sent.
         .with_target("rpcache::telemetry", all.max(LevelFilter::WARN))
-        // Commands that remove answers warn if clients keep their copies.
+        // A warning that clients keep copies of removed answers.
         .with_target("rpcache::cache::invalidation", cache.max(LevelFilter::WARN))
         .with_target(
             "rpcache::cache::redis::listener",
             cache.max(LevelFilter::WARN),
         )
-        // Whoever looks at the workers is told what stands in their place.
+        // A warning that a key of a worker holds something else.
         .with_target("rpcache::cache::workers", cache.max(LevelFilter::WARN))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
 
     #[test]
-    fn only_a_worker_that_nobody_watches_logs_json_by_itself() {
+    fn auto_is_json_for_a_worker_without_a_terminal() {
         for (format, is_worker, on_terminal, expected) in [
             (LogFormat::Auto, true, true, Format::Text),
             (LogFormat::Auto, true, false, Format::Json),
@@ -209,22 +258,44 @@ mod tests {
     }
 
     #[test]
-    fn a_level_for_all_is_none_for_lapin() {
-        let (filter, wrong) = asked_for("debug");
-        assert_eq!(wrong, None);
+    fn a_level_for_all_targets_excludes_lapin() {
+        let (filter, problem) = filter_of(Some("debug".into()));
+        assert_eq!(problem, None);
         let filter = filter.unwrap().to_string();
         assert!(
             filter.contains("lapin=error") && filter.contains("debug"),
             "{filter}"
         );
-        let (filter, _) = asked_for("debug,lapin=trace");
+        let (filter, _) = filter_of(Some("debug,lapin=trace".into()));
         assert!(filter.unwrap().to_string().contains("lapin=trace"));
     }
 
     #[test]
-    fn what_is_no_directive_is_told() {
-        let (filter, wrong) = asked_for("rpcache=loud");
-        assert!(filter.is_none());
-        assert!(wrong.is_some());
+    fn a_directive_that_selects_nothing_is_reported() {
+        let problem = |directives: &str| filter_of(Some(directives.into())).1;
+        for valid in [
+            "",
+            "warn",
+            "3",
+            "info,rpcache::worker=debug",
+            "rpcache",
+            "lapin=off",
+            "opentelemetry_sdk=warn",
+        ] {
+            assert_eq!(problem(valid), None, "{valid}");
+        }
+        for (directives, expected) in [
+            ("rpcache=loud", "\"rpcache=loud\" cannot be parsed"),
+            ("inof", "\"inof\" is neither a level nor a target"),
+            (
+                "info,rpcache:worker=debug",
+                "\"rpcache:worker=debug\" is neither",
+            ),
+        ] {
+            let problem = problem(directives).expect("it is reported");
+            assert!(problem.contains(expected), "{problem}");
+        }
+        let (filter, problem) = filter_of(Some(OsString::from_vec(vec![0xff])));
+        assert!(filter.is_none() && problem.is_some());
     }
 }

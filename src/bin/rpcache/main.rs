@@ -1,7 +1,6 @@
-//! The command `rpcache`: parses what was typed, runs one subcommand, ends with its exit code.
+//! The command `rpcache`: parses the command line, runs one subcommand, ends with its exit code.
 //!
-//! It uses the library's public API only. stdout carries answers and nothing else; all the rest goes
-//! to stderr.
+//! It uses the library's public API only. stdout carries answers and reports; messages and the log go to stderr.
 
 mod answer;
 mod args;
@@ -46,7 +45,8 @@ fn main() -> ExitCode {
     };
     let telemetry = Telemetry::of(&args);
     let log = Log::start(&args, telemetry.layers());
-    telemetry.say_what_is_wrong();
+    #[cfg(feature = "otel")]
+    telemetry.warn_of_invalid_variables();
     let ended = match args.command {
         Command::Worker(worker) => {
             on_threads(&mut Builder::new_current_thread(), || worker::run(worker))
@@ -56,13 +56,13 @@ fn main() -> ExitCode {
         }),
         Command::Call(call) => match call.target.inputs(&call.arguments) {
             Err(misuse) => Err(misuse),
-            // A reader of stdout may pause: that must not stop what keeps the connections alive.
+            // A second thread keeps the connections alive while a slow reader of stdout blocks the first.
             Ok(inputs) if inputs.are_many() => {
                 on_threads(Builder::new_multi_thread().worker_threads(2), || {
                     call::run(call, inputs, None)
                 })
             }
-            // It mostly waits, and one thread starts faster.
+            // One thread starts faster, and a single call mostly waits.
             Ok(inputs) => on_threads(&mut Builder::new_current_thread(), || {
                 call::run(call, inputs, telemetry.timeline.clone())
             }),
@@ -81,28 +81,31 @@ fn main() -> ExitCode {
         Command::Completions(completions) => completions::run(&completions),
         Command::Man(man) => man::run(&man),
     };
-    telemetry.end();
+    #[cfg(feature = "otel")]
+    telemetry.shut_down();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => log.last_word(failure),
+        Err(failure) => log.report(failure),
     }
 }
 
-/// Not inlined, and it is what makes the future: the frame of `main` would have room for those of all
-/// commands, which a call would touch page by page.
+/// Runs a command's future on a Tokio runtime.
+///
+/// Not inlined, and the future is made here: otherwise the stack frame of `main` has room for the futures of all
+/// commands, and a call touches every page of it.
 #[inline(never)]
 fn on_threads<F>(threads: &mut Builder, run: impl FnOnce() -> F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    // All that connect to anything come by here.
+    // Every command that connects to a server passes here.
     core_dump::forbid();
     names::warn_of_modules();
     let runtime = threads.enable_all().build();
     let runtime = runtime.map_err(|error| Failure::no_runtime(&error))?;
     let ended = runtime.block_on(run());
-    // It ends with the process. A computation that was cancelled a moment ago may still look away
-    // from its flag, and a connection that lapin was making would panic over the end of its task.
+    // Leaked: dropping it would wait for a cancelled computation that has not checked its flag yet, and would
+    // make lapin panic if it is opening a connection.
     std::mem::forget(runtime);
     ended
 }

@@ -1,6 +1,6 @@
-//! `rpcache man`: manual pages, made of what `--help` is made of. One for rpcache, one a command.
+//! `rpcache man`: writes manual pages from the same texts as `--help`. One for rpcache, and one per command.
 //!
-//! They are the same on every machine: nothing of the environment is in them.
+//! They are the same on every machine: the environment does not change them.
 
 mod page;
 
@@ -16,7 +16,7 @@ use crate::output::Failure;
 
 pub(crate) fn run(args: &args::Man) -> Result<(), Failure> {
     let mut rpcache = args::Args::definition().disable_help_subcommand(true);
-    // Gives the commands their full names, and the options that are for all of them.
+    // Gives the commands their full names and the global options.
     rpcache.build();
     if let Some(folder) = &args.all {
         return write_all(&rpcache, folder).map_err(|error| {

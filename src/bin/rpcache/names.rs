@@ -1,40 +1,40 @@
-//! How names of servers are found, where that is dangerous.
+//! Warns if name resolution may crash this program.
 //!
-//! glibc finds them by modules that /etc/nsswitch.conf names. Files and DNS are built in; whatever else
-//! is loaded from the machine, also by a static program, which ends by a signal if the module is of
-//! another glibc than its own. Nothing can be done about it by then, but to have said so.
+//! glibc resolves names by the modules in /etc/nsswitch.conf. The modules for files and DNS are built in; others are
+//! loaded from the machine, even by a static program. If such a module belongs to another version of glibc, the
+//! program ends by a signal. That cannot be caught, so the warning comes before.
 
 use std::fs;
 
 use tracing::error;
 
-/// Whether this is a static program with a glibc in it.
+/// Whether this program is linked statically with glibc.
 const IS_STATIC_GLIBC: bool = cfg!(all(target_env = "gnu", target_feature = "crt-static"));
 
-/// What is no module of the machine's.
+/// Services of glibc that need no module.
 const BUILT_IN: [&str; 2] = ["files", "dns"];
 
-/// Says so, if looking up a name may end this program.
+/// Logs an error if resolving a name may end this program.
 pub(crate) fn warn_of_modules() {
     if !IS_STATIC_GLIBC {
         return;
     }
-    // Without the file there are the built-in ones.
+    // Without the file, glibc uses its built-in services.
     let switch = fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
     if let Some(module) = loaded(&switch) {
         error!(
-            "this is the static rpcache, and /etc/nsswitch.conf has names looked up by {module:?}: that \
-             may end it by a signal. Install the dynamic one, or give servers by address"
+            "this is the static rpcache, and /etc/nsswitch.conf resolves names by the module {module:?}, which \
+             may crash it. Install the dynamic rpcache, or name servers by IP address"
         );
     }
 }
 
-/// The first module that would have to be loaded to look up a host.
+/// The first module that glibc must load to resolve a host.
 fn loaded(switch: &str) -> Option<&str> {
     let line = |line| str::strip_prefix(str::trim_start(line), "hosts:");
     let hosts = switch.lines().rev().find_map(line)?;
     let services = hosts.split('#').next()?.split_whitespace();
-    // [NOTFOUND=return], also with spaces in it, is what to do then.
+    // Actions such as [NOTFOUND=return] may contain spaces.
     let mut in_brackets = false;
     services.into_iter().find(|service| {
         let is_action = in_brackets || service.starts_with('[');
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_built_in_needs_no_module() {
+    fn built_in_services_need_no_module() {
         for (switch, expected) in [
             ("", None),
             ("passwd: files systemd\n", None),

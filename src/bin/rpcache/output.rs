@@ -1,4 +1,4 @@
-//! What a person or a program reads: answers on stdout, failures on stderr, exit codes.
+//! How a command ends: failures as one line on stderr, exit codes, and remedies.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -14,11 +14,11 @@ use crate::input::Label;
 use crate::procedure::integers;
 use crate::stderr;
 
-/// Why the command ends otherwise than well: one line for a person, a code for a program.
+/// Why the command fails: a line for stderr, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
-    /// Empty: end without a word.
+    /// Empty: nothing is printed.
     message: String,
 }
 
@@ -38,7 +38,7 @@ impl Failure {
         }
     }
 
-    /// Of one of several inputs. A line that is no argument could not be parsed.
+    /// The failure of one of several inputs. Exit code 2 for a line of stdin that is not an argument.
     pub(crate) fn of_input(label: &Label, error: Error) -> Self {
         let failure = Self::from(error);
         let code = match label {
@@ -48,40 +48,40 @@ impl Failure {
         Self::new(code, format!("{label}: {}", failure.message))
     }
 
-    /// Whether a server is down, refuses, or keeps calls waiting: it may not answer a handshake either.
-    pub(crate) fn is_for_servers(&self) -> bool {
+    /// Whether a server is the cause: it is down, refuses, or does not answer in time.
+    pub(crate) fn is_of_a_server(&self) -> bool {
         matches!(self.code, 3 | 124)
     }
 
-    /// What there is to say.
+    /// The line to print, if any.
     pub(crate) fn message(&self) -> Option<&str> {
         Some(&*self.message).filter(|message| !message.is_empty())
     }
 
-    /// The same exit code, when everything has been said already.
-    pub(crate) fn told(self) -> Self {
+    /// This exit code alone, when the message has been printed.
+    pub(crate) fn without_message(self) -> Self {
         Self {
             message: String::new(),
             ..self
         }
     }
 
-    /// Says it now; the exit code is for later.
-    pub(crate) fn say(self) -> Self {
+    /// Prints the message now, and keeps the exit code for later.
+    pub(crate) fn print(self) -> Self {
         if let Some(message) = self.message() {
-            // Nobody reads it: there is no other place to say so.
+            // Where stderr cannot be written, there is no other place for it.
             let _ = writeln!(stderr::direct(), "rpcache: {message}");
         }
-        self.told()
+        self.without_message()
     }
 
-    /// Says it, and becomes the exit code.
+    /// Prints the message, and becomes the exit code.
     pub(crate) fn report(self) -> ExitCode {
-        ExitCode::from(self.say().code)
+        ExitCode::from(self.print().code)
     }
 }
 
-/// A reader that has gone (`| head`) ends the command quietly.
+/// A failure to write to stdout. A reader that closed the pipe (`| head`) ends the command with 0.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
@@ -108,7 +108,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What to do where no Redis is at a path.
+/// Remedy for a Unix socket that cannot be connected to.
 pub(crate) const UNIX_SOCKET: &str =
     "is Redis running, with `unixsocket` set to this path, and may this user write to it?";
 
@@ -116,14 +116,14 @@ fn is_amqp(server: &str) -> bool {
     server.starts_with("amqp")
 }
 
-/// What to do about it.
+/// What the user can do about an error.
 fn remedy(error: &Error) -> Option<String> {
     let remedy = match error {
         Error::Unreachable { server, .. } if server.contains("unix://") => UNIX_SOCKET,
         Error::Unreachable { server, .. } if is_local(server) => {
             "is it running? `scripts/services up` or `docker compose up -d` starts the servers"
         }
-        Error::Tls { server, fault } => return of_tls(fault, !is_amqp(server)),
+        Error::Tls { server, fault } => return tls_remedy(fault, !is_amqp(server)),
         Error::Refused { reason, .. } if reason.contains("channel_max") => {
             "set channel_max in the broker's rabbitmq.conf, and none in --amqp-url (AMQP_URL)"
         }
@@ -147,27 +147,40 @@ fn remedy(error: &Error) -> Option<String> {
         Error::WrongAnswer { .. } => "does another program serve this queue?",
         Error::Failed {
             code: ErrorCode::TooLarge,
-            ..
-        } => "limits: the worker's --max-n and --max-reply-size, the broker's max_message_size",
+            message,
+        } => raised_limit(message),
         _ => return None,
     };
     Some(remedy.to_owned())
 }
 
-/// Whether stdout takes colours, and they are wanted: see <https://no-color.org>.
-pub(crate) fn is_coloured() -> bool {
-    let asked_not_to = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    has_a_screen() && !asked_not_to
+/// The limit that an answer exceeds, by the message of the worker.
+fn raised_limit(message: &str) -> &'static str {
+    if message.starts_with("n is limited to") {
+        "the worker's --max-n raises the limit"
+    } else if message.contains("this worker sends") {
+        "the worker's --max-reply-size raises the limit"
+    } else if message.contains("the broker takes") {
+        "max_message_size in the broker's rabbitmq.conf raises the limit"
+    } else {
+        "the limit is the worker's --max-n or --max-reply-size, or the broker's max_message_size"
+    }
 }
 
-/// Whether stdout is a terminal that can do more than print.
+/// Whether stdout shows colours, and `NO_COLOR` is not set: see <https://no-color.org>.
+pub(crate) fn is_coloured() -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    has_a_screen() && !no_color
+}
+
+/// Whether stdout is a terminal with a movable cursor.
 pub(crate) fn has_a_screen() -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     io::stdout().is_terminal() && !dumb
 }
 
-/// What to do for TLS to come about.
-pub(crate) fn of_tls(fault: &TlsFault, is_redis: bool) -> Option<String> {
+/// What the user can do about a fault of TLS.
+pub(crate) fn tls_remedy(fault: &TlsFault, is_redis: bool) -> Option<String> {
     let (url, scheme, port) = if is_redis {
         ("--redis-url (REDIS_URL)", "rediss://", "its tls-port")
     } else {
@@ -175,7 +188,7 @@ pub(crate) fn of_tls(fault: &TlsFault, is_redis: bool) -> Option<String> {
     };
     Some(match fault {
         TlsFault::UnknownIssuer { .. } => {
-            "--tls-ca (RPCACHE_TLS_CA) names the CA that signs it".to_owned()
+            "--tls-ca (RPCACHE_TLS_CA) names the CA that signed it".to_owned()
         }
         TlsFault::WrongName { .. } => {
             format!(
@@ -209,7 +222,7 @@ pub(crate) fn is_local(server: &str) -> bool {
         .any(|local| host.starts_with(local))
 }
 
-/// What clap has to say: help as it is, errors in one line, without values that may be secret.
+/// Prints clap's help as it is, and its errors in one line without values that may be secret.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if matches!(
         error.kind(),
@@ -217,7 +230,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
             | ErrorKind::DisplayVersion
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
-        // A closed pipe: `rpcache --help | head -1`.
+        // It fails if the reader closed the pipe: `rpcache --help | head -1`.
         let _ = error.print();
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     }
@@ -227,17 +240,26 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     misuse(&message).report()
 }
 
-/// What was typed is wrong: says where to read how it is right.
+/// The failure of a command line that cannot be parsed. It names the `--help` of the typed subcommand.
 pub(crate) fn misuse(message: &str) -> Failure {
-    let known = |word: &String| Args::command().find_subcommand(word).is_some();
-    let help = match std::env::args().nth(1).filter(known) {
-        Some(subcommand) => format!("rpcache {subcommand} --help"),
-        None => "rpcache --help".to_owned(),
-    };
-    Failure::new(2, format!("{message}; see {help}"))
+    let mut rpcache = Args::command();
+    // Subcommands of subcommands are defined by building only.
+    rpcache.build();
+    let mut command = &rpcache;
+    for word in std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+    {
+        let Some(subcommand) = command.find_subcommand(&word) else {
+            break;
+        };
+        command = subcommand;
+    }
+    let name = command.get_bin_name().unwrap_or("rpcache");
+    Failure::new(2, format!("{message}; see {name} --help"))
 }
 
-/// What is wrong with a value, in its own words; the value may be a URL with a password.
+/// The message for an invalid value. Values of URLs are left out: they may have a password.
 fn invalid_value(error: &clap::Error) -> Option<String> {
     let reason = std::error::Error::source(error)?;
     let argument = error.get(ContextKind::InvalidArg)?.to_string();
@@ -252,7 +274,7 @@ fn invalid_value(error: &clap::Error) -> Option<String> {
     })
 }
 
-/// `-1..5`: clap takes it for flags.
+/// The message for a range such as `-1..5`, which clap takes for flags.
 fn negative_range(error: &clap::Error) -> Option<String> {
     let flag = error.get(ContextKind::InvalidArg)?.to_string();
     let typed = std::env::args().find(|typed| typed.starts_with(&flag) && typed.contains(".."))?;
@@ -268,7 +290,7 @@ fn in_one_line(text: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }
 
-/// A URL that was typed in the wrong place is not repeated.
+/// Replaces a URL, which may have a password, wherever it was typed.
 fn without_secret(word: &str) -> &str {
     if word.contains("://") {
         "(a URL)"

@@ -1,4 +1,4 @@
-//! The procedure that is called: Fibonacci, or any other by its name.
+//! The procedure that a command calls: Fibonacci, or any other by its name. Parses arguments and ranges.
 
 use std::ops::RangeInclusive;
 
@@ -7,24 +7,24 @@ use rpcache::{
     Answer, AnswerBytes, ArgumentForm, Cancel, ComputeError, Procedure, ProcedureName, Text,
 };
 
-/// The procedure that `--procedure` names. All that is special about Fibonacci is decided here.
+/// The procedure that `--procedure` names. Everything special about Fibonacci is decided here.
 #[derive(Debug)]
 pub(crate) enum Called {
     Fibonacci(Fibonacci),
     Text(Text),
 }
 
-/// An answer: Fibonacci's is a number that can be verified, any other is bytes.
+/// An answer: a number that can be verified for Fibonacci, otherwise bytes.
 #[derive(Debug, Clone)]
 pub(crate) enum CalledAnswer {
     Decimal(Decimal),
     Bytes(AnswerBytes),
 }
 
-/// What one typed word asks for.
+/// The arguments in one word of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Arguments {
-    /// The canonical text of one.
+    /// The canonical text of one argument.
     One(String),
     /// Whole numbers from the first to the last.
     Range(RangeInclusive<u64>),
@@ -33,7 +33,7 @@ pub(crate) enum Arguments {
 const FIB: &str = "fib";
 
 impl Called {
-    /// Without a form, Fibonacci takes integers and any other procedure text.
+    /// Without a form, arguments are integers for Fibonacci and text for any other procedure.
     pub(crate) fn new(name: ProcedureName, form: Option<ArgumentForm>) -> Result<Self, String> {
         match (name.as_str(), form) {
             (FIB, None | Some(ArgumentForm::Integer)) => Ok(Self::Fibonacci(Fibonacci::default())),
@@ -46,7 +46,7 @@ impl Called {
         matches!(self, Self::Fibonacci(_))
     }
 
-    /// How an argument is typed.
+    /// The form of the arguments.
     pub(crate) fn form(&self) -> ArgumentForm {
         match self {
             Self::Fibonacci(_) => ArgumentForm::Integer,
@@ -55,7 +55,7 @@ impl Called {
     }
 }
 
-/// Reads what was typed: an argument or, where arguments are integers, a range of them.
+/// Parses a word of the command line: an argument or, if arguments are integers, a range.
 pub(crate) fn read(form: ArgumentForm, typed: &str) -> Result<Arguments, String> {
     match form {
         ArgumentForm::Integer => integers(typed),
@@ -67,7 +67,7 @@ fn canonical(form: ArgumentForm, typed: &str) -> Result<String, String> {
     form.canonical(typed).map_err(|error| error.to_string())
 }
 
-/// An integer, or an inclusive range such as `0..100`.
+/// Parses an integer, or an inclusive range such as `0..100`.
 pub(crate) fn integers(typed: &str) -> Result<Arguments, String> {
     let Some((first, last)) = typed.split_once("..") else {
         return canonical(ArgumentForm::Integer, typed).map(Arguments::One);
@@ -88,7 +88,7 @@ impl Arguments {
         matches!(self, Self::Range(_))
     }
 
-    /// How many, if the number fits.
+    /// Number of arguments, if it fits.
     pub(crate) fn count(&self) -> Option<u64> {
         match self {
             Self::One(_) => Some(1),

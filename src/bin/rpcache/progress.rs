@@ -1,6 +1,6 @@
-//! What a person sees while many of something are dealt with: a line on stderr, if that is a terminal.
+//! Shows progress in a line on stderr, if that is a terminal.
 //!
-//! It is drawn by way of the queue of [`stderr`]: a terminal that is stopped holds nothing up.
+//! It is drawn through the queue of [`stderr`], so that a stopped terminal blocks nothing.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,10 +12,10 @@ use rustix::termios::tcgetwinsize;
 
 use crate::stderr;
 
-/// What ends sooner needs no bar.
+/// Delay before the line is shown: shorter work needs none.
 const SHOW_AFTER: Duration = Duration::from_millis(300);
 
-/// Refreshed so often, so that a standstill can be told from work.
+/// Time between two refreshes, which show that the command still runs.
 const TICK: Duration = Duration::from_millis(200);
 
 pub(crate) struct Progress {
@@ -28,12 +28,12 @@ struct Bar {
     shown: bool,
     done: u64,
     hits: u64,
-    /// Whether answers go to the same terminal.
+    /// Whether answers are printed on a terminal, too.
     beside_answers: bool,
 }
 
 impl Progress {
-    /// Of so many answers, as far as it is known. One answer has none.
+    /// Progress towards a total, if it is known. Nothing is shown for a single answer.
     pub(crate) fn new(total: Option<u64>) -> Self {
         if total == Some(1) || !io::stderr().is_terminal() {
             return Self { bar: None };
@@ -72,25 +72,25 @@ impl Progress {
         }
     }
 
-    /// So many more are done.
+    /// Counts more as done.
     pub(crate) fn add(&mut self, more: usize) {
         if let Some(bar) = &mut self.bar {
             bar.add(more as u64);
         }
     }
 
-    /// Says how it goes.
-    pub(crate) fn say(&self, how: String) {
+    /// Sets the text beside the bar.
+    pub(crate) fn set_message(&self, message: String) {
         if let Some(bar) = &self.bar {
-            bar.line.set_message(how);
+            bar.line.set_message(message);
         }
     }
 
-    /// Writes without a bar in the way.
-    pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+    /// Runs `write` while the line is cleared.
+    pub(crate) fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) if bar.shown && bar.beside_answers => bar.line.suspend(|| {
-                // What cleared the line is on its way.
+                // The bytes that clear the line are in the queue.
                 stderr::flush();
                 write()
             }),
@@ -98,7 +98,7 @@ impl Progress {
         }
     }
 
-    /// Ends it before something else is said.
+    /// Clears the line before other output.
     pub(crate) fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.line.finish_and_clear();
@@ -125,15 +125,15 @@ impl Drop for Progress {
     }
 }
 
-/// Draws as often as indicatif does by itself.
+/// The same rate as indicatif's default.
 const DRAWS_PER_SECOND: u8 = 20;
 
-/// The terminal that stderr is.
+/// Draws on stderr through its queue.
 pub(crate) fn on_stderr() -> ProgressDrawTarget {
     ProgressDrawTarget::term_like_with_hz(Box::<Terminal>::default(), DRAWS_PER_SECOND)
 }
 
-/// Collects a picture, and queues it as a whole.
+/// A terminal that collects a frame, and queues it as a whole.
 #[derive(Debug, Default)]
 struct Terminal {
     frame: Mutex<Vec<u8>>,
@@ -144,7 +144,7 @@ impl Terminal {
         self.frame.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// No lines or columns is no movement: as a parameter, 0 means 1.
+    /// Moves the cursor; for 0 it writes nothing, because the parameter 0 means 1.
     fn move_cursor(&self, by: usize, direction: char) -> io::Result<()> {
         match by {
             0 => Ok(()),
@@ -156,7 +156,7 @@ impl Terminal {
 impl TermLike for Terminal {
     fn width(&self) -> u16 {
         let columns = tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col);
-        // Some terminals do not know.
+        // Some terminals report no size.
         if columns == 0 { 80 } else { columns }
     }
 

@@ -1,9 +1,8 @@
-//! stderr behind a bounded queue, so that no log line waits for the reader of stderr.
+//! Writes to stderr through a bounded queue, so that no log line waits for the reader of stderr.
 //!
-//! A thread of its own writes; the first line starts it. While the reader takes nothing (a pipe that is open
-//! and not read, a stopped terminal), lines are kept up to a bound; later ones are dropped and counted, and
-//! the count is logged when there is room again. What a command says to the person who typed it is not
-//! queued but written [directly](direct).
+//! A thread writes the lines; the first line starts it. While the reader takes nothing (a pipe that is open
+//! and not read, a stopped terminal), lines are queued up to a limit. Later lines are dropped and counted, and
+//! the count is logged when there is room again. Messages to the user are written [directly](direct).
 
 use std::io::{self, Write};
 use std::mem;
@@ -14,57 +13,57 @@ use std::time::Duration;
 use tracing::{Metadata, warn};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Bytes that wait for the reader at most.
+/// Limit of the queue for log lines, in bytes.
 const MAX_PENDING: usize = 1024 * 1024;
 
-/// The same for progress: what is drawn while so much waits would be outdated when it is seen.
+/// Limit of the queue for frames of progress, in bytes: behind more than that, a frame is outdated when it is seen.
 const MAX_PENDING_FRAMES: usize = 4 * 1024;
 
-/// How long the end of a command waits for the reader. A worker's grace and this are below the 15 s that
-/// service managers are told to give it.
+/// Time limit for writing the queue at the end of a command. Together with a worker's grace it stays below the 15 s
+/// that the unit and the manifest allow.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Before a write is tried again that found no room, where stderr does not block.
+/// Pause before a write is repeated, if stderr is non-blocking and full.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
-/// Capacity that is kept when everything is written.
+/// Capacity of the buffer that is kept after writing, in bytes.
 const KEPT_CAPACITY: usize = 16 * 1024;
 
 static QUEUE: Queue = Queue::new(MAX_PENDING);
 
-/// What becomes of bytes that find no room.
+/// What happens to bytes when the queue is full.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// They are dropped and counted.
     Line,
-    /// They are dropped: what is drawn later replaces them.
+    /// They are dropped: the next frame replaces them.
     Frame,
-    /// They are queued nevertheless: there is one in a while, or one at all.
+    /// They are queued nevertheless: such lines are rare.
     Kept,
 }
 
-/// Waits until everything is written, one second at most.
+/// Waits until the queue is written, one second at most.
 pub(crate) fn flush() {
     QUEUE.flush(FLUSH_TIMEOUT);
 }
 
-/// stderr itself, after everything that was queued before.
+/// Returns stderr for direct writes, after the queue is written.
 pub(crate) fn direct() -> io::Stderr {
     flush();
     io::stderr()
 }
 
-/// Queues a line that is never dropped: one that is the last.
+/// Queues the last line of a command. It is never dropped.
 pub(crate) fn push_last(line: &str) {
     QUEUE.push(line.as_bytes(), Kind::Kept);
 }
 
-/// Queues a picture of progress, or drops it without counting it.
+/// Queues a frame of progress, or drops it without counting.
 pub(crate) fn push_frame(frame: &[u8]) {
     QUEUE.push(frame, Kind::Frame);
 }
 
-/// For the log's formatter, which writes each line at once.
+/// The writer for the log's formatter, which writes each line in one call.
 pub(crate) struct Lines;
 
 impl<'a> MakeWriter<'a> for Lines {
@@ -75,13 +74,13 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 
     fn make_writer_for(&'a self, line: &Metadata<'_>) -> Line {
-        // The count of what was dropped is not dropped itself.
+        // The line with the count of dropped lines must not be dropped.
         let is_count = line.target() == module_path!();
         Line(if is_count { Kind::Kept } else { Kind::Line })
     }
 }
 
-/// Where one line goes.
+/// Queues one line.
 pub(crate) struct Line(Kind);
 
 impl Write for Line {
@@ -105,7 +104,7 @@ struct State {
     pending: Vec<u8>,
     /// Lines since the last count was logged.
     dropped: u64,
-    /// Whether the writer holds bytes that are not written.
+    /// Whether the thread holds bytes that it has not written.
     is_writing: bool,
     has_writer: bool,
 }
@@ -128,7 +127,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Never waits for the reader.
+    /// Queues bytes without waiting for the reader.
     fn push(&'static self, bytes: &[u8], kind: Kind) {
         let limit = match kind {
             Kind::Line => self.max_pending,
@@ -145,7 +144,7 @@ impl Queue {
         if !state.has_writer {
             let writer = thread::Builder::new().name("stderr".to_owned());
             let started = writer.spawn(|| self.write_to(io::stderr(), log_dropped));
-            // Where no thread can be had, the next line tries again.
+            // If no thread can be started, the next line tries again.
             state.has_writer = started.is_ok();
         }
         drop(state);
@@ -154,13 +153,12 @@ impl Queue {
         }
     }
 
-    /// Writes what is pushed, for ever.
+    /// Writes what is queued, without end.
     fn write_to(&self, mut reader: impl Write, log_dropped: impl Fn(u64)) {
         let mut taken = Vec::new();
         loop {
             self.take(&mut taken);
-            // Line by line, so that lines of several processes on one pipe do not mix: up to 4 kB are
-            // written as a whole.
+            // Line by line: writes of up to 4 kB to a pipe are atomic, so lines of several processes do not mix.
             for line in taken.split_inclusive(|&byte| byte == b'\n') {
                 write(&mut reader, line);
             }
@@ -173,7 +171,7 @@ impl Queue {
         }
     }
 
-    /// Waits for bytes, and swaps them for what was written before.
+    /// Waits for bytes, and swaps them for the buffer that was written.
     fn take(&self, taken: &mut Vec<u8>) {
         let mut state = self.lock();
         state.is_writing = false;
@@ -190,14 +188,14 @@ impl Queue {
 
     fn flush(&self, timeout: Duration) {
         let is_behind = |state: &mut State| state.is_writing || !state.pending.is_empty();
-        // Written or not, the caller goes on.
+        // After the timeout, the caller goes on.
         let _ = self
             .changed
             .wait_timeout_while(self.lock(), timeout, is_behind);
     }
 }
 
-/// Called by the writer, when the reader has taken something.
+/// Called by the thread after it has written something.
 fn log_dropped(dropped: u64) {
     warn!(
         dropped,
@@ -213,7 +211,7 @@ fn write(reader: &mut impl Write, mut bytes: &[u8]) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Another process that shares the pipe has made it non-blocking.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_AFTER),
-            // The reader is gone, and there is no other place to say so.
+            // The reader has closed stderr, and there is no other place to report it.
             Err(_) => return,
         }
     }
@@ -226,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    /// A reader that takes nothing until it is told to.
+    /// A reader that takes nothing until the test allows it.
     struct Stalled {
         may_go_on: Receiver<()>,
         goes_on: bool,
@@ -235,9 +233,9 @@ mod tests {
 
     impl Write for Stalled {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // A sender that is gone lets it go on for good.
+            // A dropped sender lets it read to the end.
             self.goes_on = self.goes_on || self.may_go_on.recv().is_err();
-            // Never all at once.
+            // Short writes.
             let some = bytes.len().div_ceil(2);
             self.read.lock().unwrap().extend_from_slice(&bytes[..some]);
             Ok(some)
@@ -250,7 +248,7 @@ mod tests {
 
     type Stall = (&'static Queue, SyncSender<()>, Arc<Mutex<Vec<u8>>>);
 
-    /// A queue whose writer is at work, and stalls.
+    /// A queue whose thread runs and stalls.
     fn stalled(max_pending: usize) -> Stall {
         let queue: &'static Queue = Box::leak(Box::new(Queue::new(max_pending)));
         queue.lock().has_writer = true;
@@ -289,7 +287,7 @@ mod tests {
     fn lines_without_room_are_dropped_and_counted_when_there_is_room_again() {
         let (queue, go_on, written) = stalled(10);
         queue.push(b"first\n", Kind::Line);
-        // The writer holds the first line and cannot get rid of it.
+        // The thread holds the first line and cannot write it.
         while !queue.lock().is_writing {
             thread::yield_now();
         }

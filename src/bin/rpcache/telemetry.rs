@@ -1,4 +1,5 @@
-//! Who records the library's spans: nobody, unless `--trace` or the environment asks for it.
+//! Records the library's spans for `--trace` and, with the feature `otel`, for a collector. By default nothing is
+//! recorded.
 
 #[cfg(feature = "otel")]
 mod collector;
@@ -12,9 +13,9 @@ use crate::timeline::Timeline;
 
 type Boxed = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// What is recorded while the command runs.
+/// The recorders that are active while the command runs.
 pub(crate) struct Telemetry {
-    /// Of one call, for whoever waits for it.
+    /// The steps of the one call of `call --trace`.
     pub(crate) timeline: Option<Timeline>,
     #[cfg(feature = "otel")]
     export: Result<Option<export::Export>, String>,
@@ -30,7 +31,7 @@ impl Telemetry {
         }
     }
 
-    /// What has to hear of the library's spans.
+    /// The layers of the subscriber that receive the library's spans.
     pub(crate) fn layers(&self) -> Vec<Boxed> {
         let timeline = self.timeline.clone();
         let timeline = timeline.map(|timeline| timeline.with_filter(Timeline::filter()).boxed());
@@ -40,19 +41,19 @@ impl Telemetry {
         layers.collect()
     }
 
-    /// Traces that were asked for in a way that cannot be understood are not sent; that ends no command.
-    pub(crate) fn say_what_is_wrong(&self) {
-        #[cfg(feature = "otel")]
+    /// Warns if the variables `OTEL_…` are not valid. No traces are sent then, and the command goes on.
+    #[cfg(feature = "otel")]
+    pub(crate) fn warn_of_invalid_variables(&self) {
         if let Err(reason) = &self.export {
             tracing::warn!("cannot send traces: {reason}");
         }
     }
 
-    /// The command has ended: sends what has not been sent, for a bounded time.
-    pub(crate) fn end(self) {
-        #[cfg(feature = "otel")]
+    /// Sends the spans that have not been sent, within a limited time.
+    #[cfg(feature = "otel")]
+    pub(crate) fn shut_down(self) {
         if let Ok(Some(export)) = self.export {
-            export.end();
+            export.shut_down();
         }
     }
 }

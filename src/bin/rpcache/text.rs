@@ -1,4 +1,4 @@
-//! Numbers, sizes and times as people read them, and rows that stand below each other.
+//! Formats numbers, sizes and durations for people, and prints rows as a table.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -31,14 +31,14 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
-/// `12.3 %`; nothing of nothing is nothing.
+/// `12.3 %`; `0.0 %` of 0.
 pub(crate) fn share(part: u64, whole: u64) -> String {
     let per_mille = u128::from(part) * 1000 / u128::from(whole.max(1));
     format!("{}.{} %", per_mille / 10, per_mille % 10)
 }
 
 /// `none`, `6d 23h`, `59m 3s`, `12s`
-pub(crate) fn life(ttl: Option<Duration>) -> String {
+pub(crate) fn ttl(ttl: Option<Duration>) -> String {
     let Some(ttl) = ttl else {
         return "none".to_owned();
     };
@@ -52,12 +52,20 @@ pub(crate) fn life(ttl: Option<Duration>) -> String {
     }
 }
 
+/// A duration that was measured: `83 µs`, `0.3 ms`, `1234.5 ms`
+pub(crate) fn elapsed(elapsed: Duration) -> String {
+    match elapsed.as_micros() {
+        micros @ ..100 => format!("{micros} µs"),
+        _ => format!("{:.1} ms", elapsed.as_secs_f64() * 1e3),
+    }
+}
+
 /// `none`, or seconds.
 pub(crate) fn seconds(ttl: Option<Duration>) -> String {
     ttl.map_or_else(|| "none".to_owned(), |ttl| rounded_up(ttl).to_string())
 }
 
-/// What still lives has not 0 s left.
+/// In whole seconds: a key that has not expired does not show 0.
 fn rounded_up(ttl: Duration) -> u64 {
     ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)
 }
@@ -66,8 +74,7 @@ pub(crate) fn millis(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Rows below each other, the columns aligned for a person, to the right where all but the first
-/// row hold numbers; else with tabs between.
+/// Prints rows as a table with aligned columns, numbers to the right, or with tabs between the columns.
 pub(crate) fn print(out: &mut impl Write, rows: &[Vec<String>], aligned: bool) -> io::Result<()> {
     if !aligned {
         return rows
@@ -116,13 +123,19 @@ mod tests {
     }
 
     #[test]
-    fn lives_read_as_a_person_writes_them() {
-        let of_millis = |millis| life(Some(Duration::from_millis(millis)));
+    fn ttls_read_as_a_person_writes_them() {
+        let of_millis = |millis| ttl(Some(Duration::from_millis(millis)));
         let texts = [1, 60_000, 3_599_000, 86_399_000, 604_799_000].map(of_millis);
         assert_eq!(texts, ["1s", "1m 0s", "59m 59s", "23h 59m", "6d 23h"]);
-        assert_eq!(life(None), "none");
+        assert_eq!(ttl(None), "none");
         assert_eq!(seconds(Some(Duration::from_millis(1001))), "2");
         assert_eq!(seconds(None), "none");
+    }
+
+    #[test]
+    fn a_short_duration_is_in_microseconds() {
+        let texts = [83, 100, 1_234_500].map(|micros| elapsed(Duration::from_micros(micros)));
+        assert_eq!(texts, ["83 µs", "0.1 ms", "1234.5 ms"]);
     }
 
     #[test]

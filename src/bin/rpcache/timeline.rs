@@ -1,7 +1,6 @@
-//! `rpcache call --trace`: where the time of this one call went, without any collector.
+//! `rpcache call --trace`: records the steps of one call and prints their durations, without a collector.
 //!
-//! The library tells its steps as spans; here they are kept, and shown when the call has ended. What a
-//! worker told of its own steps comes as events.
+//! The steps of the client are the library's spans. The steps that a worker reports in its reply are events.
 
 mod rows;
 
@@ -21,17 +20,17 @@ use tracing_subscriber::registry::LookupSpan;
 pub(crate) use self::rows::Row;
 use crate::stderr;
 
-/// Of the library's spans, and of the events below it in which it repeats what a worker told.
+/// Target of the library's spans; the events with the steps of a worker have a target below it.
 pub(crate) const SPANS: &str = "rpcache::trace";
 
-/// A call has a dozen; one that is tried for minutes has more, and nobody reads them all.
-const MOST_SPANS: usize = 200;
+/// Limit of recorded spans. A call has about twelve; one that is retried for minutes has more.
+const MAX_SPANS: usize = 200;
 
-/// What is recorded of one call. Clones are the same one.
+/// The recorded steps of one call. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Timeline(Arc<Mutex<Vec<Recorded>>>);
 
-/// A step of the client.
+/// A recorded span: a step of the client.
 #[derive(Debug, Clone)]
 struct Recorded {
     parent: Option<usize>,
@@ -42,11 +41,11 @@ struct Recorded {
     worker: Worker,
 }
 
-/// What is shown of a span's or an event's fields.
+/// The fields of a span or event that are shown.
 #[derive(Debug, Clone, Default)]
 struct Fields {
     key: Option<String>,
-    /// Where an answer came from, what a look into Redis found, or why there is nothing.
+    /// The source of the answer, the result of a lookup, or an error's code.
     result: Option<String>,
     replied: bool,
     step: Option<String>,
@@ -55,39 +54,39 @@ struct Fields {
     total: Option<Duration>,
 }
 
-/// What a worker told.
+/// The steps that a worker reported.
 #[derive(Debug, Clone, Default)]
 struct Worker {
-    steps: Vec<Told>,
+    steps: Vec<WorkerStep>,
     total: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
-struct Told {
+struct WorkerStep {
     name: String,
-    /// Since it took the request.
+    /// Time since the worker took the request.
     started: Duration,
     took: Duration,
 }
 
-/// Where a span stands among the recorded ones.
-struct Place(usize);
+/// Index of a span among the recorded ones.
+struct Index(usize);
 
 impl Timeline {
-    /// What the layer has to be asked for, and nothing else.
+    /// The filter that passes nothing but these spans and events.
     pub(crate) fn filter() -> Targets {
         Targets::new().with_target(SPANS, LevelFilter::TRACE)
     }
 
-    /// The steps of the call that has ended.
+    /// The steps of the finished call.
     pub(crate) fn rows(&self) -> Vec<Row> {
         rows::of(&self.lock())
     }
 
-    /// Shows them on stderr: answers alone go to stdout.
+    /// Prints the steps on stderr, because stdout is for answers.
     pub(crate) fn print(&self) {
         let text = rows::text(&self.rows());
-        // Nobody reads it: there is no other place to say so.
+        // If stderr cannot be written, there is no other place for them.
         let _ = stderr::direct().write_all(text.as_bytes());
     }
 
@@ -100,14 +99,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Timeline {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
         let parent = span.parent();
-        let parent = parent.and_then(|parent| Some(parent.extensions().get::<Place>()?.0));
+        let parent = parent.and_then(|parent| Some(parent.extensions().get::<Index>()?.0));
         let mut fields = Fields::default();
         attributes.record(&mut fields);
         let mut spans = self.lock();
-        if spans.len() >= MOST_SPANS {
+        if spans.len() >= MAX_SPANS {
             return;
         }
-        span.extensions_mut().insert(Place(spans.len()));
+        span.extensions_mut().insert(Index(spans.len()));
         spans.push(Recorded {
             parent,
             name: attributes.metadata().name(),
@@ -130,7 +129,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Timeline {
         };
         self.change(&span.id(), &context, |span| {
             span.worker.total = fields.total.or(span.worker.total);
-            span.worker.steps.extend(fields.step.map(|name| Told {
+            span.worker.steps.extend(fields.step.map(|name| WorkerStep {
                 name,
                 started: fields.started,
                 took: fields.took,
@@ -151,7 +150,7 @@ impl Timeline {
         change: impl FnOnce(&mut Recorded),
     ) {
         let place = context.span(id);
-        let place = place.and_then(|span| Some(span.extensions().get::<Place>()?.0));
+        let place = place.and_then(|span| Some(span.extensions().get::<Index>()?.0));
         if let Some(place) = place {
             self.lock().get_mut(place).map(change);
         }

@@ -1,7 +1,7 @@
-//! `rpcache top`: what the fleet does now, on a screen that is refreshed, or once.
+//! `rpcache top`: shows queue, workers and keys on a screen that is refreshed, or prints one snapshot.
 //!
-//! `sources` looks at the servers, `history` makes rates of what two looks show, `snapshot` is what
-//! comes of it, and `view` how that looks: in a terminal (`screen`) and without one alike.
+//! `sources` polls the servers, `history` computes rates from two polls, `snapshot` holds the result, and `view` formats
+//! it, for the `screen` and for text.
 
 mod history;
 mod keys;
@@ -23,17 +23,16 @@ use self::view::View;
 use crate::args::Top;
 use crate::output::{Failure, is_local};
 
-/// Workers tell of themselves so often, and a little later at times: longer than an interval, one is
-/// waited for.
+/// Time in which every worker announces itself: the interval of 2 s, and some delay.
 const ANNOUNCED_WITHIN: Duration = Duration::from_millis(2600);
 
-/// Between two looks for a worker's next announcement.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+/// Time between two polls for a worker's next announcement.
+const POLL_EVERY: Duration = Duration::from_millis(200);
 
-/// Columns without a terminal.
+/// Width without a terminal.
 const COLUMNS: u16 = 120;
-/// With fewer, hardly anything is left of it.
-const FEWEST_COLUMNS: u16 = 40;
+/// Smallest width that the view is made for.
+const MIN_COLUMNS: u16 = 40;
 
 pub(crate) async fn run(args: Top) -> Result<(), Failure> {
     let (interval, json, on_screen) = (args.interval, args.json, args.shows_screen());
@@ -44,7 +43,7 @@ pub(crate) async fn run(args: Top) -> Result<(), Failure> {
         return screen::run(sources, history, interval).await;
     }
     let snapshot = tokio::select! {
-        snapshot = two_looks(sources, history, interval) => snapshot?,
+        snapshot = poll_twice(sources, history, interval) => snapshot?,
         // Without a handler, the signal ends the process by itself.
         Ok(()) = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
     };
@@ -59,43 +58,41 @@ pub(crate) async fn run(args: Top) -> Result<(), Failure> {
     Ok(())
 }
 
-/// As many as the terminal has, if it is one.
+/// Width of the terminal, or the default.
 fn columns() -> u16 {
     if !io::stdout().is_terminal() {
         return COLUMNS;
     }
-    crossterm::terminal::size().map_or(COLUMNS, |(columns, _)| columns.max(FEWEST_COLUMNS))
+    crossterm::terminal::size().map_or(COLUMNS, |(columns, _)| columns.max(MIN_COLUMNS))
 }
 
-/// A snapshot with rates.
-async fn two_looks(
+/// Polls twice, so that the snapshot has rates.
+async fn poll_twice(
     mut sources: Sources,
     mut history: History,
     interval: Duration,
 ) -> Result<Snapshot, Failure> {
     for pause in [Duration::ZERO, interval] {
         sleep(pause).await;
-        let (redis, queues) = tokio::join!(
-            sources::look_at_redis(&sources.cache),
-            sources.queues.look()
-        );
+        let (redis, queues) =
+            tokio::join!(sources::poll_redis(&sources.cache), sources.queues.look());
         history.redis(redis);
         history.queues(queues);
         if let Some((redis, broker)) = history.both_down() {
-            return Err(neither(redis, broker));
+            return Err(both_down(redis, broker));
         }
     }
     let late = Instant::now() + ANNOUNCED_WITHIN.saturating_sub(interval);
     while history.awaits_announcements() && Instant::now() < late {
-        sleep(BETWEEN_LOOKS).await;
+        sleep(POLL_EVERY).await;
         history.workers(sources.cache.workers().await, Instant::now());
     }
     sources.queues.leave().await;
     Ok(history.snapshot(Instant::now()))
 }
 
-/// Nothing can be told: what to do about it, once if it is the same for both.
-fn neither(redis: &Error, broker: &Error) -> Failure {
+/// The failure when both servers are down. A remedy that is the same for both is given once.
+fn both_down(redis: &Error, broker: &Error) -> Failure {
     let same = [redis, broker]
         .map(|error| matches!(error, Error::Unreachable { server, .. } if is_local(server)))
         == [true; 2];

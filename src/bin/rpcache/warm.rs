@@ -1,4 +1,4 @@
-//! `rpcache warm`: has stored what is missing, and says what it found.
+//! `rpcache warm`: computes and stores the answers that are missing, and prints how many.
 
 use std::io::{self, Write as _};
 use std::time::Instant;
@@ -12,15 +12,15 @@ use crate::input::{self, Inputs, Label};
 use crate::output::Failure;
 use crate::progress::Progress;
 
-/// What became of the arguments. Each is counted once.
+/// Counts of the outcomes. Each argument is counted once.
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     asked: u64,
-    /// They were in the cache.
+    /// Were in the cache before.
     found: u64,
-    /// They are in the cache now.
+    /// Are in the cache now.
     stored: u64,
-    /// Answered, but Redis does not have them.
+    /// Were answered, but Redis does not have them.
     not_stored: u64,
     failed: u64,
     seconds: f64,
@@ -33,17 +33,17 @@ pub(crate) async fn run(warm: args::Warm) -> Result<(), Failure> {
     let inputs = warm.target.inputs(&warm.arguments)?;
     let mut progress = Progress::new(inputs.count());
     let Inputs { called, inputs } = inputs;
-    let wanted = input::wanted(called.form(), inputs);
+    let arguments = input::parsed(called.form(), inputs);
     let client = Client::new(called, warm.client_options());
     let mut summary = Summary::default();
     let mut first_failure = Ok(());
     let warm_all = async {
-        let mut answers = std::pin::pin!(client.call_many(wanted, options));
+        let mut answers = std::pin::pin!(client.call_many(arguments, options));
         while let Some((label, ended)) = answers.next().await {
             progress.count(&ended);
             if let Err(failure) = summary.count(&label, ended) {
-                let told = progress.aside(|| failure.say());
-                first_failure = std::mem::replace(&mut first_failure, Ok(())).and(Err(told));
+                let reported = progress.suspend(|| failure.print());
+                first_failure = std::mem::replace(&mut first_failure, Ok(())).and(Err(reported));
             }
         }
     };

@@ -1,4 +1,4 @@
-//! `rpcache worker`: serve until a signal says to stop; a second one ends it at once.
+//! `rpcache worker`: serves until a signal; a second signal ends the process at once.
 
 use rpcache::fibonacci::Fibonacci;
 use rpcache::{Stopped, Worker};
@@ -12,7 +12,7 @@ use crate::output::Failure;
 pub(crate) async fn run(args: args::Worker) -> Result<(), Failure> {
     let metrics_addr = args.metrics_addr;
     let worker = Worker::new(args.procedure(), args.options());
-    // Before the servers are reached: who watches is to see that they are not.
+    // Before connecting: the endpoint reports servers that cannot be reached.
     let endpoint = match metrics_addr {
         Some(address) => Some(Endpoint::bind(address, Pages::of(&worker)).await?),
         None => None,
@@ -23,12 +23,12 @@ pub(crate) async fn run(args: args::Worker) -> Result<(), Failure> {
     let stopped = until_stopped(worker).await?;
     end.cancel();
     if let Some(serving) = serving {
-        // Bounded by itself; a panic in it is nothing to end otherwise for.
+        // It ends within its own time limit, and a panic in it does not change the exit code.
         let _ = serving.await;
     }
     match stopped {
         Stopped::Clean => Ok(()),
-        Stopped::Abandoned => Err(Failure::new(1, "stopped before everything was answered")),
+        Stopped::Abandoned => Err(Failure::new(1, "stopped before all requests were answered")),
     }
 }
 

@@ -30,8 +30,8 @@ async fn missing_queue_is_told_and_not_created() {
         "failure queue: there is no queue rpc_queue\n\
          -> start a worker, which creates it: rpcache worker\n\
          warning dead-letters: there is no queue rpc_queue.dead\n\
-         -> declare rpc_queue.dead, and set a policy that sends there what rpc_queue gives up, as \
-         docker/rabbitmq/definitions.json does; then workers answer for that\n",
+         -> declare rpc_queue.dead, and set a policy that dead-letters messages of rpc_queue to it, as \
+         docker/rabbitmq/definitions.json does; then workers answer these messages\n",
         &[("queue", &["consumers", "call", "hit"])],
     );
     for queue in [QUEUE, DEAD] {
@@ -62,8 +62,8 @@ async fn queue_that_is_exclusive_to_another_program_is_told() {
     let _other = Caller::with_named_queue(&setup.vhost.url(), QUEUE).await;
     let told = examine(&setup, |doctor| doctor, 3).await;
     let expected = "failure queue: rpc_queue is exclusive to another program's connection\n\
-         -> stop the program that has rpc_queue: rabbitmqctl list_queues -p VHOST name owner_pid\n\
-         -> or give ours another --queue (RPCACHE_QUEUE)\n";
+         -> stop the program that owns rpc_queue: rabbitmqctl list_queues -p VHOST name owner_pid\n\
+         -> or give rpcache another --queue (RPCACHE_QUEUE)\n";
     assert!(told.troubles.starts_with(expected), "{}", told.troubles);
 }
 
@@ -75,7 +75,7 @@ async fn queue_without_a_consumer_is_told() {
         "failure consumers: rpc_queue: 0 consumers, 0 waiting\n\
          -> start a worker: rpcache worker\n\
          warning dead-letters: rpc_queue.dead: 0 consumers, 0 waiting\n\
-         -> start the workers, again if they run: they look for rpc_queue.dead when they connect, and need the right \
+         -> start or restart the workers: they look for rpc_queue.dead when they connect, and need the right \
          to read it\n",
         &[("consumers", &["call", "hit"])],
     );
@@ -139,7 +139,7 @@ async fn declarations_are_told() {
     let _worker = serving(&setup, setup.rpcache(&["worker"])).await;
     examine(&setup, |doctor| doctor, 0).await.is(
         "warning queue: classic, not durable: it ends with the broker, requests included\n\
-         -> if no tutorial program needs it like this, stop the workers, and\n\
+         -> if no tutorial program needs this kind of queue, stop the workers, and\n\
          -> rabbitmqctl delete_queue -p VHOST rpc_queue --if-empty\n\
          -> rpcache worker\n",
         &[],

@@ -72,7 +72,7 @@ async fn what_stands_wrongly_under_the_key_is_told() {
     told(&doctor.stdout).is(
         "warning hit: fib:30 held \"a value that is no string\", no answer; the call has replaced \
          it\n\
-         -> see who else writes there; are there more?\n\
+         -> find the program that writes there; check all entries:\n\
          -> rpcache cache verify --repair\n",
         &[],
     );
@@ -83,7 +83,7 @@ async fn what_stands_wrongly_under_the_key_is_told() {
 async fn worker_with_another_cache_is_told() {
     let setup = prepared().await;
     let other = Redis::start();
-    let elsewhere = "-> give workers and callers the same --redis-url (REDIS_URL) and the same \
+    let elsewhere = "-> give workers and clients the same --redis-url (REDIS_URL) and the same \
                      --namespace (RPCACHE_NAMESPACE)\n";
     let by_redis = setup.rpcache(&["worker"]).env("REDIS_URL", &other.url());
     let by_name = setup.rpcache(&["worker"]).env("RPCACHE_NAMESPACE", "other");
@@ -110,7 +110,7 @@ async fn worker_that_cannot_store_is_told() {
     let _worker = serving(&setup, worker).await;
     examine(&setup, |doctor| doctor, 3).await.is(
         "failure hit: the answer was not stored under fib:30\n\
-         -> see what the workers say of their Redis: is it this one, has it room, may they write \
+         -> see the workers' log: do they use this Redis, has it memory, may they write \
          there? Set their --redis-url (REDIS_URL)\n",
         &[],
     );
@@ -136,8 +136,8 @@ async fn worker_that_answers_wrongly_is_told() {
     let troubles = told(&scrubbed(&setup, &finished.stdout)).troubles;
     let (_, call) = troubles.split_once("failure call: ").unwrap();
     let expected = "a worker answered \"7\", which is not the answer\n\
-        -> stop what answers on rpc_queue (rabbitmqctl list_consumers -p VHOST names it), or give \
-        ours another --queue (RPCACHE_QUEUE)\n";
+        -> stop the program that serves rpc_queue (rabbitmqctl list_consumers -p VHOST names it), or give \
+        rpcache another --queue (RPCACHE_QUEUE)\n";
     assert_eq!(call, expected);
 }
 

@@ -222,7 +222,7 @@ async fn doctor_tells_what_is_wrong() {
     for line in [
         format!(
             "FAILURE amqp-encryption no TLS with localhost:{port}: its certificate is signed by \
-             none of the given CAs -> --tls-ca (RPCACHE_TLS_CA) names the CA that signs it"
+             none of the given CAs -> --tls-ca (RPCACHE_TLS_CA) names the CA that signed it"
         ),
         "skipped amqp-protocol because of amqp-encryption".to_owned(),
         "skipped redis-login because of redis-encryption".to_owned(),

@@ -1,7 +1,7 @@
-//! How the servers are got into: certificates and passwords, from files and the environment. What was
-//! typed is put into the addresses here, so that whoever has an address has all that it takes.
+//! The options for addresses, certificates and passwords. Certificates and passwords are put into the addresses
+//! here, so that an address is all that a connection needs.
 //!
-//! There is no option for a password itself: the list of processes shows what is typed.
+//! There is no option for a password itself, because the list of processes shows command lines.
 
 use std::env;
 use std::ffi::OsString;
@@ -18,18 +18,18 @@ use super::{Broker, Redis};
 
 const HEADING: &str = "TLS and login";
 
-/// All CAs of a system are a fifth of it.
-const LARGEST_PEM: u64 = 1_000_000;
+/// Size limit of a PEM file, in bytes: five times all CAs of a system.
+const MAX_PEM: u64 = 1_000_000;
 
-/// A password that is longer is another file.
-const LARGEST_PASSWORD: u64 = 4096;
+/// Size limit of a password file, in bytes: a larger one is another file.
+const MAX_PASSWORD: u64 = 4096;
 
-// For both servers: two CAs stand in one file one after the other, and who this is does not depend on
-// whom it is shown to. (Documentation of what is flattened would describe the whole command.)
+// One set for both servers: a file may hold several CAs, and the client certificate is the same for both. (This is
+// no doc comment: one of a flattened group would replace the command's description.)
 #[derive(Debug, Args)]
 #[expect(clippy::struct_field_names, reason = "named as they are typed")]
 pub(super) struct TlsFiles {
-    /// Trust these CAs, in PEM, in place of the system's, for amqps:// and rediss://
+    /// PEM file of the CAs to trust for amqps:// and rediss://, in place of the system's
     #[arg(
         long,
         env = "RPCACHE_TLS_CA",
@@ -38,7 +38,8 @@ pub(super) struct TlsFiles {
     )]
     tls_ca: Option<PathBuf>,
 
-    /// Show this certificate, in PEM, to servers that want one; what stands between it and the CA follows
+    /// PEM file of the client certificate, sent if the server requests one; intermediate certificates
+    /// follow it in the file
     #[arg(
         long,
         env = "RPCACHE_TLS_CERT",
@@ -48,7 +49,7 @@ pub(super) struct TlsFiles {
     )]
     tls_cert: Option<PathBuf>,
 
-    /// Its private key, in PEM, not encrypted
+    /// PEM file of the client certificate's private key, not encrypted
     #[arg(
         long,
         env = "RPCACHE_TLS_KEY",
@@ -62,7 +63,7 @@ pub(super) struct TlsFiles {
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "printed as it stands")]
 pub(super) struct AmqpLogin {
-    /// RabbitMQ's password is in this file instead of in the address; or AMQP_PASSWORD holds it
+    /// File with RabbitMQ's password, if it is not in the address; AMQP_PASSWORD may hold it, too
     #[arg(
         long,
         env = "AMQP_PASSWORD_FILE",
@@ -75,7 +76,7 @@ pub(super) struct AmqpLogin {
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "printed as it stands")]
 pub(super) struct RedisLogin {
-    /// Redis' password is in this file instead of in the address; or REDIS_PASSWORD holds it
+    /// File with Redis' password, if it is not in the address; REDIS_PASSWORD may hold it, too
     #[arg(
         long,
         env = "REDIS_PASSWORD_FILE",
@@ -86,11 +87,11 @@ pub(super) struct RedisLogin {
 }
 
 impl TlsFiles {
-    /// `None`: nothing was said, and the system's CAs are trusted.
+    /// Reads the files. `None` without these options: then the system's CAs are trusted.
     pub(super) fn read(&self) -> Result<Option<Tls>, String> {
         let mut options = TlsOptions::default();
         options.ca = self.tls_ca.as_deref().map(pem("--tls-ca")).transpose()?;
-        // clap wants both or none.
+        // clap requires both or neither.
         options.identity = match self.tls_cert.as_deref().zip(self.tls_key.as_deref()) {
             Some((certificate, key)) => Some(TlsIdentity {
                 certificate: pem("--tls-cert")(certificate)?,
@@ -145,12 +146,12 @@ impl RedisLogin {
     }
 }
 
-// `Broker`, as typed.
+// The options of `Broker`.
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "printed as it stands")]
 struct TypedBroker {
-    /// RabbitMQ's address, or several of a cluster with commas between; amqps:// is encrypted; the vhost
-    /// / is written %2f, and so are # / ? , @ % in a password: %23 %2f %3f %2c %40 %25 [default: guest at localhost:5672, vhost /]
+    /// RabbitMQ's address; commas separate the nodes of a cluster; amqps:// is encrypted. In user, password
+    /// and vhost, percent-encode # % , / ? and @: the vhost / is %2f [default: guest at localhost:5672, vhost /]
     #[arg(
         long,
         env = "AMQP_URL",
@@ -169,17 +170,17 @@ struct TypedBroker {
     login: AmqpLogin,
 }
 
-// `Redis`, as typed.
+// The options of `Redis`.
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "printed as it stands")]
 struct TypedRedis {
-    /// Redis' address; rediss:// is encrypted; unix:///PATH is a Unix socket; ?db=N or /N is the database
+    /// Redis' address; rediss:// is encrypted; unix:///PATH is a Unix socket; /N or ?db=N selects a database
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     #[arg(default_value = "redis://localhost:6379")]
     redis_url: RedisUrl,
 
-    /// Put in front of all keys: `prod` makes fib:30 into prod:fib:30. Workers and callers that
-    /// share answers have the same namespace and the same Redis
+    /// Prefix of all keys: `prod` makes fib:30 into prod:fib:30. Workers and clients that share
+    /// answers need the same namespace and the same Redis
     #[arg(long, env = "RPCACHE_NAMESPACE", value_name = "NAME")]
     namespace: Option<Namespace>,
 
@@ -191,7 +192,7 @@ struct TypedRedis {
 }
 
 impl TypedBroker {
-    fn put_together(self, tls: &TlsFiles) -> Result<Broker, String> {
+    fn with_files(self, tls: &TlsFiles) -> Result<Broker, String> {
         Ok(Broker {
             amqp_url: self.login.put_into(self.amqp_url, tls.read()?.as_ref())?,
             queue: self.queue,
@@ -200,11 +201,11 @@ impl TypedBroker {
 }
 
 impl FromArgMatches for Broker {
-    /// Of a command that has [`Redis`], too: the options for TLS are defined there, for both.
+    /// The command must have [`Redis`], too: it defines the options for TLS, which both use.
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let tls = TlsFiles::from_arg_matches(matches)?;
         let typed = TypedBroker::from_arg_matches(matches)?;
-        typed.put_together(&tls).map_err(wrong)
+        typed.with_files(&tls).map_err(invalid)
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -226,10 +227,10 @@ impl Args for Broker {
 impl FromArgMatches for Redis {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let typed = TypedRedis::from_arg_matches(matches)?;
-        let tls = typed.tls.read().map_err(wrong)?;
+        let tls = typed.tls.read().map_err(invalid)?;
         let url = typed.login.put_into(typed.redis_url, tls.as_ref());
         Ok(Self {
-            redis_url: url.map_err(wrong)?,
+            redis_url: url.map_err(invalid)?,
             namespace: typed.namespace,
         })
     }
@@ -250,25 +251,25 @@ impl Args for Redis {
     }
 }
 
-fn wrong(reason: String) -> Error {
+fn invalid(reason: String) -> Error {
     Error::raw(ErrorKind::ValueValidation, reason)
 }
 
-/// From the file or the variable. There may be one in the address, too: it must be the same then.
+/// The password in the file or the variable; if both are given, they must hold the same one.
 fn password(flag: &str, file: Option<&Path>, variable: &str) -> Result<Option<String>, String> {
-    let said = env::var_os(variable).filter(|value| !value.is_empty());
-    let said = said.map(OsString::into_string).transpose();
-    let said = said.map_err(|_| format!("{variable} is not UTF-8"))?;
-    let Some(file) = file else { return Ok(said) };
-    let bytes = read(file, LARGEST_PASSWORD).map_err(|error| named(flag, file, &error))?;
+    let value = env::var_os(variable).filter(|value| !value.is_empty());
+    let value = value.map(OsString::into_string).transpose();
+    let value = value.map_err(|_| format!("{variable} is not UTF-8"))?;
+    let Some(file) = file else { return Ok(value) };
+    let bytes = read(file, MAX_PASSWORD).map_err(|error| named(flag, file, &error))?;
     let text = String::from_utf8(bytes).map_err(|_| named(flag, file, &"it is not UTF-8"))?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     if line.is_empty() || line.contains('\n') {
-        return Err(named(flag, file, &"a password is one line"));
+        return Err(named(flag, file, &"must be one line with the password"));
     }
-    match said {
-        Some(said) if said != line => Err(format!(
+    match value {
+        Some(value) if value != line => Err(format!(
             "{flag} and {variable} hold two passwords: leave one out"
         )),
         _ => Ok(Some(line.to_owned())),
@@ -276,17 +277,15 @@ fn password(flag: &str, file: Option<&Path>, variable: &str) -> Result<Option<St
 }
 
 fn pem(flag: &str) -> impl Fn(&Path) -> Result<Vec<u8>, String> {
-    move |file| read(file, LARGEST_PEM).map_err(|error| named(flag, file, &error))
+    move |file| read(file, MAX_PEM).map_err(|error| named(flag, file, &error))
 }
 
-/// A whole file, unless it is larger; without the byte order mark that editors of Windows put before text.
-fn read(file: &Path, largest: u64) -> io::Result<Vec<u8>> {
+/// Reads a file up to a size limit, without the byte order mark that editors on Windows write.
+fn read(file: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(file)?
-        .take(largest + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > largest {
-        let reason = format!("it is larger than {largest} bytes");
+    File::open(file)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let reason = format!("it is larger than {limit} bytes");
         return Err(io::Error::other(reason));
     }
     if bytes.starts_with(b"\xef\xbb\xbf") {

@@ -1,4 +1,4 @@
-//! `rpcache bench`, as typed.
+//! The options of `rpcache bench`.
 
 use std::time::Duration;
 
@@ -10,28 +10,28 @@ use crate::values::{duration, share, skew};
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Arguments are whole numbers, whatever the procedure.
+The arguments are whole numbers, for any procedure.
 
-Without --rate, each task makes its next call when the last one has ended (closed
-loop): a stall then holds up the load, too, and shows in few latencies only. With
---rate, calls are due at even intervals whatever happens (open loop), --concurrency
-is how many may be under way at once, and a latency counts from when the call was
-due. What is still waiting for its turn when the time is up is told as not started.
+Without --rate, each task starts its next call when the last one has ended (closed
+loop). A stall then also stops the load, and few latencies show it. With --rate, calls
+are due at even intervals (open loop), --concurrency limits the calls in flight, and
+a latency counts from the time when the call was due. Calls that are still waiting
+when the time is up are reported as not started.
 
-Latencies are those of answered calls. Whether all tasks had their share, percentiles
-do not show: hence `slowest task`, the calls of the one that made the fewest.
+Latencies are those of answered calls. Percentiles do not show whether a task starved:
+`slowest task` does. It is the number of calls of the task that made the fewest.
 
---hits 0.9 stores the answers for all --keys first; then nine calls of ten ask for
-those, and one for an argument that this run has not asked for: the numbers after
-the keys, each once. They are misses as far as nobody has stored them before: an
-earlier run may have, so have a look at the sources. They grow; above the workers'
---max-n they fail as too-large. Nothing is removed from the cache before or after.
+--hits 0.9 first stores the answers for all --keys. Then nine calls of ten ask for
+these keys, and one asks for a new argument: the numbers after the keys, each once.
+New arguments are misses unless an earlier run has stored them: compare the sources.
+They grow, and fail as too-large above the workers' --max-n. Nothing is removed from
+the cache.
 
-Up to n = 1000 workers compute without a lease: there, callers in several processes
-may have one number computed several times.
+Up to n = 1000, workers compute without a lease: calls in several processes may then
+compute one number several times.
 
-A failure before anything was answered ends it. Ctrl-C ends it, too, and what was
-measured is told.
+If no call has been answered, the first failure ends the run. Ctrl-C ends it and
+prints the report.
 
 Exit codes: 0 all calls were answered; otherwise that of the first failure, or 130
 after Ctrl-C.")]
@@ -40,23 +40,23 @@ pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) target: Target,
 
-    /// Calls under way at once, each made by a task of its own
+    /// Number of tasks, each with one call in flight
     #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) concurrency: u16,
 
-    /// Calls a second, due at even intervals [default: as fast as they are answered]
+    /// Calls per second, due at even intervals [default: as fast as they are answered]
     #[arg(short, long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rate: Option<u32>,
 
-    /// For how long: 500ms, 3s, 2m; a bare number is seconds
+    /// Duration of the run: 500ms, 3s, 2m; a bare number is seconds
     #[arg(short, long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) duration: Duration,
 
-    /// Stop after so many calls instead
+    /// Number of calls, in place of a duration
     #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     pub(crate) calls: Option<u64>,
 
-    /// Distinct arguments, from --first on
+    /// Number of distinct arguments, counting from --first
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) keys: u32,
 
@@ -64,40 +64,40 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=u64::from(u32::MAX)))]
     pub(crate) first: u64,
 
-    /// Which of them a call asks for
+    /// How a call chooses its argument
     #[arg(long, value_enum, default_value_t = Distribution::Uniform)]
     pub(crate) distribution: Distribution,
 
-    /// Of zipf: the kth argument is asked for in proportion to 1/k^S
+    /// With zipf, the kth argument has the weight 1/k^S
     #[arg(long, value_name = "S", default_value = "1", allow_negative_numbers = true, value_parser = skew)]
     pub(crate) skew: f64,
 
-    /// This share of the calls, 0 to 1, asks for keys that were stored before the start, the rest
-    /// for arguments that were not asked for yet [default: none is stored before]
+    /// Store the keys first, and ask for them in this share of the calls, 0 to 1; the other calls ask
+    /// for new arguments [default: store nothing first]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = share, conflicts_with_all = ["no_cache", "refresh"])]
     pub(crate) hits: Option<f64>,
 
-    /// Draws the arguments: the same seed asks for the same ones [default: a new one each time]
+    /// Seed of the random arguments: the same seed gives the same arguments [default: random]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 
-    /// The most that each answer may take: 500ms, 3s, 2m; a bare number is seconds
+    /// Time limit of each call: 500ms, 3s, 2m; a bare number is seconds
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
 
-    /// If nobody serves the queue, wait for a worker to come
+    /// If no worker serves the queue, wait for one; a broker that is down is not waited for
     #[arg(long)]
     wait: bool,
 
-    /// Leave the cache alone: neither look nor store, here and in the worker
+    /// Do not use the cache: no lookup and no store, here and in the worker
     #[arg(long, conflicts_with = "refresh")]
     no_cache: bool,
 
-    /// Do not look in the cache, but store the computed answer there
+    /// Compute the answer anew, without a lookup, and store it
     #[arg(long)]
     refresh: bool,
 
-    /// The report as a JSON object
+    /// Print the report as a JSON object
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -113,11 +113,11 @@ pub(crate) struct Bench {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Distribution {
-    /// Each as likely as any other
+    /// All equally likely
     Uniform,
-    /// One after the other, and round again
+    /// In order, again and again
     Sequential,
-    /// The first most often, as popularity goes
+    /// The first most often, by Zipf's law
     Zipf,
 }
 

@@ -1,9 +1,9 @@
-//! `rpcache cache`, as typed.
+//! The options of `rpcache cache`.
 
 use clap::{Args as Group, Subcommand};
-use rpcache::inspect::KeyPattern;
 
 use super::{Redis, Target};
+use crate::values::Pattern;
 
 #[derive(Debug, Group)]
 pub(crate) struct Cache {
@@ -14,19 +14,19 @@ pub(crate) struct Cache {
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum CacheAction {
-    /// Print stored answers; exit code 1 if one is not there
+    /// Print stored answers; exit code 1 if one is missing
     Get(CacheGet),
-    /// List the keys, in no order
+    /// List the keys, in no particular order
     Ls(CacheLs),
-    /// Print how long stored answers have to live; exit code 1 if one is not there
+    /// Print the TTL of stored answers; exit code 1 if one is missing
     Ttl(CacheTtl),
     /// Remove stored answers
     Rm(CacheRm),
-    /// Check what is stored; exit code 1 if something is wrong
+    /// Check stored answers; exit code 1 if one is wrong
     Verify(CacheVerify),
-    /// How much is stored, how well it serves, who works
+    /// Print the number of stored answers, the share of hits, and the workers
     Stats(CacheStats),
-    /// All that Redis knows about one argument
+    /// Print everything that Redis holds for one argument
     Explain(CacheExplain),
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct CacheGet {
     #[command(flatten)]
     pub(crate) target: Target,
 
-    /// One JSON object a line: `argument`, `answer` (`answer_base64` if it is not UTF-8) or `error`
+    /// Print one JSON object per line: `argument`, `answer` (`answer_base64` if it is not UTF-8) or `error`
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -53,21 +53,22 @@ pub(crate) struct CacheGet {
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Only this namespace's keys of the procedure are listed, each as soon as Redis has found it. One that is
-stored or removed meanwhile may be left out, and one may be listed twice.")]
+Keys of this procedure in this namespace are listed, as Redis finds them. A key that is stored or removed
+meanwhile may be missing, and a key may be listed twice.")]
 pub(crate) struct CacheLs {
-    /// Only these, as a glob for what is behind `fib:`: '1*', '10?', '[12]0'
-    pub(crate) pattern: Option<KeyPattern>,
+    /// Glob for the argument in the key: '1*', '10?', '[12]0'; a prefix such as 'fib:' may be added
+    /// [default: all keys]
+    pub(crate) pattern: Option<Pattern>,
 
     #[command(flatten)]
     pub(crate) target: Target,
 
-    /// How long each has to live, and its bytes
+    /// Print TTL and size of each, too
     #[arg(short, long)]
     pub(crate) long: bool,
 
-    /// One JSON object a line: `key`; with --long `ttl_ms` (null: for ever) and `size` (null: it is
-    /// no string)
+    /// Print one JSON object per line: `key`; with --long `ttl_ms` (null: for ever) and `size` (null: not
+    /// a string)
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -88,7 +89,7 @@ pub(crate) struct CacheTtl {
     #[command(flatten)]
     pub(crate) target: Target,
 
-    /// One JSON object a line: `argument`, `ttl_ms` (null: for ever) or `error`
+    /// Print one JSON object per line: `argument`, `ttl_ms` (null: for ever) or `error`
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -98,8 +99,8 @@ pub(crate) struct CacheTtl {
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Nothing but this namespace's keys of the procedure is removed, by any pattern. Leases stay: what is being
-computed is stored when it is done. Clients with --local-cache drop their copies, too.")]
+No pattern removes anything but keys of this procedure in this namespace. Leases stay, so an answer that is
+being computed is stored afterwards. Clients with --local-cache drop their copies, too.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
 pub(crate) struct CacheRm {
     /// Arguments; for fib, and with --argument integer: numbers and ranges
@@ -110,23 +111,23 @@ pub(crate) struct CacheRm {
     #[command(flatten)]
     pub(crate) target: Target,
 
-    /// All that match, as `ls` lists them; asks first
+    /// Remove all keys that match, as `ls` lists them; asks first
     #[arg(long, conflicts_with = "arguments")]
-    pub(crate) pattern: Option<KeyPattern>,
+    pub(crate) pattern: Option<Pattern>,
 
-    /// All of them; asks first
+    /// Remove all keys of the procedure; asks first
     #[arg(long, conflicts_with_all = ["arguments", "pattern"])]
     pub(crate) all: bool,
 
-    /// Do not ask
+    /// Remove without asking
     #[arg(short, long)]
     pub(crate) yes: bool,
 
-    /// Print the keys, and remove nothing
+    /// Print the keys that would be removed, and remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// `removed` as a JSON object; with --dry-run one with a `key` a line, then `would_remove`
+    /// Print a JSON object with `removed`; with --dry-run one with `key` per line, then `would_remove`
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -136,25 +137,25 @@ pub(crate) struct CacheRm {
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Each wrong entry is printed: its key, and what is wrong. Calls refuse it as well, and compute and
-store it again. Answers can be checked for fib alone: of another procedure, an entry is wrong if its key
-is no argument's or its value is no string.
+Each wrong entry is printed with its key and the reason. Calls refuse such entries, too, and compute and
+store the answers again. Only answers of fib can be verified. Of another procedure, an entry is wrong if its
+key belongs to no argument or its value is not a string.
 
-Exit codes: 0 all is right, or was removed; 1 something is wrong.")]
+Exit codes: 0 every entry is right, or the wrong ones were removed; 1 an entry is wrong.")]
 pub(crate) struct CacheVerify {
-    /// Only so many, drawn at random: from all keys up to a million, else from a million of them
-    /// from a random place on
+    /// Check N random keys only; above a million keys, they are drawn from a million that follow a
+    /// random place
     #[arg(long, value_name = "N")]
     pub(crate) sample: Option<usize>,
 
     #[command(flatten)]
     pub(crate) target: Target,
 
-    /// Remove what is wrong, unless it has changed meanwhile
+    /// Remove wrong entries, unless they have changed meanwhile
     #[arg(long)]
     pub(crate) repair: bool,
 
-    /// One JSON object a line: `key`, `wrong`, `message`, `removed`; at the end the counts
+    /// Print one JSON object per line: `key`, `wrong`, `message`, `removed`; at last the counts
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -164,14 +165,14 @@ pub(crate) struct CacheVerify {
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Above a hundred thousand keys, answers and leases are estimated from as many. Hits, misses and
-evictions are all of this Redis, whoever caused them. Workers have told of themselves in the last
-ten seconds.")]
+Above a hundred thousand keys, the numbers of answers and leases are estimates from a sample of that size.
+Hits, misses and evictions are those of the whole Redis, from all its users. Workers are those that have
+announced themselves in the last ten seconds.")]
 pub(crate) struct CacheStats {
     #[command(flatten)]
     pub(crate) target: Target,
 
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -188,7 +189,7 @@ pub(crate) struct CacheExplain {
     #[command(flatten)]
     pub(crate) target: Target,
 
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 

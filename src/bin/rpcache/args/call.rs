@@ -1,4 +1,4 @@
-//! `rpcache call` and `rpcache warm`, as typed.
+//! The options of `rpcache call` and `rpcache warm`.
 
 use std::time::Duration;
 
@@ -10,26 +10,26 @@ use crate::values::duration;
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Many are asked for at once and printed in order, each as soon as it is there; the
-first that fails ends it, with its exit code.
+With several arguments, calls run side by side, and answers are printed in the order
+of the arguments. The first failure ends the command, with its exit code.
 
-An answer is written to stdout as it is, with a line break behind it if it is text
-without one. In a terminal, and beside its argument, control characters are escaped.
-Answers of fib are checked; those of other procedures are believed.
+A single answer is written to stdout as it is; text gets a final line break. On a
+terminal, and beside its argument, control characters are escaped. Answers of fib are
+verified; those of other procedures cannot be.
 
 The source of an answer is `cache`, `computed`, or `shared`: another call for the
-same argument was already under way. With --local-cache, which is for many arguments,
-it may be `local`: a copy that this process has had for a minute at most. What
-`rpcache cache rm` removes is dropped here, too, within a second; DEL is not seen.
+same argument was in flight. With --local-cache, which is for many arguments, it may
+be `local`: a copy in this process, a minute old at most. Answers that `rpcache cache
+rm` removes are dropped here within a second; a plain DEL is not noticed.
 
---trace takes one argument, and shows each step: when it began, and how long it took.
-A worker of ours tells how long it was at it; the rest of the time between the
-request and its reply is shown as queue and network, since clocks of two machines
-are not compared. Publishing overlaps with that.")]
+--trace takes one argument, and prints when each step began and how long it took.
+Workers report the durations of their own steps. The rest of the time between request
+and reply is shown as queue and network, because clocks of two machines are not
+compared; the time to publish overlaps with it.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
 pub(crate) struct Call {
-    /// What to ask for. For fib, and with --argument integer: numbers, and ranges that include both ends:
-    /// 30, 0..100. - for the lines of stdin
+    /// The arguments. For fib, and with --argument integer: numbers, and ranges that include both ends:
+    /// 30, 0..100. - reads them from stdin, one per line
     #[arg(
         required = true,
         value_name = "ARGUMENT",
@@ -40,33 +40,33 @@ pub(crate) struct Call {
     #[command(flatten)]
     pub(crate) target: Target,
 
-    /// After one that fails, go on with the others; the exit code is the first failure's
+    /// Go on after a failure; the exit code is that of the first failure
     #[arg(long)]
     pub(crate) keep_going: bool,
 
-    /// The most that each answer may take: 500ms, 3s, 2m; a bare number is seconds
+    /// Time limit of each call: 500ms, 3s, 2m; a bare number is seconds
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) timeout: Duration,
 
-    /// If nobody serves the queue, wait for a worker to come
+    /// If no worker serves the queue, wait for one; a broker that is down is not waited for
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// Leave the cache alone: neither look nor store, here and in the worker
+    /// Do not use the cache: no lookup and no store, here and in the worker
     #[arg(long, conflicts_with = "refresh")]
     pub(crate) no_cache: bool,
 
-    /// Do not look in the cache, but store the computed answer there
+    /// Compute the answer anew, without a lookup, and store it
     #[arg(long)]
     pub(crate) refresh: bool,
 
-    /// Show on stderr where the time of this one call went, step by step, in the worker, too; with
-    /// --json as `trace` in the object
+    /// Print on stderr how long each step of the call took, in the worker, too; with --json the steps
+    /// are in `trace`
     #[arg(long)]
     pub(crate) trace: bool,
 
-    /// One JSON object a line: `argument`, `answer` (`answer_base64` if it is not UTF-8), `source`,
-    /// `elapsed_ms`; or `argument`, `error`
+    /// Print one JSON object per line: `argument`, `answer` (`answer_base64` if it is not UTF-8),
+    /// `source`, `elapsed_ms`; or `argument`, `error`
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -82,14 +82,14 @@ pub(crate) struct Call {
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Answers that are in the cache already, and pass the check, are left as they are;
-the others are computed by workers. What is counted as stored is in Redis.
+Stored answers that pass the check are left as they are; workers compute the others.
+An answer is counted as stored only if Redis has it.
 
-Exit codes: 0 all of them are in the cache; otherwise that of the first failure,
-or 1 where only storing failed.")]
+Exit codes: 0 all answers are in the cache; otherwise that of the first failure, or
+1 if answers were computed but could not be stored.")]
 pub(crate) struct Warm {
-    /// What to ask for. For fib, and with --argument integer: numbers, and ranges that include both ends:
-    /// 30, 0..100. - for the lines of stdin
+    /// The arguments. For fib, and with --argument integer: numbers, and ranges that include both ends:
+    /// 30, 0..100. - reads them from stdin, one per line
     #[arg(
         required = true,
         value_name = "ARGUMENT",
@@ -100,15 +100,15 @@ pub(crate) struct Warm {
     #[command(flatten)]
     pub(crate) target: Target,
 
-    /// The most that each answer may take: 500ms, 3s, 2m; a bare number is seconds
+    /// Time limit of each call: 500ms, 3s, 2m; a bare number is seconds
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
 
-    /// If nobody serves the queue, wait for a worker to come
+    /// If no worker serves the queue, wait for one; a broker that is down is not waited for
     #[arg(long)]
     wait: bool,
 
-    /// The summary as a JSON object
+    /// Print the summary as a JSON object
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -130,7 +130,7 @@ impl Call {
     pub(crate) fn client_options(self, one_shot: bool) -> ClientOptions {
         let mut options = client_options(self.broker, self.caching);
         options.one_shot = one_shot;
-        // One call asks for nothing twice.
+        // A single call has no use for copies.
         options.local = self.local.options().filter(|_| !one_shot);
         options
     }
@@ -148,7 +148,7 @@ impl Warm {
     }
 }
 
-/// What `--no-cache` and `--refresh` mean.
+/// The use of the cache that `--no-cache` and `--refresh` select.
 pub(super) fn cache_use(no_cache: bool, refresh: bool) -> CacheUse {
     match (no_cache, refresh) {
         (true, _) => CacheUse::Bypass,

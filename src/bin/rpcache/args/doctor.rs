@@ -1,4 +1,4 @@
-//! `rpcache doctor`, as typed.
+//! The options of `rpcache doctor`.
 
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -11,48 +11,48 @@ use rpcache::{AmqpUrl, Namespace, QueueName, RedisUrl};
 
 use super::Target;
 use super::access::{AmqpLogin, RedisLogin, TlsFiles};
-use crate::output::Failure;
+use crate::output::{Failure, misuse};
 use crate::values::{Ttl, duration};
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Each check is ok, a warning (calls work, something may be lost), a failure, or
-skipped: it makes no sense after a failure, or this login is not told. Below what is
-wrong stands what to type or to set.
+A check is ok, a warning (calls work, but something may be lost), a failure, or
+skipped: an earlier check failed, or this login lacks the right to look. Below a
+warning or failure, lines with an arrow say what to type or to set.
 
-Nothing is changed. Rights are tried by what cannot succeed: a declaration that can
-create no queue, a request to a queue that nobody has, Redis commands with nonsense
-for a number. At the end come a few calls, as anybody may make them: for the first
-argument past the caches, then for the first one that is not stored yet; its answer
-stays in the cache.
+Nothing is changed. Rights are tested by operations that cannot succeed: a declaration
+that cannot create a queue, a request to a queue that does not exist, Redis commands
+with an invalid number. The last checks are ordinary calls: one for the first argument
+that bypasses the cache, then one for the first argument that is not stored. The
+answer of the second call stays in the cache.
 
-Use the options and variables of the program that does not work, worker or client:
-another login has other rights. Where a policy sends what the broker gives up cannot
-be seen from here; whether QUEUE.dead is there, and read from, can.
+Use the options and variables of the worker or client that does not work: another
+login has other rights. The doctor cannot see to which queue a policy sends dead
+letters; it checks that QUEUE.dead exists and has a consumer.
 
-With --json each check is an object in a line of its own: `check`, `state` (ok,
-warning, failure, skipped), `message`, `remedy` (null: there is nothing to do).
+With --json each check is an object in its own line: `check`, `state` (ok, warning,
+failure, skipped), `message`, `remedy` (null: nothing to do).
 
-Exit codes: 0 no failure, whatever the warnings; 3 a failure; 130 interrupted.")]
+Exit codes: 0 no failure, with or without warnings; 3 a failure; 130 interrupted.")]
 #[expect(clippy::doc_markdown, reason = "printed as it stands")]
 pub(crate) struct Doctor {
-    /// Arguments to ask for that any worker computes in no time: the first past the caches, then the first
-    /// that is not stored yet [default: for fib 30, 29 ... 0; for another procedure none, and no call is made]
+    /// Arguments for the calls, cheap ones: the first is asked for with the cache bypassed, then the first that
+    /// is not stored [default: for fib 30, 29 ... 0; for another procedure none, and no call is made]
     #[arg(value_name = "ARGUMENT", allow_negative_numbers = true)]
     pub(crate) arguments: Vec<String>,
 
     #[command(flatten)]
     pub(crate) target: Target,
 
-    /// One JSON object a line: `check`, `state`, `message`, `remedy`
+    /// Print one JSON object per line: `check`, `state`, `message`, `remedy`
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// The most that each of the calls may take: 500ms, 3s, 2m; a bare number is seconds
+    /// Time limit of each call: 500ms, 3s, 2m; a bare number is seconds
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     timeout: Duration,
 
-    /// RabbitMQ's address, or several of a cluster with commas between; amqps:// is encrypted
+    /// RabbitMQ's address; commas separate the nodes of a cluster; amqps:// is encrypted
     /// [default: guest at localhost:5672, vhost /]
     #[arg(
         long,
@@ -73,11 +73,11 @@ pub(crate) struct Doctor {
     #[arg(default_value = "redis://localhost:6379")]
     redis_url: Readable<RedisUrl>,
 
-    /// Put in front of all keys
+    /// Prefix of all keys
     #[arg(long, env = "RPCACHE_NAMESPACE", value_name = "NAME")]
     pub(crate) namespace: Option<Namespace>,
 
-    /// How long a stored answer is kept: 500ms, 30s, 5m, 24h, 7d, or none for ever
+    /// TTL of a stored answer: 500ms, 30s, 5m, 24h, 7d, or none for ever
     #[arg(
         long,
         env = "RPCACHE_TTL",
@@ -86,7 +86,7 @@ pub(crate) struct Doctor {
     )]
     ttl: Ttl,
 
-    /// The most that one call may wait for Redis
+    /// Time limit for all lookups of one call in Redis
     #[arg(
         long,
         env = "RPCACHE_CACHE_BUDGET",
@@ -113,18 +113,20 @@ impl Doctor {
     }
 
     pub(crate) fn options(&self) -> Result<DoctorOptions, Failure> {
-        let wrong =
-            |reason: String| Failure::new(2, format!("{reason}; see rpcache doctor --help"));
-        let tls = self.tls.read().map_err(wrong)?;
+        let invalid = |reason: String| misuse(&reason);
+        let tls = self.tls.read().map_err(invalid)?;
         let amqp = match self.amqp_url.0.clone() {
-            Ok(url) => Ok(self.amqp_login.put_into(url, tls.as_ref()).map_err(wrong)?),
+            Ok(url) => Ok(self
+                .amqp_login
+                .put_into(url, tls.as_ref())
+                .map_err(invalid)?),
             unreadable => unreadable,
         };
         let redis = match self.redis_url.0.clone() {
             Ok(url) => Ok(self
                 .redis_login
                 .put_into(url, tls.as_ref())
-                .map_err(wrong)?),
+                .map_err(invalid)?),
             unreadable => unreadable,
         };
         let mut options = DoctorOptions::new(amqp, redis);
@@ -137,7 +139,7 @@ impl Doctor {
     }
 }
 
-/// An address, or why it is none: that is a finding here, and not the end.
+/// An address, or why it is invalid: the doctor reports that as a finding instead of refusing to start.
 #[derive(Debug, Clone)]
 struct Readable<U>(Result<U, UrlError>);
 

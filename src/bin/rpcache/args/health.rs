@@ -1,4 +1,4 @@
-//! `rpcache health`, as typed.
+//! The options of `rpcache health`.
 
 use std::net::SocketAddr;
 
@@ -8,15 +8,14 @@ use crate::values::address;
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-For health checks where there is no curl. It asks for /readyz, and needs neither
-RabbitMQ nor Redis itself: a worker is healthy that takes requests. One that has
-just started is not yet, and one that stops is no more.
+Fetches /readyz from a worker: for health checks without curl. A worker is healthy
+while it takes requests: not yet when it has just started, and not while it stops.
 
 Exit codes:
-  0 it takes requests              3 nobody listens there
+  0 the worker takes requests      3 nothing listens at the address
   1 it takes none, and why         124 no answer within 2 s")]
 pub(crate) struct Health {
-    /// Where the worker serves /readyz, as it was told
+    /// Address at which the worker serves /readyz, as in its own option
     #[arg(
         long,
         env = "RPCACHE_METRICS_ADDR",

@@ -1,4 +1,4 @@
-//! `rpcache completions` and `rpcache man`, as typed: what is installed beside the command.
+//! The options of `rpcache completions` and `rpcache man`, for files that are installed with the command.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,12 @@ use clap::{Args as Group, ValueEnum, ValueHint};
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Where they go, for one user:
+To install them for one user:
   rpcache completions bash >~/.local/share/bash-completion/completions/rpcache
   rpcache completions zsh >~/.zfunc/_rpcache     with ~/.zfunc in $fpath
   rpcache completions fish >~/.config/fish/completions/rpcache.fish")]
 pub(crate) struct Completions {
-    /// The shell that is to know the commands and options
+    /// The shell
     pub(crate) shell: Shell,
 }
 
@@ -26,13 +26,13 @@ pub(crate) enum Shell {
 #[command(after_help = "\
 Examples:
   rpcache man call | man -l -      read the page of `rpcache call`
-  rpcache man --all man1           write all pages into the folder man1")]
+  rpcache man --all man1           write all pages to the folder man1")]
 pub(crate) struct Man {
-    /// Whose page: nothing for rpcache itself, or a command such as `call` or `cache ls`
+    /// A command such as `call` or `cache ls` [default: the page of rpcache itself]
     #[arg(value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 
-    /// Write all pages into this folder, which is created where it is missing
+    /// Write all pages into this folder; it is created if it is missing
     #[arg(long, value_name = "FOLDER", conflicts_with = "command", value_hint = ValueHint::DirPath)]
     pub(crate) all: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Which procedure is called, as typed.
+//! The options for the procedure and the form of its arguments.
 
 use clap::{Args as Group, ValueEnum};
 use rpcache::{ArgumentForm, ProcedureName};
@@ -7,10 +7,10 @@ use crate::input::{Input, Inputs};
 use crate::output::{Failure, misuse};
 use crate::procedure::{self, Arguments, Called};
 
-// (Documentation of what is flattened would describe the whole command.)
+// (No doc comment: one of a flattened group would replace the command's description.)
 #[derive(Debug, Clone, Group)]
 pub(crate) struct Target {
-    /// The procedure: fib, or any other that workers in any language serve
+    /// Name of the procedure: fib, or one that workers in any language serve
     #[arg(
         long,
         env = "RPCACHE_PROCEDURE",
@@ -19,18 +19,18 @@ pub(crate) struct Target {
     )]
     pub(crate) procedure: ProcedureName,
 
-    /// How arguments are typed [default: integer for fib, text for any other]
+    /// Form of the arguments [default: integer for fib, text otherwise]
     #[arg(long = "argument", value_name = "FORM", value_enum)]
     argument_form: Option<Form>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Form {
-    /// Any text, as it is
+    /// Any text, unchanged
     Text,
     /// Whole numbers, and ranges of them such as 0..100
     Integer,
-    /// JSON: keys are sorted and white space removed, so that equal objects have one key
+    /// JSON: object keys are sorted and white space is removed, so that equal objects have one key
     Json,
 }
 
@@ -44,7 +44,7 @@ impl Target {
         Called::new(self.procedure.clone(), form).map_err(|message| misuse(&message))
     }
 
-    /// What was typed, for the procedure and with it. `-` is an argument like any other.
+    /// Parses arguments. `-` is an argument like any other.
     pub(crate) fn read(&self, typed: &[String]) -> Result<(Called, Vec<Arguments>), Failure> {
         let called = self.called()?;
         let form = called.form();
@@ -54,7 +54,7 @@ impl Target {
         Ok((called, arguments))
     }
 
-    /// The same where `-` stands for the lines of stdin.
+    /// Parses arguments, where `-` stands for the lines of stdin.
     pub(crate) fn inputs(&self, typed: &[String]) -> Result<Inputs, Failure> {
         let called = self.called()?;
         let read = |typed: &String| match typed.as_str() {

@@ -1,4 +1,4 @@
-//! `rpcache top`, as typed.
+//! The options of `rpcache top`.
 
 use std::time::Duration;
 
@@ -13,25 +13,23 @@ use crate::values::interval;
 #[derive(Debug, Group)]
 #[command(after_help = "\
 Keys: q quit; s sort workers by requests, longest computation, failures, host;
-up, down, page up, page down: further workers; p pause.
+up, down, page up, page down: scroll the workers; p pause.
 
-Nothing has to be set up for it. The broker tells how many messages wait, Redis
-tells of itself, and workers tell of themselves, every two seconds, in Redis. A
-server that is down is named in its place and looked for again; what this login
-may not see is \"not permitted\" there. In Redis that takes +info, and +mget on
-rpcache:worker:*. Redis' rates are those of the last interval, a worker's those
-between its last two announcements. Latencies come from buckets: right within a
-factor of 2.5.
+The figures come from the broker (queue lengths), from Redis (INFO), and from the
+workers, which announce themselves in Redis every two seconds. A server that is down
+is shown as such and tried again; figures that this login may not read are shown as
+\"not permitted\". The Redis user needs +info, and +mget on rpcache:worker:*. Rates of
+Redis are those of the last interval, rates of a worker those between its last two
+announcements. Latencies come from buckets, and are right within a factor of 2.5.
 
-What a client finds in the cache does not come to any worker. So the hottest
-keys are those that workers are asked for most often, counted by Space-Saving
-with a half-life of 5 s; their rates are at least so high, and in a flood of ever
-new keys there is none. How large the share of hits is, Redis alone knows: of all
-lookups, whoever made them. The slowest keys took longest to compute in the last
-half minute to minute; failed are those of the last ten minutes.
+No worker sees the hits of clients. So the hottest keys are those that workers are
+asked for most often, counted by Space-Saving with a half-life of 5 s; the rates are
+lower bounds, and a flood of new keys has no hottest one. The share of hits is that of
+all lookups in this Redis, by all its users. The slowest keys are those of the last
+half minute to minute, the failed ones those of the last ten minutes.
 
-Without a terminal, with --once and with --json it is one snapshot, of two looks
-an interval apart. With --json one object; what is not known is null:
+Without a terminal, with --once and with --json, top prints one snapshot, taken within
+one interval. With --json it is one object; unknown values are null:
   queue, namespace, interval_ms
   broker     state, error; requests and dead_letters: state, ready, consumers
   redis      state, error; version, memory, memory_limit, clients, hit_share (0
@@ -43,24 +41,24 @@ an interval apart. With --json one object; what is not known is null:
   computing  key, ms, worker; the longest first
   hottest    key, per_second (at least), at_most
   slowest    key, ms, ago_s, worker
-  failed     key (null: what was asked for is no argument), code, times, ago_s,
+  failed     key (null: not a valid argument), code, times, ago_s,
              worker
 A state is ok, missing (a queue), not-permitted, or down, with an error.
 
-Exit codes: 0; 2 cannot be parsed; 3 neither server is there; 130 interrupted.")]
+Exit codes: 0; 2 cannot be parsed; 3 both servers are down; 130 interrupted.")]
 pub(crate) struct Top {
     #[command(flatten)]
     target: Target,
 
-    /// How often to look: 500ms, 2s, 1m; a bare number is seconds
+    /// Time between two polls of the servers: 500ms, 2s, 1m; a bare number is seconds
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval)]
     pub(crate) interval: Duration,
 
-    /// One snapshot as text, in a terminal, too
+    /// Print one snapshot as text, on a terminal, too
     #[arg(long)]
     once: bool,
 
-    /// One snapshot as a JSON object
+    /// Print one snapshot as a JSON object
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -72,7 +70,7 @@ pub(crate) struct Top {
 }
 
 impl Top {
-    /// Else it is one snapshot.
+    /// Whether to show the live screen; otherwise one snapshot is printed.
     pub(crate) fn shows_screen(&self) -> bool {
         !self.once && !self.json && has_a_screen()
     }
@@ -90,7 +88,7 @@ impl Top {
         self.redis.namespace.as_ref().map(ToString::to_string)
     }
 
-    /// Where to look.
+    /// Opens Redis and the watch of the queue.
     pub(crate) fn open(self) -> (Cache, QueueWatch) {
         let queue = self.queue_name();
         let amqp_url = self.broker.amqp_url;

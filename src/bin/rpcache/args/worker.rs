@@ -1,4 +1,4 @@
-//! `rpcache worker`, as typed.
+//! The options of `rpcache worker`.
 
 use std::net::SocketAddr;
 
@@ -7,23 +7,23 @@ use rpcache::fibonacci::{self, Fibonacci};
 use rpcache::{Declare, ReplyPattern, WorkerOptions};
 
 use super::{Broker, Caching};
-use crate::values::{address, size};
+use crate::values::{address, positive_size};
 
 #[derive(Debug, Group)]
 #[command(after_help = "\
-Stop it with Ctrl-C or SIGTERM: it takes no more, finishes and answers what it
-holds, and ends within 10 s. A second signal ends it at once. What is left then,
-the broker gives to other workers.
+Ctrl-C or SIGTERM stops the worker: it takes no more requests, answers those that it
+holds, and ends within 10 s. A second signal ends it at once. The broker gives
+requests that were not answered to other workers.
 
-Servers that are down are tried again for ever. /readyz is 503 while no requests
-are taken, and says why; without Redis it is 200 and says \"degraded\".
+The worker tries servers that are down again, without end. /readyz is 503 while it
+takes no requests, and says why; without Redis it is 200 and says \"degraded\".
 
-The log goes to stderr: a line for whatever happens, with -v one for each request.
-RUST_LOG chooses otherwise: RUST_LOG=warn, RUST_LOG=rpcache::worker=debug.
+The log goes to stderr; -v adds a line for each request. RUST_LOG sets the levels:
+RUST_LOG=warn, RUST_LOG=rpcache::worker=debug.
 
 Exit codes:
-  0 stopped, everything answered   3 refused at the start: login, vhost, metrics address
-  1 stopped, something was left    130 ended by a second signal")]
+  0 stopped, all requests answered  3 refused at the start: login, vhost, metrics address
+  1 stopped, requests were left     130 ended by a second signal")]
 pub(crate) struct Worker {
     #[command(flatten)]
     pub(crate) broker: Broker,
@@ -31,39 +31,39 @@ pub(crate) struct Worker {
     #[command(flatten)]
     pub(crate) caching: Caching,
 
-    /// Computations at once [default: as many as there are cores]
+    /// Number of computations at once [default: the number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) concurrency: Option<u16>,
 
-    /// Requests held at once, those being computed included [default: 64 more than computations]
+    /// Number of requests held at once, those being computed included [default: --concurrency + 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) prefetch: Option<u16>,
 
-    /// The largest answer that is sent, such as 64kB or 8MB; a larger one is refused as too-large, and so is
-    /// one that is too large for the broker [default: 8388608]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    /// Size of the largest answer that is sent: 64kB, 8MB; a bare number is bytes. A larger answer, and one
+    /// that is too large for the broker, fails as too-large [default: 8388608]
+    #[arg(long, value_name = "SIZE", value_parser = positive_size)]
     max_reply_size: Option<usize>,
 
-    /// How F(n) is computed
+    /// Algorithm for F(n)
     #[arg(long, value_enum, default_value_t = Algorithm::Doubling)]
     algorithm: Algorithm,
 
-    /// The largest n that is computed
+    /// Largest n that is computed; a larger one fails as too-large
     #[arg(long, value_name = "N", default_value_t = Fibonacci::DEFAULT_MAX_N)]
     max_n: u64,
 
-    /// How the queue is created where it is missing; one that exists is used as it is
+    /// Kind of queue to create if it is missing; an existing queue is used as it is
     #[arg(long, value_enum, default_value_t = DeclareAs::Quorum)]
     declare: DeclareAs,
 
-    /// Allow replies to this queue, or with a * at the end to all that begin so; callback queues as
-    /// RabbitMQ names them are always allowed, and queues that are exclusive to another connection, where
-    /// this login may look at them
+    /// Allow replies to the queue of this name, or with a * at the end to all that begin so. Callback
+    /// queues that RabbitMQ named are always allowed, and so are queues that are exclusive to another
+    /// connection, if this login may declare them passively
     #[arg(long, value_name = "PATTERN")]
     reply_to: Vec<ReplyPattern>,
 
-    /// Serve /metrics (Prometheus), /healthz and /readyz here, such as 127.0.0.1:9464; 0.0.0.0 is for
-    /// everybody, and nobody is asked for a password [default: not at all]
+    /// Serve /metrics (Prometheus), /healthz and /readyz at this address, such as 127.0.0.1:9464, without
+    /// a password; 0.0.0.0 listens on all interfaces [default: no endpoint]
     #[arg(long, env = "RPCACHE_METRICS_ADDR", value_name = "ADDR", value_parser = address)]
     pub(crate) metrics_addr: Option<SocketAddr>,
 }
@@ -74,17 +74,17 @@ enum Algorithm {
     Doubling,
     /// n additions
     Iterative,
-    /// Fast doubling that remembers what it passed, up to 64 MiB
+    /// Fast doubling with a memo of earlier results, up to 64 MiB
     Memoized,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum DeclareAs {
-    /// A durable quorum queue, as RabbitMQ's tutorials do now
+    /// A durable quorum queue, as in today's RabbitMQ tutorials
     Quorum,
-    /// A classic queue that is not durable, as older tutorials do
+    /// A classic queue that is not durable, as in older tutorials
     Classic,
-    /// Not at all: wait until somebody has created it
+    /// Do not create it: wait until it exists
     Never,
 }
 

@@ -1,4 +1,4 @@
-//! What a person sees while it runs: a line on stderr, if that is a terminal.
+//! Shows the state of a run in a line on stderr, if that is a terminal.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
@@ -14,7 +14,7 @@ const EVERY: Duration = Duration::from_millis(200);
 pub(super) struct Live(ProgressBar);
 
 impl Live {
-    /// Shows how it goes, until it is dropped.
+    /// Updates the line until the future is dropped.
     pub(super) async fn show(run: &Run) {
         if !io::stderr().is_terminal() {
             return std::future::pending().await;
@@ -28,7 +28,7 @@ impl Live {
         loop {
             tokio::time::sleep(EVERY).await;
             let now = (run.pace.elapsed(), run.tally.answered());
-            line.0.set_message(told(run, now, before));
+            line.0.set_message(message(run, now, before));
             line.0.tick();
             before = now;
         }
@@ -38,14 +38,14 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         self.0.finish_and_clear();
-        // The report comes next.
+        // The line must be cleared before the report is printed.
         stderr::flush();
     }
 }
 
-/// The rate is that of the last moment.
-#[expect(clippy::cast_precision_loss, reason = "for the eye")]
-fn told(run: &Run, now: (Duration, u64), before: (Duration, u64)) -> String {
+/// The text of the line; the rate is that since the last update.
+#[expect(clippy::cast_precision_loss, reason = "for display")]
+fn message(run: &Run, now: (Duration, u64), before: (Duration, u64)) -> String {
     let answered = now.1;
     let per_second = (answered - before.1) as f64 / now.0.saturating_sub(before.0).as_secs_f64();
     let mut line = format!(

@@ -1,21 +1,21 @@
-//! What each call asks for.
+//! Chooses the argument of each call.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::zipf::Zipf;
 use crate::args::{Bench, Distribution};
 
-/// The arguments of a run. The same seed gives the same calls the same arguments, whichever task
-/// makes them.
+/// The arguments of a run. With the same seed, a call with the same number has the same argument, whichever task makes
+/// it.
 pub(super) struct Load {
     first: u64,
     seed: u64,
-    /// The share of calls for stored keys; 1 where nothing was stored on purpose.
+    /// The share of calls for keys; 1 without `--hits`.
     hits: f64,
     draw: Draw,
-    /// Which keys have been asked for.
+    /// The keys that calls have asked for.
     asked: Vec<AtomicBool>,
-    /// How many other arguments have been.
+    /// Number of new arguments that calls have asked for.
     fresh: AtomicU64,
 }
 
@@ -46,9 +46,9 @@ impl Load {
         self.first..self.first + self.asked.len() as u64
     }
 
-    /// What the call with this number, from 0 on, asks for.
+    /// The argument of the call with this number, counting from 0.
     pub(super) fn argument(&self, call: u64) -> u64 {
-        // Far apart: the generator's own steps are even.
+        // Multiplied, because consecutive seeds give similar numbers.
         let mut random = fastrand::Rng::with_seed(
             self.seed
                 .wrapping_add(call.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
@@ -60,7 +60,7 @@ impl Load {
         }
         let key = match &self.draw {
             Draw::Uniform => random.usize(..keys),
-            // The remainder is smaller than a number of type usize.
+            // The remainder is less than `keys`, a usize.
             Draw::Sequential => usize::try_from(call % keys as u64).unwrap_or_default(),
             Draw::Zipf(zipf) => zipf.draw(random.f64()),
         };
@@ -68,7 +68,7 @@ impl Load {
         self.first + key as u64
     }
 
-    /// How many different arguments have been asked for.
+    /// Number of distinct arguments that calls have asked for.
     pub(super) fn distinct(&self) -> u64 {
         let asked = self
             .asked
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn sequential_goes_round() {
+    fn sequential_repeats_the_keys_in_order() {
         let load = load(Draw::Sequential, 1.0);
         assert_eq!(asked(&load, 3), [100, 101, 102]);
         assert_eq!(load.distinct(), 3);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn uniform_asks_for_all_about_equally_and_again_with_the_same_seed() {
+    fn uniform_draws_all_keys_about_equally_and_repeats_with_the_same_seed() {
         let uniform = load(Draw::Uniform, 1.0);
         let first = asked(&uniform, 10_000);
         for key in uniform.keys() {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hit_asks_for_what_was_not_asked_for() {
+    fn a_call_that_is_no_hit_has_a_new_argument() {
         let load = load(Draw::Uniform, 0.9);
         let mut fresh = asked(&load, 10_000);
         fresh.retain(|&n| n >= 110);

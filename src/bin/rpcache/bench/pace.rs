@@ -1,4 +1,4 @@
-//! When calls are due: at once, or at even intervals by the clock.
+//! Decides when calls are due: at once (closed loop), or at even intervals (open loop).
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,22 +9,21 @@ use tokio::sync::Semaphore;
 
 use crate::args::Bench;
 
-/// What was due in the last moment still gets its chance to start.
+/// Time after the end in which a call that was due before may start.
 const GRACE: Duration = Duration::from_millis(10);
 
 /// Hands out the turns of a run, from its start to its end.
 pub(super) struct Pace {
     started: OnceLock<Instant>,
-    /// Without a number of calls, the time that the run has.
+    /// Duration of the run; `None` with `--calls`.
     duration: Option<Duration>,
-    /// How many calls there are to be, as far as that is known.
+    /// Number of calls of the whole run, if it is known.
     planned: Option<u64>,
     begun: AtomicU64,
     open: Option<Open>,
 }
 
-/// The open loop. What is due and has not begun is a number of permits, so that a backlog of any
-/// length costs nothing.
+/// The open loop. Calls that are due and have not begun are permits of a semaphore, so a backlog takes no memory.
 struct Open {
     rate: u32,
     due: Semaphore,
@@ -35,7 +34,7 @@ struct Open {
 pub(super) struct Turn {
     /// Its number, from 0 on.
     pub(super) number: u64,
-    /// When it was due.
+    /// The time when it was due.
     pub(super) since: Instant,
 }
 
@@ -55,7 +54,7 @@ impl Pace {
         }
     }
 
-    /// The run begins now, or when this was first called.
+    /// Starts the run at the first call, and returns when that was.
     pub(super) fn start(&self) -> Instant {
         *self.started.get_or_init(Instant::now)
     }
@@ -64,7 +63,7 @@ impl Pace {
         self.start().elapsed()
     }
 
-    /// The next call as soon as it is due; `None` when there are no more.
+    /// Waits until the next call is due; `None` when there are no more.
     pub(super) async fn turn(&self) -> Option<Turn> {
         if let Some(open) = &self.open {
             open.due.acquire().await.ok()?.forget();
@@ -87,8 +86,7 @@ impl Pace {
         is_one.then_some(number)
     }
 
-    /// In an open loop, lets each call begin when it is due, until all have or the time is up.
-    /// Blocks meanwhile.
+    /// Releases each call of an open loop when it is due, until all are released or the time is up. Blocks.
     pub(super) fn release(&self) {
         let (Some(open), Some(planned)) = (&self.open, self.planned) else {
             return;
@@ -96,7 +94,7 @@ impl Pace {
         let mut released = 0;
         while released < planned {
             let due = open.due_by(self.elapsed()).min(planned);
-            // More than a semaphore can count is never due.
+            // The number of calls that are due fits a usize.
             let more = usize::try_from(due - released).unwrap_or_default();
             open.due.add_permits(more);
             released = due;
@@ -106,7 +104,7 @@ impl Pace {
             self.sleep_until(duration + GRACE);
             open.due.close();
         } else {
-            // No call is left for these: that ends the tasks.
+            // These permits find no call left, which ends the tasks.
             open.due.add_permits(open.tasks);
         }
     }
@@ -115,13 +113,13 @@ impl Pace {
         sleep(after_start.saturating_sub(self.elapsed()));
     }
 
-    /// Calls that have begun.
+    /// Number of calls that have begun.
     pub(super) fn begun(&self) -> u64 {
         let begun = self.begun.load(Ordering::Relaxed);
         self.planned.map_or(begun, |planned| begun.min(planned))
     }
 
-    /// Calls that were due by now and have not begun.
+    /// Number of calls that are due and have not begun.
     pub(super) fn not_started(&self) -> u64 {
         let (Some(open), Some(planned)) = (&self.open, self.planned) else {
             return 0;
@@ -132,13 +130,13 @@ impl Pace {
 }
 
 impl Open {
-    /// How long after the start this call is due.
+    /// Time from the start until this call is due.
     #[expect(clippy::cast_precision_loss, reason = "microseconds in years")]
     fn after(&self, number: u64) -> Duration {
         Duration::from_secs_f64(number as f64 / f64::from(self.rate))
     }
 
-    /// How many are due so long after the start; the first one is at once.
+    /// Number of calls that are due by this time after the start; the first is due at once.
     fn due_by(&self, elapsed: Duration) -> u64 {
         whole(elapsed.as_secs_f64() * f64::from(self.rate)) + 1
     }
@@ -147,7 +145,7 @@ impl Open {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "none is negative, and it saturates"
+    reason = "never negative, and the cast saturates"
 )]
 fn whole(number: f64) -> u64 {
     number as u64
@@ -189,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_time_was_too_short_for_is_told() {
+    async fn calls_without_time_to_start_are_counted() {
         let pace = open(100_000, 5, Some(Duration::from_micros(50)));
         pace.release();
         assert!(pace.turn().await.is_none(), "after the end");

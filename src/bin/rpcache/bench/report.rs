@@ -1,4 +1,4 @@
-//! What was measured, as a person or a program reads it.
+//! Computes and prints the report, as text or JSON.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -11,10 +11,10 @@ use super::Run;
 use crate::args::{Bench, Distribution};
 use crate::output::Failure;
 
-/// Characters of the longest bar.
-const WIDEST: f64 = 40.0;
+/// Width of the longest bar, in characters.
+const MAX_WIDTH: f64 = 40.0;
 
-/// What was asked for.
+/// The options of the run.
 #[derive(Serialize)]
 pub(super) struct Setting {
     concurrency: u16,
@@ -27,7 +27,7 @@ pub(super) struct Setting {
     seed: u64,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Serialize)]
 pub(super) struct Report {
     #[serde(flatten)]
@@ -39,14 +39,14 @@ pub(super) struct Report {
     sources: BTreeMap<&'static str, u64>,
     failed: u64,
     errors: BTreeMap<&'static str, u64>,
-    /// Due, but not begun when the time was up.
+    /// Calls that were due but had not begun when the time was up.
     not_started: u64,
-    /// Begun, but not ended when a signal came.
+    /// Calls that had begun but not ended at the interrupt.
     given_up: u64,
     distinct: u64,
     computations_per_distinct: f64,
     latency_ms: Latency,
-    /// Calls of the task that made the fewest, as a part of the mean.
+    /// Calls of the task that made the fewest, as a fraction of the mean.
     slowest_task: f64,
     histogram: Vec<Bin>,
 }
@@ -62,7 +62,7 @@ struct Latency {
     max: f64,
 }
 
-/// Latencies up to this one that are in no earlier bin.
+/// Counts latencies up to a limit and above that of the bin before.
 #[derive(Serialize)]
 struct Bin {
     up_to_ms: f64,
@@ -99,7 +99,7 @@ impl Setting {
 }
 
 impl Report {
-    /// Of a run as it is now.
+    /// The report of a run in its present state.
     pub(super) fn of(run: &Run, setting: Setting, interrupted: bool) -> Result<Self, Failure> {
         let seconds = run.pace.elapsed().as_secs_f64();
         let counts = run.tally.total();
@@ -233,7 +233,7 @@ impl Report {
     fn write_histogram(&self, out: &mut impl Write) -> io::Result<()> {
         let most = self.histogram.iter().map(|bin| bin.count).max();
         for Bin { up_to_ms, count } in &self.histogram {
-            let length = WIDEST * ratio(*count, most.unwrap_or_default());
+            let length = MAX_WIDTH * ratio(*count, most.unwrap_or_default());
             let share = percent(*count, self.answered);
             writeln!(out, "to {up_to_ms:>7} ms {share:>10}  {}", bar(length))?;
         }
@@ -256,9 +256,9 @@ impl Latency {
     }
 }
 
-/// One, two and five of each power of ten, from the smallest latency to the largest.
+/// Bins with the limits 1, 2 and 5 times each power of ten, from the smallest latency to the largest.
 fn bins(latency: &Histogram<u64>) -> Vec<Bin> {
-    // From 1 µs up to more than any time-out that somebody waits for.
+    // From 1 µs to 5 * 10^8 s.
     let ends = (3..18).flat_map(|power| [1, 2, 5].map(|n| n * 10_u64.pow(power)));
     let mut recorded = latency.iter_recorded().peekable();
     let mut bins = Vec::new();
@@ -278,7 +278,7 @@ fn bins(latency: &Histogram<u64>) -> Vec<Bin> {
     bins
 }
 
-/// So many blocks, in eighths; something is never shown as nothing.
+/// A bar of a length in characters, in steps of an eighth. Any length above 0 is visible.
 fn bar(length: f64) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     if length <= 0.0 {
@@ -287,7 +287,7 @@ fn bar(length: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "from 1 to 8 times the longest"
+        reason = "from 1 to 8 times the maximum width"
     )]
     let eighths = (length * 8.0).round().max(1.0) as usize;
     "█".repeat(eighths / 8) + PARTS[eighths % 8]
@@ -300,7 +300,7 @@ fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// Nothing of nothing is nothing.
+/// A fraction; 0 if the whole is 0.
 fn ratio(part: u64, whole: u64) -> f64 {
     match whole {
         0 => 0.0,
@@ -308,12 +308,12 @@ fn ratio(part: u64, whole: u64) -> f64 {
     }
 }
 
-/// Microseconds are as fine as this can be measured.
+/// Nanoseconds as milliseconds, rounded to microseconds.
 fn milliseconds(nanos: f64) -> f64 {
     (nanos / 1e3).round() / 1e3
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for the eye")]
+#[expect(clippy::cast_precision_loss, reason = "for display")]
 fn float(number: u64) -> f64 {
     number as f64
 }
@@ -336,20 +336,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_measured_is_told_without_a_stumble() {
+    fn a_run_without_latencies_has_no_bins() {
         assert!(bins(&Histogram::new(3).unwrap()).is_empty());
         assert_eq!(percent(0, 0), "0.00 %");
     }
 
     #[test]
-    fn a_bar_is_as_long_as_its_share_and_never_invisible() {
+    fn a_bar_is_proportional_and_never_invisible() {
         assert_eq!(bar(2.5), "██▌");
         assert_eq!(bar(0.0001), "▏");
         assert_eq!(bar(0.0), "");
     }
 
     #[test]
-    fn little_is_not_shown_as_nothing() {
+    fn a_small_share_is_not_shown_as_0() {
         assert_eq!(percent(1, 1_000_000), "< 0.01 %");
         assert_eq!(percent(1, 3), "33.33 %");
     }

@@ -1,4 +1,4 @@
-//! What became of the calls, counted while they run.
+//! Counts the outcomes of calls while they run.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use rpcache::{Answered, Error, Source};
 
 use crate::procedure::CalledAnswer;
 
-/// Tasks that count side by side seldom wait for each other.
+/// Number of locks, so that tasks that count at the same time seldom wait for each other.
 const SHARDS: usize = 16;
 
 pub(super) struct Tally {
@@ -21,9 +21,9 @@ pub(super) struct Tally {
     answered: AtomicU64,
 }
 
-/// What was counted.
+/// Latencies, sources and errors of calls.
 pub(super) struct Counts {
-    /// Of answered calls, in nanoseconds.
+    /// Latencies of answered calls, in nanoseconds.
     pub(super) latency: Histogram<u64>,
     pub(super) sources: BTreeMap<&'static str, u64>,
     pub(super) errors: BTreeMap<&'static str, u64>,
@@ -38,7 +38,7 @@ impl Counts {
             Source::Computed,
         ];
         Some(Self {
-            // Three digits of any duration.
+            // Three significant digits, any duration.
             latency: Histogram::new(3).ok()?,
             sources: sources.map(|source| (source.as_str(), 0)).into(),
             errors: BTreeMap::new(),
@@ -46,7 +46,7 @@ impl Counts {
     }
 
     fn add(&mut self, other: &Self) {
-        // It grows as needed.
+        // A histogram that grows as needed takes any value.
         let _ = self.latency.add(&other.latency);
         for (all, these) in [
             (&mut self.sources, &other.sources),
@@ -80,7 +80,7 @@ impl Tally {
         self.tasks.len()
     }
 
-    /// One call of this task has ended.
+    /// Counts a call of this task that has ended.
     pub(super) fn count(
         &self,
         task: usize,
@@ -92,20 +92,20 @@ impl Tally {
         match ended {
             Ok(answered) => {
                 let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-                // It grows as needed.
+                // A histogram that grows as needed takes any value.
                 let _ = counts.latency.record(nanos);
                 *counts.sources.entry(answered.source.as_str()).or_default() += 1;
                 self.answered.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
                 *counts.errors.entry(error.code()).or_default() += 1;
-                // One is enough.
+                // Later failures are only counted.
                 let _ = self.first_failure.set(error);
             }
         }
     }
 
-    /// Nothing but failures so far.
+    /// Whether calls have failed and none has been answered.
     pub(super) fn is_hopeless(&self) -> bool {
         self.first_failure.get().is_some() && self.answered() == 0
     }
@@ -124,7 +124,7 @@ impl Tally {
         self.tasks.iter().map(load).collect()
     }
 
-    /// Everything counted so far.
+    /// The sum of all counts so far.
     pub(super) fn total(&self) -> Option<Counts> {
         let mut total = Counts::new()?;
         for shard in &self.shards {

@@ -1,30 +1,30 @@
-//! Zipf's law: the kth most popular of so many things is asked for in proportion to 1/k^s.
+//! Draws numbers by Zipf's law: the kth of N items has a probability proportional to 1/k^s.
 //!
-//! Exact, by the inverse of the distribution function over a table of its sums: 8 bytes for each
-//! thing, and a binary search for each draw.
+//! Exact, by inverting the cumulative distribution: a table of 8 bytes per item, and a binary search per draw.
 
+/// The distribution over N items.
 pub(crate) struct Zipf {
-    /// `sums[k]`: the weights of the first k + 1.
+    /// `sums[k]` is the sum of the weights of the first k + 1 items.
     sums: Vec<f64>,
 }
 
 impl Zipf {
-    pub(crate) fn new(things: u32, skew: f64) -> Self {
+    pub(crate) fn new(items: u32, skew: f64) -> Self {
         let mut sum = 0.0;
         let add = |k: u32| {
             sum += f64::from(k).powf(-skew);
             sum
         };
         Self {
-            sums: (1..=things).map(add).collect(),
+            sums: (1..=items).map(add).collect(),
         }
     }
 
-    /// Which one, from 0 on, for a number drawn evenly from 0 to 1.
-    pub(crate) fn draw(&self, even: f64) -> usize {
+    /// Maps a uniform random number from 0 to 1 to the index of an item.
+    pub(crate) fn draw(&self, uniform: f64) -> usize {
         let last = self.sums.len() - 1;
-        let target = even * self.sums[last];
-        // Rounding may put the target on the very end of the last one.
+        let target = uniform * self.sums[last];
+        // Rounding may make the target equal to the last sum.
         self.sums.partition_point(|&sum| sum <= target).min(last)
     }
 }
@@ -33,7 +33,7 @@ impl Zipf {
 mod tests {
     use super::*;
 
-    /// How many of a million evenly spread numbers draw each thing.
+    /// How many of a million evenly spread numbers draw each item.
     fn counts(zipf: &Zipf) -> Vec<u32> {
         const DRAWS: u32 = 1_000_000;
         let mut counts = vec![0; zipf.sums.len()];
@@ -60,9 +60,9 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_draw_something() {
-        for things in [1, 7, 1_000_000] {
-            let zipf = Zipf::new(things, 1.0);
+    fn both_ends_draw_an_item() {
+        for items in [1, 7, 1_000_000] {
+            let zipf = Zipf::new(items, 1.0);
             assert_eq!(zipf.draw(0.0), 0);
             assert_eq!(zipf.draw(1.0), zipf.sums.len() - 1);
         }

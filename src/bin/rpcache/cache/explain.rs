@@ -1,4 +1,4 @@
-//! `rpcache cache explain`: why a call for this number does what it does.
+//! `rpcache cache explain`: prints what Redis holds for one argument: entry, lease and attempts.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ struct Explanation {
     stored: bool,
     ttl_ms: Option<u64>,
     size: Option<u64>,
-    /// `null` where nothing is stored.
+    /// `null` if nothing is stored.
     verifies: Option<bool>,
     wrong: Option<&'static str>,
     message: Option<String>,
@@ -40,13 +40,17 @@ struct Lease {
 
 pub(super) async fn run(args: CacheExplain) -> Result<(), Failure> {
     let cache = Cache::open(args.redis.options());
-    let (called, arguments) = args.target.read(&[args.argument])?;
+    let typed = [args.argument];
+    let (called, arguments) = args.target.read(&typed)?;
     let [Arguments::One(argument)] = &arguments[..] else {
-        return Err(misuse("explain takes one argument"));
+        return Err(misuse(&format!(
+            "{:?}: explain takes one argument",
+            typed[0]
+        )));
     };
     let explained = cache.explain(&Arc::new(called), argument).await?;
     let workers = match cache.workers().await {
-        // Who may not look at them learns the rest all the same.
+        // Without the right to read the workers, the rest is still printed.
         Err(Error::Refused { .. }) => Vec::new(),
         workers => workers?,
     };
@@ -104,10 +108,10 @@ fn explanation(explained: &Explained, holder: Option<&WorkerStatus>) -> Explanat
 fn rows(
     explained: &Explained,
     holder: Option<&WorkerStatus>,
-    for_a_person: bool,
+    for_people: bool,
 ) -> Vec<Vec<String>> {
-    let (life, bytes): (fn(_) -> _, fn(_) -> _) = if for_a_person {
-        (text::life, text::bytes)
+    let (life, bytes): (fn(_) -> _, fn(_) -> _) = if for_people {
+        (text::ttl, text::bytes)
     } else {
         (text::seconds, |n| n.to_string())
     };
@@ -125,32 +129,34 @@ fn rows(
             row("verifies", verifies);
         }
     }
-    row("lease", told(explained.lease.as_ref(), holder));
+    row("lease", lease(explained.lease.as_ref(), holder));
     if explained.attempts > 0 {
         let begun = text::thousands(explained.attempts);
         row(
             "begun",
-            format!("{begun} times by workers that did not end it"),
+            format!("{begun} times by workers that did not finish"),
         );
     }
     rows
 }
 
-fn told(lease: Option<&LeaseHeld>, holder: Option<&WorkerStatus>) -> String {
+fn lease(lease: Option<&LeaseHeld>, holder: Option<&WorkerStatus>) -> String {
     let Some(lease) = lease else {
-        return "none: nobody computes it, or it is cheap".to_owned();
+        return "none: no worker computes it, or it is cheap".to_owned();
     };
-    let who = match (&lease.holder, holder) {
+    let holder = match (&lease.holder, holder) {
         (LeaseHolder::Worker(id), Some(WorkerStatus { host, pid, .. })) => {
             format!("held by worker {id} on {host}, process {pid}")
         }
-        (LeaseHolder::Worker(id), None) => format!("held by worker {id}, not heard of"),
+        (LeaseHolder::Worker(id), None) => {
+            format!("held by worker {id}, which has not announced itself")
+        }
         (LeaseHolder::Uncached, _) => "the answer was computed and could not be stored".to_owned(),
-        (LeaseHolder::Unknown(found), _) => format!("no lease of ours: \"{found}\""),
+        (LeaseHolder::Unknown(found), _) => format!("not a lease of rpcache: \"{found}\""),
         _ => "held".to_owned(),
     };
     match lease.ttl {
-        Some(ttl) => format!("{who}; {} left", text::life(Some(ttl))),
-        None => format!("{who}; for ever"),
+        Some(ttl) => format!("{holder}; {} left", text::ttl(Some(ttl))),
+        None => format!("{holder}; for ever"),
     }
 }

@@ -1,4 +1,4 @@
-//! `rpcache cache get`: answers, from Redis alone.
+//! `rpcache cache get`: prints stored answers. It asks Redis only, and no worker.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -44,14 +44,14 @@ pub(super) async fn run(args: CacheGet) -> Result<(), Failure> {
             Stored::Refused(found) => format!("what is stored is not the answer: {found}"),
             _ => "not in the cache".to_owned(),
         };
-        // One that is missing does not keep the others from being printed.
+        // The others are printed, too.
         let failure = Failure::new(1, format!("{}: {error}", escaped(&argument)));
         let argument = argument.to_string();
         ended = Err(if args.json {
             json(&mut out, &Problem { argument, error })?;
-            failure.told()
+            failure.without_message()
         } else {
-            failure.say()
+            failure.print()
         });
     }
     ended

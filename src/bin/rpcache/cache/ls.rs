@@ -1,4 +1,4 @@
-//! `rpcache cache ls`: the keys, page by page as Redis finds them.
+//! `rpcache cache ls`: lists the keys, page by page as Redis finds them.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 
@@ -25,9 +25,10 @@ struct Long {
 }
 
 pub(super) async fn run(args: CacheLs) -> Result<(), Failure> {
-    let cache = Cache::open(args.redis.options());
     let called = args.target.called()?;
-    let mut scan = cache.scan(&called, &args.pattern.unwrap_or_default());
+    let pattern = args.redis.glob(&args.target.procedure, args.pattern)?;
+    let cache = Cache::open(args.redis.options());
+    let mut scan = cache.scan(&called, &pattern);
     let mut out = BufWriter::new(io::stdout().lock());
     let on_terminal = io::stdout().is_terminal();
     let mut head = args.long && on_terminal && !args.json;
@@ -38,7 +39,7 @@ pub(super) async fn run(args: CacheLs) -> Result<(), Failure> {
         if args.long {
             let entries = cache.entries(&page).await?;
             for (key, entry) in page.iter().zip(entries) {
-                // It may be gone by now.
+                // It may have expired since the scan.
                 let Some(entry) = entry else { continue };
                 long(&mut out, key, entry, args.json, on_terminal)?;
             }
@@ -72,7 +73,7 @@ fn long(
     }
     let bytes = |write: fn(u64) -> String| size.map_or_else(|| "-".to_owned(), write);
     if on_terminal {
-        let (ttl, size) = (text::life(ttl), bytes(text::thousands));
+        let (ttl, size) = (text::ttl(ttl), bytes(text::thousands));
         writeln!(out, "{ttl:>10}  {size:>12}  {key}")
     } else {
         let size = bytes(|size| size.to_string());

@@ -1,5 +1,5 @@
-//! `rpcache cache rm`: removes, after a question where it is many, and says how many it were, also
-//! when it is interrupted.
+//! `rpcache cache rm`: removes answers, asks first for a pattern or all, and prints how many it removed, also after an
+//! interrupt.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
@@ -7,7 +7,7 @@ use rpcache::Cache;
 use rpcache::inspect::{KeyPattern, StoredKey};
 use serde::Serialize;
 
-use super::{Interrupts, at_once, json};
+use super::{Interrupts, batches, json};
 use crate::args::CacheRm;
 use crate::output::Failure;
 use crate::procedure::{Arguments, Called};
@@ -34,7 +34,7 @@ struct Removal {
     dry_run: bool,
     json: bool,
     progress: Progress,
-    /// Or would be removed.
+    /// With `--dry-run`: would be removed.
     removed: u64,
 }
 
@@ -42,10 +42,14 @@ pub(super) async fn run(args: CacheRm, interrupts: Interrupts) -> Result<(), Fai
     let (called, arguments) = args.target.read(&args.arguments)?;
     let asks = arguments.is_empty() && !args.yes && !args.dry_run;
     if asks && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        let remedy = "--yes removes without a question, --dry-run shows what";
-        return Err(Failure::new(2, format!("no terminal to ask on; {remedy}")));
+        let remedy = "--yes removes without asking, --dry-run prints the keys";
+        return Err(Failure::new(
+            2,
+            format!("there is no terminal to ask on; {remedy}"),
+        ));
     }
-    let name = args.redis.named(&args.target.procedure);
+    let name = args.redis.qualified(&args.target.procedure);
+    let pattern = args.redis.glob(&args.target.procedure, args.pattern)?;
     let mut removal = Removal {
         cache: Cache::open(args.redis.options()),
         called,
@@ -55,11 +59,10 @@ pub(super) async fn run(args: CacheRm, interrupts: Interrupts) -> Result<(), Fai
         progress: Progress::new(None),
         removed: 0,
     };
-    let pattern = args.pattern.unwrap_or_default();
     if asks {
         let count = removal.count(&pattern).await?;
         let question = format!("remove {} of {name}?", text::answers(count));
-        if count > 0 && !removal.is_answered_yes(&question).await? {
+        if count > 0 && !removal.confirms(&question).await? {
             return Err(Failure::new(1, "nothing was removed"));
         }
         removal.progress = Progress::new(Some(count));
@@ -71,13 +74,13 @@ pub(super) async fn run(args: CacheRm, interrupts: Interrupts) -> Result<(), Fai
     };
     removal.progress.end();
     if ended.is_ok() || removal.removed > 0 {
-        removal.say()?;
+        removal.print()?;
     }
     ended
 }
 
 impl Removal {
-    /// Some may be counted twice.
+    /// Counts the keys that match. SCAN may return some twice.
     async fn count(&mut self, pattern: &KeyPattern) -> Result<u64, Failure> {
         let mut count = 0;
         let mut scan = self.cache.scan(&self.called, pattern);
@@ -89,15 +92,15 @@ impl Removal {
         Ok(count)
     }
 
-    async fn is_answered_yes(&mut self, question: &str) -> Result<bool, Failure> {
-        // Nobody sees it: nobody answers.
+    async fn confirms(&mut self, question: &str) -> Result<bool, Failure> {
+        // If the question cannot be written, the answer is read nevertheless, and is no.
         let _ = write!(stderr::direct(), "{question} [y/N] ");
         let answer = async {
             let read = tokio::task::spawn_blocking(|| {
                 let mut line = String::new();
                 io::stdin().lock().read_line(&mut line).map(|_| line)
             });
-            // The runtime is being shut down, or stdin is closed.
+            // No answer if the runtime shuts down or stdin is closed.
             Ok::<_, Failure>(read.await.ok().and_then(Result::ok).unwrap_or_default())
         };
         let answer = self.interrupts.or(answer).await?;
@@ -107,7 +110,7 @@ impl Removal {
     async fn matching(&mut self, pattern: &KeyPattern) -> Result<(), Failure> {
         let ended = self.pages(pattern).await;
         if !self.dry_run && (ended.is_ok() || self.removed > 0) {
-            // Clients may have copies of what Redis had no more, and no SCAN has found.
+            // Clients may have copies of answers that Redis has evicted, so that SCAN did not find them.
             self.cache.purge_copies(&self.called).await;
         }
         ended
@@ -124,31 +127,31 @@ impl Removal {
     }
 
     async fn these(&mut self, arguments: Vec<Arguments>) -> Result<(), Failure> {
-        for part in at_once(arguments) {
-            let keys = part
+        for batch in batches(arguments) {
+            let keys = batch
                 .iter()
                 .map(|argument| self.cache.key_of(&self.called, argument));
             let keys: Vec<_> = keys.collect();
             self.removed += remove(&self.cache, &keys, self.dry_run, self.json).await?;
-            // What was sent is waited for, so that the count is right.
+            // Only between two batches: a batch that was sent is awaited, so that the count is right.
             self.interrupts.or(async { Ok::<_, Failure>(()) }).await?;
         }
         Ok(())
     }
 
-    fn say(&self) -> io::Result<()> {
+    fn print(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match (self.json, self.dry_run) {
             (true, true) => json(&mut out, &Summary::WouldRemove(self.removed)),
             (true, false) => json(&mut out, &Summary::Removed(self.removed)),
-            // stdout has the keys.
+            // On stderr: stdout has the keys.
             (false, true) => writeln!(stderr::direct(), "would remove {}", self.removed),
             (false, false) => writeln!(out, "removed {}", self.removed),
         }
     }
 }
 
-/// How many of these are removed, or would be.
+/// Removes these keys, or prints them with `dry_run`. Returns how many there were.
 async fn remove(
     cache: &Cache,
     keys: &[StoredKey],

@@ -1,4 +1,4 @@
-//! `rpcache cache stats`: how much is stored, how well it serves, who works.
+//! `rpcache cache stats`: prints the numbers of Redis, of the stored answers and of the workers.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -13,7 +13,7 @@ use crate::output::Failure;
 use crate::stderr;
 use crate::text;
 
-/// What this login may not know is `null`.
+/// All numbers; `null` where this login lacks the right.
 #[derive(Serialize)]
 struct Stats {
     server: Option<ServerStats>,
@@ -22,14 +22,14 @@ struct Stats {
 }
 
 pub(super) async fn run(args: CacheStats) -> Result<(), Failure> {
-    let name = args.redis.named(&args.target.procedure);
+    let name = args.redis.qualified(&args.target.procedure);
     let cache = Cache::open(args.redis.options());
     let stats = Stats {
         server: cache.server_stats().await?,
         survey: permitted(cache.survey(&args.target.called()?).await)?,
         workers: permitted(cache.workers().await)?,
     };
-    stats.tell_what_is_missing();
+    stats.warn_of_missing_rights();
     let mut out = io::stdout().lock();
     if args.json {
         json(&mut out, &stats)?;
@@ -37,9 +37,9 @@ pub(super) async fn run(args: CacheStats) -> Result<(), Failure> {
     }
     let on_terminal = io::stdout().is_terminal();
     let figures = if on_terminal {
-        stats.for_a_person(&name)
+        stats.for_people(&name)
     } else {
-        stats.for_a_program()
+        stats.for_programs()
     };
     text::print(&mut out, &figures, on_terminal)?;
     if let Some(workers) = stats.workers.filter(|workers| !workers.is_empty()) {
@@ -51,31 +51,31 @@ pub(super) async fn run(args: CacheStats) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Who may not ask for one thing is told the others.
-fn permitted<T>(asked: Result<T, Error>) -> Result<Option<T>, Error> {
-    match asked {
+/// `None` if a right is missing: the other numbers are still printed.
+fn permitted<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
         Err(Error::Refused { .. }) => Ok(None),
-        asked => asked.map(Some),
+        result => result.map(Some),
     }
 }
 
 impl Stats {
-    fn tell_what_is_missing(&self) {
+    fn warn_of_missing_rights(&self) {
         let missing = [
-            (self.server.is_none(), "about itself (INFO)"),
-            (self.survey.is_none(), "about the keys (SCAN, PTTL, STRLEN)"),
-            (self.workers.is_none(), "about the workers (MGET)"),
+            (self.server.is_none(), "the server (INFO)"),
+            (self.survey.is_none(), "the keys (SCAN, PTTL, STRLEN)"),
+            (self.workers.is_none(), "the workers (MGET)"),
         ];
         for (_, what) in missing.iter().filter(|(is_missing, _)| *is_missing) {
-            // Nobody reads it: it is missing in what is printed, too.
+            // If it cannot be written, the output still shows what is missing.
             let _ = writeln!(
                 stderr::direct(),
-                "rpcache: Redis tells this login nothing {what}"
+                "rpcache: this Redis user has no right to read {what}"
             );
         }
     }
 
-    fn for_a_person(&self, name: &str) -> Vec<Vec<String>> {
+    fn for_people(&self, name: &str) -> Vec<Vec<String>> {
         let mut rows = Vec::new();
         let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
         if let Some(server) = &self.server {
@@ -89,7 +89,7 @@ impl Stats {
             row("memory", format!("{} {limit}", text::bytes(server.memory)));
             row(
                 "hit share",
-                format!("{hits} of {} lookups by anybody", text::thousands(asked)),
+                format!("{hits} of {} lookups by all users", text::thousands(asked)),
             );
             row("evicted", text::thousands(server.evicted));
             row("expired", text::thousands(server.expired));
@@ -112,9 +112,9 @@ impl Stats {
                 format!("{} answers, {size}", counted(*answers, text::thousands)),
             );
             row("leases", counted(*leases, text::thousands));
-            let lives = lives(ttl);
-            let all = lives.iter().map(|&(_, _, count)| count).sum();
-            for (_, name, count) in lives.into_iter().filter(|&(_, _, count)| count > 0) {
+            let buckets = ttl_buckets(ttl);
+            let all = buckets.iter().map(|&(_, _, count)| count).sum();
+            for (_, name, count) in buckets.into_iter().filter(|&(_, _, count)| count > 0) {
                 row(name, text::share(count, all));
             }
         }
@@ -124,7 +124,7 @@ impl Stats {
         rows
     }
 
-    fn for_a_program(&self) -> Vec<Vec<String>> {
+    fn for_programs(&self) -> Vec<Vec<String>> {
         let mut rows = Vec::new();
         let mut row = |name: &str, value: &dyn ToString| {
             rows.push(vec![name.to_owned(), value.to_string()]);
@@ -156,7 +156,7 @@ impl Stats {
                 row(name, &count);
                 row(&format!("{name}_precision"), &precision);
             }
-            for (name, _, count) in lives(&survey.ttl) {
+            for (name, _, count) in ttl_buckets(&survey.ttl) {
                 row(name, &count);
             }
         }
@@ -164,7 +164,7 @@ impl Stats {
     }
 }
 
-fn lives(ttl: &TtlBuckets) -> [(&'static str, &'static str, u64); 6] {
+fn ttl_buckets(ttl: &TtlBuckets) -> [(&'static str, &'static str, u64); 6] {
     [
         ("ttl_minute", "ttl up to 1m", ttl.minute),
         ("ttl_hour", "ttl up to 1h", ttl.hour),
@@ -191,7 +191,7 @@ fn counted(
     }
 }
 
-fn table(workers: &[WorkerStatus], for_a_person: bool) -> Vec<Vec<String>> {
+fn table(workers: &[WorkerStatus], for_people: bool) -> Vec<Vec<String>> {
     let head = [
         "worker",
         "host",
@@ -204,7 +204,7 @@ fn table(workers: &[WorkerStatus], for_a_person: bool) -> Vec<Vec<String>> {
         "failed",
     ];
     let head = head.map(|name| {
-        if for_a_person {
+        if for_people {
             name.to_uppercase()
         } else {
             name.to_owned()
@@ -227,7 +227,7 @@ fn table(workers: &[WorkerStatus], for_a_person: bool) -> Vec<Vec<String>> {
             counts.failed,
         ];
         let write = |n: u64| {
-            if for_a_person {
+            if for_people {
                 text::thousands(n)
             } else {
                 n.to_string()

@@ -1,11 +1,11 @@
-//! `rpcache cache ttl`: how long answers have to live.
+//! `rpcache cache ttl`: prints the TTL of stored answers.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use rpcache::Cache;
 use serde::Serialize;
 
-use super::{Problem, are_many, at_once, json};
+use super::{Problem, are_many, batches, json};
 use crate::answer::escaped;
 use crate::args::CacheTtl;
 use crate::output::Failure;
@@ -24,18 +24,18 @@ pub(super) async fn run(args: CacheTtl) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let on_terminal = io::stdout().is_terminal();
     let mut ended = Ok(());
-    for part in at_once(arguments) {
+    for batch in batches(arguments) {
         let key = |argument| cache.key_of(&called, argument);
-        let keys: Vec<_> = part.iter().map(key).collect();
-        for (argument, entry) in part.into_iter().zip(cache.entries(&keys).await?) {
+        let keys: Vec<_> = batch.iter().map(key).collect();
+        for (argument, entry) in batch.into_iter().zip(cache.entries(&keys).await?) {
             let Some(entry) = entry else {
                 let error = "not in the cache".to_owned();
                 let failure = Failure::new(1, format!("{}: {error}", escaped(&argument)));
                 ended = Err(if args.json {
                     json(&mut out, &Problem { argument, error })?;
-                    failure.told()
+                    failure.without_message()
                 } else {
-                    failure.say()
+                    failure.print()
                 });
                 continue;
             };
@@ -44,15 +44,15 @@ pub(super) async fn run(args: CacheTtl) -> Result<(), Failure> {
                 json(&mut out, &Line { argument, ttl_ms })?;
                 continue;
             }
-            let life = if on_terminal {
-                text::life(entry.ttl)
+            let ttl = if on_terminal {
+                text::ttl(entry.ttl)
             } else {
                 text::seconds(entry.ttl)
             };
             if many {
                 write!(out, "{}\t", escaped(&argument))?;
             }
-            writeln!(out, "{life}")?;
+            writeln!(out, "{ttl}")?;
         }
     }
     ended

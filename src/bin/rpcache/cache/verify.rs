@@ -1,4 +1,4 @@
-//! `rpcache cache verify`: names what calls would not believe, and removes it if that is wanted.
+//! `rpcache cache verify`: prints entries that calls would refuse, and removes them with `--repair`.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use rpcache::Cache;
 use rpcache::inspect::{KeyPattern, StoredKey, WrongEntry};
 use serde::Serialize;
 
-use super::{AT_ONCE, Interrupts, json};
+use super::{BATCH, Interrupts, json};
 use crate::args::CacheVerify;
 use crate::output::Failure;
 use crate::procedure::Called;
@@ -65,13 +65,13 @@ impl Verifying {
     async fn all(&mut self, sample: Option<usize>) -> Result<(), Failure> {
         if let Some(n) = sample {
             let drawn = self.cache.sample(&*self.procedure, n).await?;
-            for keys in drawn.chunks(AT_ONCE) {
+            for keys in drawn.chunks(BATCH) {
                 self.these(keys).await?;
             }
             return Ok(());
         }
         let pattern = KeyPattern::default();
-        // Apart from `self`, which counts meanwhile.
+        // Cloned, because the scan borrows them while `self` counts.
         let (cache, procedure) = (Arc::clone(&self.cache), Arc::clone(&self.procedure));
         let mut scan = cache.scan(&*procedure, &pattern);
         while let Some(keys) = scan.next_page().await? {
@@ -88,14 +88,15 @@ impl Verifying {
         self.summary.wrong += wrong;
         for entry in &verified.wrong {
             self.summary.removed += u64::from(entry.removed);
-            self.progress.aside(|| self.name(entry))?;
+            self.progress.suspend(|| self.print(entry))?;
         }
-        self.progress.say(format!("{} wrong", self.summary.wrong));
+        self.progress
+            .set_message(format!("{} wrong", self.summary.wrong));
         self.progress.add(keys.len());
         Ok(())
     }
 
-    fn name(
+    fn print(
         &self,
         WrongEntry {
             key,
@@ -115,7 +116,7 @@ impl Verifying {
             return json(&mut out, &line);
         }
         let changed = if self.repair && !removed {
-            " (left there: it has changed meanwhile)"
+            " (not removed: it has changed meanwhile)"
         } else {
             ""
         };
@@ -137,7 +138,7 @@ impl Verifying {
             (_, true) => format!("{wrong} wrong, {removed} removed"),
             (_, false) => format!("{wrong} wrong; --repair removes them"),
         };
-        // Nobody reads it: the exit code tells.
+        // If it cannot be written, the exit code still shows the result.
         let _ = writeln!(stderr::direct(), "checked {checked}: {found}");
         Ok(())
     }

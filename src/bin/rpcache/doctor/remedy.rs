@@ -1,22 +1,23 @@
-//! What to do about a finding: what to type, or to set. One step a line; a line that begins with a
-//! space goes on with the command before it.
+//! The remedy for each finding: what to type or to set. One step per line; a line that begins with a space continues
+//! the command before it.
 
 use rpcache::doctor::{Check, Finding, Found, MissingRights, Severity};
 use rpcache::{Error, QueueName};
 
 use crate::args;
-use crate::output::{UNIX_SOCKET, is_local, of_tls};
+use crate::output::{UNIX_SOCKET, is_local, tls_remedy};
 
 const AMQP: &str = "--amqp-url (AMQP_URL)";
 const REDIS: &str = "--redis-url (REDIS_URL)";
 const NAMESPACE: &str = "--namespace (RPCACHE_NAMESPACE)";
 
-/// What may go wrong after a port was found open.
+/// The remedy for faults of any other kind.
 const LOGS: &str = "see the log of the workers, and of both servers";
 
+/// Makes remedies that name the queue and the vhost.
 pub(super) struct Remedies {
     queue: QueueName,
-    /// As it was found on the way.
+    /// As the check of the vhost found it.
     vhost: String,
 }
 
@@ -28,7 +29,7 @@ impl Remedies {
         }
     }
 
-    /// `None`: there is nothing to do.
+    /// The remedy; `None` if there is nothing to do.
     pub(super) fn of(&mut self, finding: &Finding) -> Option<String> {
         if let Found::Vhost(vhost) = &finding.found {
             self.vhost.clone_from(vhost);
@@ -36,25 +37,25 @@ impl Remedies {
         match finding.severity {
             Severity::Ok | Severity::Skipped => None,
             Severity::Warning | Severity::Failure => Some(match finding.check {
-                Check::Queue | Check::Consumers | Check::DeadLetters => self.of_queue(finding),
-                Check::Call | Check::Hit => self.of_call(finding),
-                _ => of_server(finding),
+                Check::Queue | Check::Consumers | Check::DeadLetters => self.for_queue(finding),
+                Check::Call | Check::Hit => self.for_call(finding),
+                _ => for_server(finding),
             }),
         }
     }
 
-    fn of_queue(&self, finding: &Finding) -> String {
+    fn for_queue(&self, finding: &Finding) -> String {
         let Self { queue, vhost } = self;
         match (finding.check, &finding.found) {
             (Check::Queue, Found::NoQueue(_)) => {
                 format!("start a worker, which creates it: {}", self.worker())
             }
             (_, Found::ExclusiveQueue(queue)) => format!(
-                "stop the program that has {queue}: rabbitmqctl list_queues -p {vhost} name owner_pid\n\
-                 or give ours another --queue (RPCACHE_QUEUE)"
+                "stop the program that owns {queue}: rabbitmqctl list_queues -p {vhost} name owner_pid\n\
+                 or give rpcache another --queue (RPCACHE_QUEUE)"
             ),
             (Check::Queue, Found::Queue(_)) => format!(
-                "if no tutorial program needs it like this, stop the workers, and\n\
+                "if no tutorial program needs this kind of queue, stop the workers, and\n\
                  rabbitmqctl delete_queue -p {vhost} {queue} --if-empty\n\
                  {}",
                 self.worker()
@@ -66,23 +67,23 @@ impl Remedies {
                 format!("start more workers: {}", self.worker())
             }
             (Check::DeadLetters, Found::NoQueue(dead)) => format!(
-                "declare {dead}, and set a policy that sends there what {queue} gives \
-                 up, as docker/rabbitmq/definitions.json does; then workers answer for that"
+                "declare {dead}, and set a policy that dead-letters messages of {queue} to it, \
+                 as docker/rabbitmq/definitions.json does; then workers answer these messages"
             ),
             (Check::DeadLetters, Found::Audience { queue, .. }) => format!(
-                "start the workers, again if they run: they look for {queue} when they connect, and need \
+                "start or restart the workers: they look for {queue} when they connect, and need \
                  the right to read it"
             ),
             _ => LOGS.to_owned(),
         }
     }
 
-    fn of_call(&self, finding: &Finding) -> String {
+    fn for_call(&self, finding: &Finding) -> String {
         let Self { queue, vhost } = self;
         match &finding.found {
             Found::Failed(Error::WrongAnswer { .. }) => format!(
-                "stop what answers on {queue} (rabbitmqctl list_consumers -p {vhost} names \
-                 it), or give ours another --queue (RPCACHE_QUEUE)"
+                "stop the program that serves {queue} (rabbitmqctl list_consumers -p {vhost} names \
+                 it), or give rpcache another --queue (RPCACHE_QUEUE)"
             ),
             Found::Failed(Error::NobodyServing { .. }) => {
                 format!("start a worker: {}", self.worker())
@@ -91,17 +92,17 @@ impl Remedies {
                 "see the log of the workers; --timeout gives them longer".to_owned()
             }
             Found::Failed(Error::Overloaded { .. }) => alarm(),
-            Found::Replaced { .. } => "see who else writes there; are there more?\n\
+            Found::Replaced { .. } => "find the program that writes there; check all entries:\n\
                                        rpcache cache verify --repair"
                 .to_owned(),
-            Found::TooLate(_) => "a Redis nearer by, or a longer --cache-budget \
+            Found::TooLate(_) => "use a Redis nearby, or a longer --cache-budget \
                                   (RPCACHE_CACHE_BUDGET)"
                 .to_owned(),
             Found::StoredElsewhere(_) => {
-                format!("give workers and callers the same {REDIS} and the same {NAMESPACE}")
+                format!("give workers and clients the same {REDIS} and the same {NAMESPACE}")
             }
             Found::NotStored(_) => format!(
-                "see what the workers say of their Redis: is it this one, has it room, may \
+                "see the workers' log: do they use this Redis, has it memory, may \
                  they write there? Set their {REDIS}"
             ),
             _ => LOGS.to_owned(),
@@ -116,20 +117,20 @@ impl Remedies {
     }
 }
 
-fn of_server(finding: &Finding) -> String {
+fn for_server(finding: &Finding) -> String {
     let is_redis = finding.check.as_str().starts_with("redis");
     let url = if is_redis { REDIS } else { AMQP };
     match (finding.check, &finding.found) {
         (_, Found::Failed(Error::Tls { fault, .. })) => {
-            of_tls(fault, is_redis).unwrap_or_else(|| LOGS.to_owned())
+            tls_remedy(fault, is_redis).unwrap_or_else(|| LOGS.to_owned())
         }
         (_, Found::NoAddress(_)) => format!("correct {url}"),
         (_, Found::PlainText) => format!(
-            "write {} in {url}, for a server that is set up for TLS",
+            "write {} in {url}, if the server supports TLS",
             if is_redis { "rediss://" } else { "amqps://" },
         ),
         (Check::AmqpEncryption | Check::RedisEncryption, _) => {
-            format!("is TLS spoken there? Correct host and port in {url}; see the server's log")
+            format!("does the server speak TLS at this port? Correct host and port in {url}; see the server's log")
         }
         (Check::AmqpName | Check::RedisName, _) => {
             format!("correct the host in {url}, or this machine's name resolution")
@@ -147,7 +148,7 @@ fn of_server(finding: &Finding) -> String {
                 )
             } else {
                 format!(
-                    "is it running there, and may this machine through the firewall?\n\
+                    "is it running there, and does the firewall let this machine through?\n\
                      or correct host and port in {url}"
                 )
             }
@@ -188,12 +189,12 @@ fn of_server(finding: &Finding) -> String {
         (
             Check::RedisLogin,
             Found::Failed(Error::Refused { reason, .. } | Error::Unreachable { reason, .. }),
-        ) => of_redis_login(reason),
+        ) => for_redis_login(reason),
         (_, Found::ReadOnlyReplica(address)) => {
             let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
             let host = host.trim_matches(['[', ']']);
             format!(
-                "write the primary's address in {url}, or a name that follows it; it is told by\n\
+                "write the primary's address in {url}, or a name that follows it; the address is printed by\n\
                  redis-cli -h {host} -p {port} ROLE"
             )
         }
@@ -201,22 +202,22 @@ fn of_server(finding: &Finding) -> String {
             format!("write the address of one Redis, or of a cluster of one shard, in {url}")
         }
         (Check::RedisVersion, Found::Version(_)) => "use Redis 7.0 or later".to_owned(),
-        (_, Found::MissingRights(missing)) => of_rights(missing),
+        (_, Found::MissingRights(missing)) => for_rights(missing),
         (
             _,
             Found::Memory {
                 limit, for_ever, ..
             },
-        ) => of_memory(limit.is_some(), *for_ever),
+        ) => for_memory(limit.is_some(), *for_ever),
         _ => LOGS.to_owned(),
     }
 }
 
-/// By what Redis, or the library in front of it, says.
-fn of_redis_login(reason: &str) -> String {
+/// The remedy for a refused login, by the message of Redis or of its client library.
+fn for_redis_login(reason: &str) -> String {
     if reason.contains("max number of clients") {
-        return "close connections, or let it take more: redis-cli CONFIG SET maxclients 10000\n\
-                redis-cli CLIENT LIST shows whose they are"
+        return "close connections, or raise the limit: redis-cli CONFIG SET maxclients 10000\n\
+                redis-cli CLIENT LIST shows the connections"
             .to_owned();
     }
     if reason.contains("'select'") {
@@ -236,8 +237,8 @@ fn of_redis_login(reason: &str) -> String {
     LOGS.to_owned()
 }
 
-fn of_rights(missing: &MissingRights) -> String {
-    // Patterns of keys mean something to a shell.
+fn for_rights(missing: &MissingRights) -> String {
+    // A shell would expand patterns of keys.
     let quoted = |right: &String| match right.strip_prefix('~') {
         Some(_) => format!("'{right}'"),
         None => right.clone(),
@@ -246,12 +247,12 @@ fn of_rights(missing: &MissingRights) -> String {
     let rights = rights.collect::<Vec<_>>().join(" ");
     let mut remedy = format!("redis-cli ACL SETUSER {} {rights}", missing.user);
     if missing.client.is_empty() {
-        remedy.push_str("\nnothing, if no worker has this login");
+        remedy.push_str("\nor nothing, if no worker uses this login");
     }
     remedy
 }
 
-fn of_memory(bounded: bool, for_ever: bool) -> String {
+fn for_memory(bounded: bool, for_ever: bool) -> String {
     let mut steps = Vec::new();
     if !bounded {
         steps.push("redis-cli CONFIG SET maxmemory 1gb");
@@ -264,5 +265,6 @@ fn of_memory(bounded: bool, for_ever: bool) -> String {
 }
 
 fn alarm() -> String {
-    "`rabbitmq-diagnostics alarms` says what it lacks: memory or disk space".to_owned()
+    "free memory or disk space on the broker: `rabbitmq-diagnostics alarms` says which it lacks"
+        .to_owned()
 }

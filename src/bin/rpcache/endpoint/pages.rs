@@ -1,4 +1,4 @@
-//! The pages of the endpoint. Pure: from a request's head to its answer.
+//! The pages of the endpoint: a pure function from method, path and Accept header to a response.
 
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
@@ -6,11 +6,11 @@ use rpcache::{Metrics, MetricsFormat, Procedure, Readiness, Worker, WorkerHealth
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
-/// What a worker tells of itself:
+/// The pages of a worker:
 ///
-/// - `/metrics`: its numbers, in the format that the scraper asks for;
-/// - `/healthz`: that it is alive; no answer means that it hangs;
-/// - `/readyz`: whether it takes requests; if not, 503 and why.
+/// - `/metrics`: its metrics, in the format that the scraper accepts;
+/// - `/healthz`: 200 while the process is alive; without a response, it hangs;
+/// - `/readyz`: 200 while it takes requests, otherwise 503 and the reason.
 pub(crate) struct Pages {
     metrics: Metrics,
     health: WorkerHealth,
@@ -41,7 +41,7 @@ impl Pages {
             "/healthz" => plain(StatusCode::OK, "alive".to_owned()),
             "/readyz" => self.readiness(),
             _ => {
-                let pages = "there are /metrics, /healthz and /readyz".to_owned();
+                let pages = "not found; the pages are /metrics, /healthz and /readyz".to_owned();
                 plain(StatusCode::NOT_FOUND, pages)
             }
         }
@@ -54,7 +54,7 @@ impl Pages {
             Readiness::NotReady(why) => {
                 plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}"))
             }
-            // Of a later library: whatever it is, it is not known to be fine.
+            // The enum is non-exhaustive: an unknown state counts as not ready.
             other => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{other:?}")),
         }
     }
@@ -64,7 +64,7 @@ fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// One line for a person.
+/// A response of one line of text.
 fn plain(status: StatusCode, line: String) -> Response<String> {
     page(status, PLAIN, line + "\n")
 }
@@ -74,7 +74,7 @@ fn page(status: StatusCode, content_type: &'static str, body: String) -> Respons
     *page.status_mut() = status;
     let headers = page.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // It is of this moment.
+    // The state of this moment must not be cached.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     page
 }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_has_not_begun_is_alive_and_not_ready() {
+    fn a_worker_that_has_not_started_is_alive_and_not_ready() {
         assert_eq!(get("/healthz"), (200, "alive\n".to_owned()));
         let not_yet = "not ready: not connected to RabbitMQ yet\n";
         assert_eq!(get("/readyz"), (503, not_yet.to_owned()));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_other_pages_and_no_other_methods() {
+    fn other_pages_and_methods_are_refused() {
         for path in ["/", "", "/metrics/", "/metrics2", "*"] {
             assert_eq!(get(path).0, 404, "{path}");
         }

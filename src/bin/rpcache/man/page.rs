@@ -1,5 +1,5 @@
-//! One manual page. `clap_mangen` writes what it can; what stands below the options in `--help` it
-//! would run together into one paragraph, so that becomes sections here.
+//! Renders one manual page. `clap_mangen` writes most of it; it would join the text below the options of `--help` into
+//! one paragraph, so that text becomes sections here.
 
 use std::io;
 
@@ -13,12 +13,12 @@ pub(super) struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// Of a command that has been built together with its parents.
+    /// The page of a command, which must be built together with its parents.
     pub(super) fn of(command: &'a Command) -> Self {
         let version = concat!("rpcache ", env!("CARGO_PKG_VERSION"));
         let man = Man::new(command.clone())
             .source(version)
-            // None: the pages are made anew with each build, of the same text.
+            // No date: each build makes the same page.
             .date("\"\"")
             .manual("rpcache manual");
         Self { command, man }
@@ -45,7 +45,8 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Between an option's help and its values come two breaks and an empty line, of which one break does.
+/// The section with the options. Two breaks and an empty line between the help of an option and its values become one
+/// break.
 fn options(man: &Man) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     man.render_options_section(&mut text)?;
@@ -53,7 +54,7 @@ fn options(man: &Man) -> io::Result<Vec<u8>> {
     Ok(text.replace("\n.br\n\n.br\n", "\n.br\n").into_bytes())
 }
 
-/// What stands below the options: paragraphs, and tables with a heading such as `Exit codes:`.
+/// Sections of the text below the options: paragraphs, and tables with a heading such as `Exit codes:`.
 fn sections(below: &str) -> Roff {
     let mut roff = Roff::new();
     let mut in_notes = false;
@@ -61,7 +62,7 @@ fn sections(below: &str) -> Roff {
         match block.split_once(":\n  ") {
             Some((heading, table)) if !heading.contains('\n') => {
                 roff.control("SH", [&*heading.to_uppercase()]);
-                // Line by line, as it stands.
+                // Keep the lines as they are.
                 roff.control("nf", []);
                 for line in table.lines() {
                     roff.text([roman(line.strip_prefix("  ").unwrap_or(line))]);
@@ -85,7 +86,7 @@ fn sections(below: &str) -> Roff {
     roff
 }
 
-/// The page above. Those below stand among the commands.
+/// Refers to the page of the parent; subcommands are in a section of their own.
 fn see_also(command: &Command) -> Roff {
     let mut roff = Roff::new();
     let name = command.get_display_name().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The way to a collector: HTTP/1.1 on the exporting thread, which has nothing else to do than to wait.
+//! The HTTP/1.1 client for a collector. It blocks: the exporting thread has nothing else to do.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,23 +8,23 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use tracing::warn;
 use ureq::Agent;
 
-/// A collector that takes longer for a batch is not waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for one batch.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// It answers with a few bytes.
-const LONGEST_ANSWER: u64 = 64 * 1024;
+/// Limit of a response, in bytes; collectors send a few.
+const MAX_RESPONSE: u64 = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Collector {
     agent: Agent,
-    /// It has been said that it cannot be reached, and it has not been since.
+    /// Set by the warning that the collector fails, until a batch succeeds.
     is_down: AtomicBool,
 }
 
 impl Collector {
     pub(super) fn new() -> Self {
         let config = Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .build();
         Self {
@@ -35,19 +35,19 @@ impl Collector {
 
     fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ureq::Error> {
         let (parts, body) = request.into_parts();
-        let answer = self.agent.run(Request::from_parts(parts, &body[..]))?;
-        let (parts, mut body) = answer.into_parts();
-        let body = body.with_config().limit(LONGEST_ANSWER).read_to_vec()?;
+        let response = self.agent.run(Request::from_parts(parts, &body[..]))?;
+        let (parts, mut body) = response.into_parts();
+        let body = body.with_config().limit(MAX_RESPONSE).read_to_vec()?;
         Ok(Response::from_parts(parts, body.into()))
     }
 
-    /// Says once that it does not work, until it has worked again.
-    fn tell(&self, server: &str, sent: &Result<Response<Bytes>, ureq::Error>) {
+    /// Warns of the first failure after a success.
+    fn report(&self, server: &str, sent: &Result<Response<Bytes>, ureq::Error>) {
         let refused = match sent {
-            Ok(answer) if answer.status().is_success() => {
+            Ok(response) if response.status().is_success() => {
                 return self.is_down.store(false, Ordering::Relaxed);
             }
-            Ok(answer) => format!("it answers {}", answer.status()),
+            Ok(response) => format!("it answers {}", response.status()),
             Err(error) => error.to_string(),
         };
         if !self.is_down.swap(true, Ordering::Relaxed) {
@@ -56,7 +56,7 @@ impl Collector {
     }
 }
 
-/// Its address alone: what else is in the URL, and the headers, may be secret.
+/// Host and port of a request. The rest of the URL and the headers may hold secrets.
 fn server(request: &Request<Bytes>) -> String {
     let url = request.uri();
     match (url.host(), url.port()) {
@@ -75,7 +75,7 @@ impl HttpClient for Collector {
     {
         let server = server(&request);
         let sent = self.send(request);
-        self.tell(&server, &sent);
+        self.report(&server, &sent);
         Box::pin(std::future::ready(sent.map_err(HttpError::from)))
     }
 }

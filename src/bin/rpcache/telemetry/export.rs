@@ -1,9 +1,9 @@
-//! Traces for an OpenTelemetry collector, by the variables that every program of that kind knows:
-//! `OTEL_EXPORTER_OTLP_ENDPOINT` turns it on, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`,
-//! `OTEL_TRACES_SAMPLER` and the others are read by the SDK.
+//! Sends traces to an OpenTelemetry collector, configured by the standard variables:
+//! `OTEL_EXPORTER_OTLP_ENDPOINT` turns it on; the SDK reads `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`,
+//! `OTEL_TRACES_SAMPLER` and the others.
 //!
-//! Spans are sent by a thread of the SDK's own, in batches, from a queue that drops what it has no room
-//! for: no call waits for it.
+//! A thread of the SDK sends spans in batches. Its queue drops spans when it is full, so no call waits for
+//! it.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ use super::Boxed;
 use super::collector::Collector;
 use crate::timeline::SPANS;
 
-/// At the end of the command, for what has not been sent.
+/// Time limit at the end of the command for sending the rest.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The tracer's name, and the service's where the environment gives it none.
+/// Name of the tracer, and of the service if the environment sets none.
 const NAME: &str = "rpcache";
 
 /// Sends the library's spans to a collector.
@@ -32,20 +32,20 @@ pub(super) struct Export {
 }
 
 impl Export {
-    /// `None` where the environment does not ask for it, or what is wrong with how it does.
+    /// The export that the environment configures; `None` if it configures none.
     pub(super) fn by_environment() -> Result<Option<Self>, String> {
-        if !is_asked_for(|name| std::env::var(name).ok()) {
+        if !is_configured(|name| std::env::var(name).ok()) {
             return Ok(None);
         }
         let exporter = SpanExporter::builder()
             .with_http()
-            // The one that is built in, and that every collector takes.
+            // The only built-in protocol; every collector supports it.
             .with_protocol(Protocol::HttpBinary)
             .with_retry_policy(RetryPolicy::recommended().with_max_retries(1))
             .with_http_client(Collector::new())
             .build()
-            // It may quote the endpoint, and that may have a password.
-            .map_err(|_| "the endpoint or another variable OTEL_… is not understood".to_owned())?;
+            // The error is dropped: it may quote the endpoint, which may have a password.
+            .map_err(|_| "the endpoint or another variable OTEL_… is not valid".to_owned())?;
         let provider = SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
             .with_resource(resource())
@@ -54,7 +54,7 @@ impl Export {
     }
 
     pub(super) fn layer(&self) -> Boxed {
-        // What a worker tells is for those who cannot see its own spans.
+        // A worker sends its own spans to the collector: its steps are not repeated as events.
         let spans = Targets::new()
             .with_target(SPANS, LevelFilter::TRACE)
             .with_target(format!("{SPANS}::told"), LevelFilter::OFF);
@@ -68,14 +68,14 @@ impl Export {
             .boxed()
     }
 
-    pub(super) fn end(self) {
-        // What could not be sent has been told by the collector's client.
+    pub(super) fn shut_down(self) {
+        // The collector's client has already warned of spans that could not be sent.
         let _ = self.provider.shutdown_with_timeout(FLUSH_DEADLINE);
     }
 }
 
-/// An endpoint, and nothing that says otherwise.
-fn is_asked_for(variable: impl Fn(&str) -> Option<String>) -> bool {
+/// Whether an endpoint is set, and neither the SDK nor the exporter is switched off.
+fn is_configured(variable: impl Fn(&str) -> Option<String>) -> bool {
     let is = |name, value: &str| variable(name).is_some_and(|is| is.eq_ignore_ascii_case(value));
     let endpoints = [
         "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -127,7 +127,7 @@ mod tests {
                 let found = variables.iter().find(|(is, _)| *is == name);
                 found.map(|(_, value)| (*value).to_owned())
             };
-            assert_eq!(is_asked_for(variable), expected, "{variables:?}");
+            assert_eq!(is_configured(variable), expected, "{variables:?}");
         }
     }
 }

@@ -1,31 +1,30 @@
-//! From what was recorded to what is shown: one row for each step, indented below what it is part of.
-//! Pure.
+//! Turns recorded spans into rows, one per step, indented below the step that it is part of. Pure.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Recorded, Told};
+use super::{Recorded, WorkerStep};
 
-/// Of 80 columns: the step, its duration, and its place in the whole.
+/// Widths in columns, for 80 in all: of the step's name, and of its bar.
 const LABEL: usize = 38;
 const BAR: u8 = 28;
 
-/// A shorter wait was none.
-const NO_WAIT: Duration = Duration::from_micros(10);
+/// Shorter waits of a worker are not shown.
+const MIN_WAIT: Duration = Duration::from_micros(10);
 
-/// One step.
+/// A step with its duration.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Row {
-    /// `call.request.worker.compute`
+    /// Its path, such as `call.request.worker.compute`.
     step: String,
     #[serde(skip)]
     label: String,
-    /// Since the call's begin.
+    /// Time since the start of the call.
     start_ms: f64,
     took_ms: f64,
-    /// What came of it.
+    /// Source of the answer, result of a lookup, or code of an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<String>,
 }
@@ -36,7 +35,7 @@ impl Row {
     }
 }
 
-/// In the order in which they began. Empty if nothing was recorded.
+/// The rows, in the order in which the steps began. Empty if nothing was recorded.
 pub(super) fn of(spans: &[Recorded]) -> Vec<Row> {
     let mut tree = Tree {
         spans,
@@ -56,7 +55,7 @@ struct Tree<'a> {
     spans: &'a [Recorded],
     rows: Vec<Row>,
     begun: Instant,
-    /// What has not ended by then, like the confirm of a request that was answered before, does for us.
+    /// End of the call. Steps that have not ended are cut here, such as waiting for a confirm after the reply.
     ended: Instant,
 }
 
@@ -84,8 +83,8 @@ impl Tree<'_> {
         span.ended.unwrap_or(self.ended).min(self.ended)
     }
 
-    /// What lies between a request and its reply. Clocks of two machines are not compared: the worker's
-    /// total is known, the rest was spent on the way there and back, and in the queue.
+    /// Adds the rows between a request and its reply. Clocks of two machines are not compared: the worker reports its
+    /// total, and the rest is the time in the queue and on the network.
     fn add_worker(&mut self, request: usize, path: &str) {
         let span = &self.spans[request];
         let is_sent = |sent: &&Recorded| sent.name == "send" && sent.parent == Some(request);
@@ -105,23 +104,23 @@ impl Tree<'_> {
         let total = match span.worker.total {
             _ if !span.fields.replied => return push(self, "wait", "no reply", sent, replied),
             None => {
-                let label = "queue and worker (did not say)";
+                let label = "queue and worker (not reported)";
                 return push(self, "worker", label, sent, replied);
             }
             Some(total) => total,
         };
-        // The way back is the shorter one.
+        // The worker is placed at the end, because the way back has no queue to wait in.
         let taken = replied.checked_sub(total).unwrap_or(sent).max(sent);
         let within = |begun: Instant| begun.min(replied);
         push(self, "queue", "queue and network", sent, taken);
         push(self, "worker", "worker", taken, replied);
-        for Told {
+        for WorkerStep {
             name,
             started,
             took,
         } in &span.worker.steps
         {
-            if name.ends_with("-wait") && *took < NO_WAIT {
+            if name.ends_with("-wait") && *took < MIN_WAIT {
                 continue;
             }
             let label = label(name).unwrap_or(name);
@@ -163,12 +162,12 @@ fn label(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Microseconds are as fine as this can be measured.
+/// Rounded to microseconds.
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// As a person reads them, in 80 columns.
+/// Formats the rows as a table with bars, in 80 columns.
 pub(super) fn text(rows: &[Row]) -> String {
     let whole = rows.first().map_or(0.0, |call| call.took_ms);
     let mut text = String::new();
@@ -189,15 +188,15 @@ pub(super) fn text(rows: &[Row]) -> String {
     text
 }
 
-fn shortened(label: &str, most: usize) -> String {
-    if label.chars().count() <= most {
+fn shortened(label: &str, columns: usize) -> String {
+    if label.chars().count() <= columns {
         return label.to_owned();
     }
-    let kept: String = label.chars().take(most.saturating_sub(1)).collect();
+    let kept: String = label.chars().take(columns.saturating_sub(1)).collect();
     kept + "…"
 }
 
-/// Where in the whole it was, and how much of it.
+/// A bar that shows start and duration within the whole.
 fn bar(start: f64, took: f64, whole: f64) -> String {
     let share = |part: f64| {
         if whole > 0.0 {
@@ -239,7 +238,7 @@ mod tests {
         }
     }
 
-    /// A miss of 100 ms: 10 in Redis, 90 for the request, which was sent 20 ms after that.
+    /// A miss of 100 ms: 10 ms in Redis, 90 ms for the request, which was sent after 20 ms of them.
     fn miss() -> Vec<Recorded> {
         let begun = Instant::now();
         let mut spans = vec![
@@ -255,8 +254,8 @@ mod tests {
         spans
     }
 
-    fn told(name: &str, started: u32, took: u32) -> Told {
-        Told {
+    fn step(name: &str, started: u32, took: u32) -> WorkerStep {
+        WorkerStep {
             name: name.to_owned(),
             started: MS * started,
             took: MS * took,
@@ -264,13 +263,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_told_lies_at_the_end_of_the_request_and_the_rest_was_the_queue() {
+    fn the_worker_is_at_the_end_of_the_request_and_the_rest_is_the_queue() {
         let mut spans = miss();
         spans[2].worker = Worker {
             steps: vec![
-                told("slot-wait", 0, 0),
-                told("compute", 5, 20),
-                told("new", 25, 5),
+                step("slot-wait", 0, 0),
+                step("compute", 5, 20),
+                step("new", 25, 5),
             ],
             total: Some(MS * 30),
         };
@@ -290,7 +289,7 @@ fib:30: computed                          100.00 ms █████████�
     }
 
     #[test]
-    fn worker_that_claims_more_than_the_whole_has_left_nothing_for_the_queue() {
+    fn a_worker_that_reports_more_than_the_whole_leaves_nothing_for_the_queue() {
         let mut spans = miss();
         spans[2].worker.total = Some(MS * 100_000);
         let rows = of(&spans);
@@ -300,7 +299,7 @@ fib:30: computed                          100.00 ms █████████�
     }
 
     #[test]
-    fn what_did_not_end_lasts_as_long_as_the_call() {
+    fn a_step_that_did_not_end_lasts_until_the_end_of_the_call() {
         let mut spans = miss();
         spans[2].fields.replied = false;
         for span in &mut spans[2..] {
@@ -315,12 +314,12 @@ fib:30: computed                          100.00 ms █████████�
     }
 
     #[test]
-    fn nothing_recorded_is_nothing_shown() {
+    fn without_spans_nothing_is_shown() {
         assert_eq!(text(&of(&[])), "");
     }
 
     #[test]
-    fn no_line_is_longer_than_a_terminal_is_wide() {
+    fn lines_fit_80_columns() {
         let mut spans = miss();
         spans[0].fields.key = Some("é".repeat(300));
         for spans in [spans, vec![span(0, "call", [0, 0], Instant::now())]] {

@@ -1,7 +1,7 @@
-//! From two looks to what happens per second. Pure: nothing here asks anybody, or what time it is.
+//! Computes rates from two polls. Pure but for the clock: it does no I/O.
 //!
-//! Workers that restart have a new id, those that vanish are left out, and a count that has become
-//! smaller has not moved: no rate is negative.
+//! A worker that restarts has a new id, one that vanishes is forgotten, and a count that has become smaller gives the
+//! rate 0: no rate is negative.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,12 +15,12 @@ use super::keys;
 use super::snapshot::{
     Fleet, Latency, Rates, Redis, RedisRates, Seen, Silence, Snapshot, Worker, rounded,
 };
-use super::sources::{News, RedisLook, Server};
+use super::sources::{Polled, RedisPoll, Server};
 
-/// A worker that has not told of itself for longer does nothing that is known.
+/// A worker whose last announcement is older has no rates.
 const SILENT: Duration = Duration::from_secs(5);
 
-/// What was seen so far, as far as the next snapshot needs it.
+/// The earlier results that the next snapshot needs.
 pub(super) struct History {
     queue: String,
     namespace: Option<String>,
@@ -29,17 +29,17 @@ pub(super) struct History {
     queues_at: Instant,
     redis: Seen<Redis>,
     redis_at: Instant,
-    /// Where the next look's rates begin.
+    /// The numbers from which the next poll's rates are computed.
     server_before: Option<(Instant, ServerStats)>,
     workers: Seen<()>,
     tracks: HashMap<String, Track>,
     other_workers: usize,
 }
 
-/// A worker's last announcements.
+/// The last two announcements of a worker.
 struct Track {
     last: WorkerStatus,
-    /// When the last one was first seen.
+    /// When the last announcement was first seen.
     at: Instant,
     before: Option<WorkerStatus>,
 }
@@ -62,10 +62,10 @@ impl History {
         }
     }
 
-    pub(super) fn news(&mut self, news: News) {
-        match news {
-            News::Redis(look) => self.redis(*look),
-            News::Queues(depths) => self.queues(depths),
+    pub(super) fn add(&mut self, polled: Polled) {
+        match polled {
+            Polled::Redis(poll) => self.redis(*poll),
+            Polled::Queues(depths) => self.queues(depths),
         }
     }
 
@@ -74,15 +74,15 @@ impl History {
         self.queues = depths.map_or_else(|error| Seen::Down { error }, Seen::Ok);
     }
 
-    pub(super) fn redis(&mut self, look: RedisLook) {
-        let (at, before) = look.before;
+    pub(super) fn redis(&mut self, poll: RedisPoll) {
+        let (at, before) = poll.before;
         self.redis_at = Instant::now();
         self.server(at, before);
-        self.server_before = match look.after {
+        self.server_before = match poll.after {
             (at, Ok(Some(stats))) => Some((at, stats)),
             _ => None,
         };
-        self.workers(look.workers, look.after.0);
+        self.workers(poll.workers, poll.after.0);
     }
 
     fn server(&mut self, at: Instant, server: Server) {
@@ -106,16 +106,16 @@ impl History {
         };
     }
 
-    /// What workers tell, at `now`. Those that are not there any more are forgotten.
+    /// Adds the workers' announcements as read at `now`. Workers that are gone are forgotten.
     pub(super) fn workers(&mut self, workers: Result<Vec<WorkerStatus>, Error>, now: Instant) {
         let workers = match workers {
             Ok(workers) => workers,
             Err(error) => {
                 self.tracks.clear();
                 self.other_workers = 0;
-                let may_not = matches!(error, Error::Refused { .. })
+                let lacks_right = matches!(error, Error::Refused { .. })
                     && !matches!(self.redis, Seen::Down { .. });
-                self.workers = if may_not {
+                self.workers = if lacks_right {
                     Seen::NotPermitted
                 } else {
                     Seen::Down { error }
@@ -142,12 +142,12 @@ impl History {
         }
     }
 
-    /// Whether a worker has told of itself only once.
+    /// Whether a worker has been seen with one announcement only.
     pub(super) fn awaits_announcements(&self) -> bool {
         self.tracks.values().any(|track| track.before.is_none())
     }
 
-    /// Why neither server shows anything, if so: of Redis and of the broker.
+    /// The errors of Redis and of the broker, if both are down.
     pub(super) fn both_down(&self) -> Option<(&Error, &Error)> {
         match (&self.redis, &self.queues) {
             (Seen::Down { error: redis }, Seen::Down { error: broker }) => Some((redis, broker)),
@@ -155,13 +155,17 @@ impl History {
         }
     }
 
-    /// How many rows there are to scroll through.
+    /// Number of rows to scroll through.
     pub(super) fn workers_shown(&self) -> usize {
         self.tracks.len()
     }
 
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
-        let told: Vec<_> = self.tracks.values().map(|track| track.told(now)).collect();
+        let announced: Vec<_> = self
+            .tracks
+            .values()
+            .map(|track| track.announced(now))
+            .collect();
         let mut workers: Vec<_> = self
             .tracks
             .values()
@@ -183,10 +187,10 @@ impl History {
                 },
             },
             workers,
-            computing: keys::computing(&told),
-            hottest: keys::hottest(&told),
-            slowest: keys::slowest(&told),
-            failed: keys::failed(&told),
+            computing: keys::computing(&announced),
+            hottest: keys::hottest(&announced),
+            slowest: keys::slowest(&announced),
+            failed: keys::failed(&announced),
             silence: Silence {
                 broker: now.saturating_duration_since(self.queues_at),
                 redis: now.saturating_duration_since(self.redis_at),
@@ -206,7 +210,7 @@ impl History {
         let is_known = !rates.is_empty() || workers.is_empty();
         let (mut requests, mut computed) = (Durations::default(), Durations::default());
         for track in self.tracks.values() {
-            if let Some(before) = track.lately(now) {
+            if let Some(before) = track.recent(now) {
                 requests.add(&track.last.request_times.since(&before.request_times));
                 computed.add(&track.last.compute_times.since(&before.compute_times));
             }
@@ -230,8 +234,8 @@ impl History {
     }
 }
 
-/// Each worker once: one that Redis was too late for has found another place, and what it told
-/// before stands in the former one for some seconds.
+/// Keeps the latest announcement of each worker: one to which Redis answered too late announces itself under another
+/// key, and the former key lives for some seconds.
 fn latest(mut workers: Vec<WorkerStatus>) -> Vec<WorkerStatus> {
     let moment = |status: &WorkerStatus| (status.uptime_millis, status.announced);
     workers.sort_by(|one, other| {
@@ -243,7 +247,7 @@ fn latest(mut workers: Vec<WorkerStatus>) -> Vec<WorkerStatus> {
 }
 
 impl Track {
-    /// With what the worker tells now, which may be what it has told before.
+    /// Adds an announcement, which may be the one that is known already.
     fn next(self, status: WorkerStatus, now: Instant) -> Self {
         let moment = |status: &WorkerStatus| (status.uptime_millis, status.announced);
         if moment(&status) == moment(&self.last) {
@@ -256,19 +260,19 @@ impl Track {
         }
     }
 
-    fn told(&self, now: Instant) -> keys::Told<'_> {
+    fn announced(&self, now: Instant) -> keys::Announced<'_> {
         (&self.last, now.saturating_duration_since(self.at))
     }
 
-    /// Where the present rates begin, if they are known and still the present ones.
-    fn lately(&self, now: Instant) -> Option<&WorkerStatus> {
+    /// The announcement from which the present rates are computed; `None` if there is none or the worker is silent.
+    fn recent(&self, now: Instant) -> Option<&WorkerStatus> {
         let is_silent = now.saturating_duration_since(self.at) > SILENT;
         self.before.as_ref().filter(|_| !is_silent)
     }
 
     fn worker(&self, now: Instant) -> Worker {
         let status = &self.last;
-        let before = self.lately(now);
+        let before = self.recent(now);
         let silent = now.saturating_duration_since(self.at);
         let times = before.map(|before| status.request_times.since(&before.request_times));
         Worker {
@@ -281,21 +285,21 @@ impl Track {
                 millis => millis / 1000,
             },
             slots: status.concurrency,
-            // Older ones tell no more than what they compute longest.
+            // Older workers announce their longest computations only.
             under_way: status.under_way.max(status.computing.len() as u64),
             held: status.held,
             per_second: before.and_then(|before| rates(before, status)),
             request_ms: Latency::of(&times.unwrap_or_default()),
-            computing: keys::computing_at(&self.told(now)),
+            computing: keys::computing_at(&self.announced(now)),
             silent_s: if silent > SILENT { silent.as_secs() } else { 0 },
         }
     }
 }
 
-/// Between two announcements of one worker, by the worker's own clock.
+/// Rates between two announcements of one worker, by the worker's own clock.
 fn rates(before: &WorkerStatus, last: &WorkerStatus) -> Option<Rates> {
     let millis = match (before.uptime_millis, last.uptime_millis) {
-        // Older ones have nothing better.
+        // Older workers announce whole seconds only.
         (0, 0) => last
             .announced
             .saturating_sub(before.announced)
@@ -314,10 +318,10 @@ fn rates(before: &WorkerStatus, last: &WorkerStatus) -> Option<Rates> {
     })
 }
 
-/// `None` if Redis was started anew, or its counts were reset.
+/// Rates of Redis. `None` if it has restarted, or its counts were reset.
 fn redis_rates(before: &ServerStats, last: &ServerStats, passed: Duration) -> Option<RedisRates> {
-    let is_anew = last.uptime < before.uptime || last.commands < before.commands;
-    let per_second = per_second(passed).filter(|_| !is_anew)?;
+    let is_reset = last.uptime < before.uptime || last.commands < before.commands;
+    let per_second = per_second(passed).filter(|_| !is_reset)?;
     Some(RedisRates {
         commands: per_second(before.commands, last.commands),
         hits: per_second(before.hits, last.hits),
@@ -327,7 +331,7 @@ fn redis_rates(before: &ServerStats, last: &ServerStats, passed: Duration) -> Op
     })
 }
 
-/// `None` of no time.
+/// Computes rates over this time; `None` if it is 0.
 #[expect(clippy::cast_precision_loss, reason = "a rate")]
 fn per_second(passed: Duration) -> Option<impl Fn(u64, u64) -> f64> {
     let seconds = passed.as_secs_f64();

@@ -1,4 +1,4 @@
-//! What all workers tell of single keys, together.
+//! Merges what the workers announce of single keys.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -8,25 +8,25 @@ use rpcache::fleet::WorkerStatus;
 
 use super::snapshot::{Computing, Failed, Hot, Slow, millis, rounded};
 
-/// Keys that are told.
-const MOST: usize = 10;
+/// Limit of the keys in a list.
+const MAX_KEYS: usize = 10;
 
-/// Computations that are told; each worker tells eight of its own.
-const MOST_COMPUTING: usize = 20;
+/// Limit of the computations in the list; each worker announces eight.
+const MAX_COMPUTING: usize = 20;
 
-/// A worker's last announcement, and how old it is.
-pub(super) type Told<'a> = (&'a WorkerStatus, Duration);
+/// A worker's last announcement, and its age.
+pub(super) type Announced<'a> = (&'a WorkerStatus, Duration);
 
-/// The longest first.
-pub(super) fn computing(workers: &[Told<'_>]) -> Vec<Computing> {
+/// All computations, the longest first.
+pub(super) fn computing(workers: &[Announced<'_>]) -> Vec<Computing> {
     let mut all: Vec<_> = workers.iter().flat_map(computing_at).collect();
     all.sort_by(|one, other| other.ms.cmp(&one.ms).then_with(|| one.key.cmp(&other.key)));
-    all.truncate(MOST_COMPUTING);
+    all.truncate(MAX_COMPUTING);
     all
 }
 
-/// The same of one worker, as it told them.
-pub(super) fn computing_at((status, age): &Told<'_>) -> Vec<Computing> {
+/// The computations of one worker, in its own order.
+pub(super) fn computing_at((status, age): &Announced<'_>) -> Vec<Computing> {
     let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     let computing = status.computing.iter().map(|one| Computing {
         key: one.key.clone(),
@@ -36,9 +36,9 @@ pub(super) fn computing_at((status, age): &Told<'_>) -> Vec<Computing> {
     computing.collect()
 }
 
-/// A key's rates at all workers together, the highest first.
+/// The hottest keys by the sum of their rates at all workers, the highest first.
 #[expect(clippy::cast_precision_loss, reason = "a rate")]
-pub(super) fn hottest(workers: &[Told<'_>]) -> Vec<Hot> {
+pub(super) fn hottest(workers: &[Announced<'_>]) -> Vec<Hot> {
     let mut rates: HashMap<&str, (u64, u64)> = HashMap::new();
     for hot in workers.iter().flat_map(|(status, _)| &status.hottest) {
         let (per_minute, at_most) = rates.entry(&hot.key).or_default();
@@ -49,7 +49,7 @@ pub(super) fn hottest(workers: &[Told<'_>]) -> Vec<Hot> {
     all.sort_by_key(|&(key, (per_minute, _))| (Reverse(per_minute), key));
     let hottest = all
         .into_iter()
-        .take(MOST)
+        .take(MAX_KEYS)
         .map(|(key, (per_minute, at_most))| Hot {
             key: key.to_owned(),
             per_second: rounded(per_minute as f64 / 60.0),
@@ -58,11 +58,11 @@ pub(super) fn hottest(workers: &[Told<'_>]) -> Vec<Hot> {
     hottest.collect()
 }
 
-/// Each key once, with its longest time.
-pub(super) fn slowest(workers: &[Told<'_>]) -> Vec<Slow> {
+/// The slowest keys, each once with its longest time.
+pub(super) fn slowest(workers: &[Announced<'_>]) -> Vec<Slow> {
     let mut all: Vec<_> = workers
         .iter()
-        .flat_map(|told| told.0.slowest.iter().map(move |slow| (told, slow)))
+        .flat_map(|worker| worker.0.slowest.iter().map(move |slow| (worker, slow)))
         .collect();
     all.sort_by(|(_, one), (_, other)| {
         let longer = other.micros.cmp(&one.micros);
@@ -70,7 +70,7 @@ pub(super) fn slowest(workers: &[Told<'_>]) -> Vec<Slow> {
     });
     let mut slowest: Vec<Slow> = Vec::new();
     for ((status, age), slow) in all {
-        if slowest.len() < MOST && slowest.iter().all(|known| known.key != slow.key) {
+        if slowest.len() < MAX_KEYS && slowest.iter().all(|known| known.key != slow.key) {
             slowest.push(Slow {
                 key: slow.key.clone(),
                 ms: millis(Duration::from_micros(slow.micros)),
@@ -82,8 +82,8 @@ pub(super) fn slowest(workers: &[Told<'_>]) -> Vec<Slow> {
     slowest
 }
 
-/// Poison first: it is seldom, and somebody has to act. Then the latest.
-pub(super) fn failed(workers: &[Told<'_>]) -> Vec<Failed> {
+/// The failed keys: poison first, because it is rare and needs an operator, then the latest.
+pub(super) fn failed(workers: &[Announced<'_>]) -> Vec<Failed> {
     let mut all: Vec<Failed> = Vec::new();
     for (status, age) in workers {
         for failed in &status.failures {
@@ -110,7 +110,7 @@ pub(super) fn failed(workers: &[Told<'_>]) -> Vec<Failed> {
         let by_time = order(one).cmp(&order(other));
         by_time.then_with(|| one.key.cmp(&other.key))
     });
-    all.truncate(MOST);
+    all.truncate(MAX_KEYS);
     all
 }
 
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_several_workers_come_together() {
+    fn keys_of_several_workers_are_merged() {
         let one = worker(
             "one",
             &json!({
@@ -166,13 +166,13 @@ mod tests {
             }),
         );
         let second = Duration::from_secs(1);
-        let told = [(&one, Duration::ZERO), (&other, second)];
-        let keys = computing(&told).into_iter().map(|one| (one.key, one.ms));
+        let workers = [(&one, Duration::ZERO), (&other, second)];
+        let keys = computing(&workers).into_iter().map(|one| (one.key, one.ms));
         assert_eq!(
             keys.collect::<Vec<_>>(),
             [("b".to_owned(), 1020), ("a".to_owned(), 10)]
         );
-        let rates = hottest(&told).into_iter();
+        let rates = hottest(&workers).into_iter();
         let rates: Vec<_> = rates
             .map(|hot| (hot.key, hot.per_second, hot.at_most))
             .collect();
@@ -180,10 +180,10 @@ mod tests {
             rates,
             [("a".to_owned(), 2.0, 2.1), ("b".to_owned(), 1.5, 2.0)]
         );
-        let slow = slowest(&told);
+        let slow = slowest(&workers);
         assert_eq!((slow.len(), slow[0].ms, slow[0].ago_s), (2, 2.5, 6));
         assert_eq!(slow[0].worker, "other");
-        let failed = failed(&told);
+        let failed = failed(&workers);
         let codes: Vec<_> = failed.iter().map(|one| one.code.as_str()).collect();
         assert_eq!(codes, ["poison", "bad-argument", "failed"]);
         assert_eq!((failed[2].times, failed[2].ago_s), (3, 5));

@@ -1,4 +1,4 @@
-//! The screen: drawn anew with all that comes, and the terminal given back as it was on every way out.
+//! The live screen: redraws after every poll and key press, and restores the terminal on every way out.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,18 +11,18 @@ use tokio::sync::mpsc;
 
 use super::history::History;
 use super::snapshot::Snapshot;
-use super::sources::{News, Sources, look_at_redis, watch};
+use super::sources::{Polled, Sources, poll_redis, watch};
 use super::view::View;
 use crate::output::{Failure, is_coloured};
 
-/// How old things are is told anew so often.
-const AGES: Duration = Duration::from_secs(1);
+/// Time between two redraws without news, which update ages.
+const REDRAW_EVERY: Duration = Duration::from_secs(1);
 
-/// Workers that are scrolled past by a page.
+/// Number of workers that a page key scrolls by.
 const PAGE: usize = 10;
 
-/// Looks that wait for the screen: one of each server.
-const WAITING_NEWS: usize = 2;
+/// Limit of results that wait for the screen: one of each server.
+const MAX_RESULTS: usize = 2;
 
 pub(super) async fn run(
     sources: Sources,
@@ -30,42 +30,44 @@ pub(super) async fn run(
     interval: Duration,
 ) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let (tell, news) = mpsc::channel(WAITING_NEWS);
+    let (sender, results) = mpsc::channel(MAX_RESULTS);
     let Sources { cache, mut queues } = sources;
     let ended = {
-        let look = async || News::Redis(Box::new(look_at_redis(&cache).await));
-        let redis = watch(interval, tell.clone(), look);
-        let broker = watch(interval, tell, async || News::Queues(queues.look().await));
+        let poll = async || Polled::Redis(Box::new(poll_redis(&cache).await));
+        let redis = watch(interval, sender.clone(), poll);
+        let broker = watch(interval, sender, async || {
+            Polled::Queues(queues.look().await)
+        });
         let mut screen = Screen::open(history)?;
         tokio::select! {
-            ended = screen.show(news) => ended,
+            ended = screen.show(results) => ended,
             signal = signals.next() => Err(signal),
-            // Not before the screen: it listens.
+            // Never ends before the screen, which holds the receiver.
             _ = async { tokio::join!(redis, broker) } => Ok(()),
         }
-        // The terminal is given back here.
+        // Dropping the screen restores the terminal.
     };
     queues.leave().await;
     ended
 }
 
-/// The terminal, until it is dropped.
+/// The terminal in raw mode. Dropping it restores the terminal.
 struct Screen {
     terminal: DefaultTerminal,
     history: History,
     view: View,
-    /// What is shown while it is paused.
+    /// The snapshot that is shown while paused.
     paused: Option<Snapshot>,
 }
 
 impl Screen {
     fn open(history: History) -> Result<Self, Failure> {
-        // With a hook that gives it back before a panic is told.
+        // This also installs a hook that restores the terminal before a panic is printed.
         let terminal = ratatui::try_init().map_err(|error| {
             ratatui::restore();
             Failure::new(
                 1,
-                format!("cannot use this terminal: {error}; --once needs none"),
+                format!("cannot use this terminal: {error}; --once works without one"),
             )
         })?;
         let view = View {
@@ -80,30 +82,30 @@ impl Screen {
         })
     }
 
-    async fn show(&mut self, mut news: mpsc::Receiver<News>) -> Result<(), Failure> {
+    async fn show(&mut self, mut results: mpsc::Receiver<Polled>) -> Result<(), Failure> {
         let mut keys = EventStream::new();
-        let mut are_there_keys = true;
+        let mut has_keys = true;
         loop {
             self.draw()?;
             tokio::select! {
-                Some(news) = news.recv() => self.history.news(news),
-                key = keys.next(), if are_there_keys => match key {
+                Some(polled) = results.recv() => self.history.add(polled),
+                key = keys.next(), if has_keys => match key {
                     Some(Ok(Event::Key(key))) if key.kind != KeyEventKind::Release => {
                         if self.press(key)? {
                             return Ok(());
                         }
                     }
-                    // A new size: drawn anew in any case.
+                    // Such as a new size: the loop redraws.
                     Some(Ok(_)) => {}
-                    // Nobody can press one, as when stdin is no terminal; signals still end it.
-                    Some(Err(_)) | None => are_there_keys = false,
+                    // No more key presses, as when stdin is not a terminal. Signals still end the command.
+                    Some(Err(_)) | None => has_keys = false,
                 },
-                () = tokio::time::sleep(AGES) => {}
+                () = tokio::time::sleep(REDRAW_EVERY) => {}
             }
         }
     }
 
-    /// Whether that was the key to end it.
+    /// Handles a key press. Returns whether it ends the command.
     fn press(&mut self, key: KeyEvent) -> Result<bool, Failure> {
         let view = &mut self.view;
         let workers = self.history.workers_shown();
@@ -146,13 +148,13 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // If it is gone there is nothing to give back.
+        // These fail if the terminal is closed; then nothing has to be restored.
         let _ = self.terminal.show_cursor();
         let _ = ratatui::try_restore();
     }
 }
 
-/// What ends it from outside.
+/// The signals that end the command.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -172,7 +174,7 @@ impl Signals {
         })
     }
 
-    /// Codes as a shell has them for whoever is ended by a signal.
+    /// Waits for a signal. The exit codes are those of a shell: 128 and the number of the signal.
     async fn next(&mut self) -> Failure {
         tokio::select! {
             _ = self.interrupt.recv() => Failure::interrupted(),

@@ -1,4 +1,4 @@
-//! What the fleet does, at one moment: what is shown, and as JSON what is documented in `--help`.
+//! The state of the fleet at one moment. Its JSON is documented in `--help`.
 
 use std::time::Duration;
 
@@ -20,24 +20,23 @@ pub(super) struct Snapshot {
     pub(super) hottest: Vec<Hot>,
     pub(super) slowest: Vec<Slow>,
     pub(super) failed: Vec<Failed>,
-    /// For how long the broker and Redis have not been heard of; that is not a thing to be told to
-    /// programs, which look once.
+    /// Time since the last results of broker and Redis. For the screen only: JSON has one snapshot.
     #[serde(skip)]
     pub(super) silence: Silence,
 }
 
-/// For how long nothing has come.
+/// Time since the last result of each server.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Silence {
     pub(super) broker: Duration,
     pub(super) redis: Duration,
 }
 
-/// What a server shows of something.
+/// A value from a server, or why it is unknown.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub(super) enum Seen<T> {
-    /// It has not answered yet.
+    /// The first poll has not ended.
     Waiting,
     NotPermitted,
     Down {
@@ -50,12 +49,12 @@ pub(super) enum Seen<T> {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Redis {
     pub(super) version: String,
-    /// Bytes, as the limit.
+    /// In bytes, like the limit.
     pub(super) memory: u64,
     pub(super) memory_limit: Option<u64>,
     pub(super) clients: u64,
     pub(super) per_second: Option<RedisRates>,
-    /// `None`: nobody looked for anything.
+    /// `None` without lookups.
     pub(super) hit_share: Option<f64>,
 }
 
@@ -68,13 +67,13 @@ pub(super) struct RedisRates {
     pub(super) expired: f64,
 }
 
-/// All workers of the queue together.
+/// The sum of all workers of the queue.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Fleet {
     pub(super) workers: usize,
-    /// Of the namespace, at other queues.
+    /// Number of workers in this namespace that serve other queues.
     pub(super) other_workers: usize,
-    /// Computations at once, at the most.
+    /// Limit of computations at once.
     pub(super) slots: u64,
     pub(super) under_way: u64,
     pub(super) held: u64,
@@ -83,7 +82,7 @@ pub(super) struct Fleet {
     pub(super) compute_ms: Latency,
 }
 
-/// What workers do, per second.
+/// Rates of workers, per second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(super) struct Rates {
     pub(super) answered: f64,
@@ -105,7 +104,7 @@ impl Rates {
     }
 }
 
-/// In milliseconds; `None`: of nothing.
+/// Percentiles in milliseconds; `None` without values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(super) struct Latency {
     pub(super) p50: Option<f64>,
@@ -132,18 +131,18 @@ pub(super) struct Worker {
     pub(super) slots: u16,
     pub(super) under_way: u64,
     pub(super) held: u64,
-    /// `None`: it has told of itself only once.
+    /// `None` after its first announcement.
     pub(super) per_second: Option<Rates>,
     pub(super) request_ms: Latency,
     pub(super) computing: Vec<Computing>,
-    /// For how long it has not told of itself.
+    /// Age of its last announcement if it is silent, otherwise 0.
     pub(super) silent_s: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Computing {
     pub(super) key: String,
-    /// For how long so far.
+    /// Duration so far.
     pub(super) ms: u64,
     pub(super) worker: String,
 }
@@ -151,7 +150,7 @@ pub(super) struct Computing {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Hot {
     pub(super) key: String,
-    /// At the least.
+    /// Lower bound.
     pub(super) per_second: f64,
     pub(super) at_most: f64,
 }
@@ -173,7 +172,7 @@ pub(super) struct Failed {
     pub(super) worker: String,
 }
 
-/// Thousandths are as fine as anybody reads.
+/// Rounded to thousandths.
 pub(super) fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }

@@ -1,4 +1,4 @@
-//! Looking at the servers. Every look ends by itself: the library's have deadlines.
+//! Polls the servers. Every poll ends by itself: the library's operations have deadlines.
 
 use std::time::{Duration, Instant};
 
@@ -9,34 +9,35 @@ use rpcache::{Cache, Error};
 use tokio::sync::mpsc::Sender;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Where to look.
+/// The connections to the servers.
 pub(super) struct Sources {
     pub(super) cache: Cache,
     pub(super) queues: QueueWatch,
 }
 
-/// What Redis says of itself; `None`: not to this login.
+/// The numbers of Redis; `None` if this user lacks the right.
 pub(super) type Server = Result<Option<ServerStats>, Error>;
 
-/// What Redis shows. It counts our own looks for workers as lookups, most of them misses, so it is
-/// asked before and after: what lies between one look's end and the next one's start is others'.
-pub(super) struct RedisLook {
+/// The result of polling Redis. Redis counts our own lookups of workers, too, most of them as misses. So its numbers are
+/// read before and after: the difference between the end of one poll and the start of the next has others' lookups only.
+pub(super) struct RedisPoll {
     pub(super) before: (Instant, Server),
     pub(super) workers: Result<Vec<WorkerStatus>, Error>,
     pub(super) after: (Instant, Server),
 }
 
-/// One look.
-pub(super) enum News {
-    Redis(Box<RedisLook>),
+/// The result of one poll.
+pub(super) enum Polled {
+    Redis(Box<RedisPoll>),
     Queues(Result<QueueDepths, Error>),
 }
 
-pub(super) async fn look_at_redis(cache: &Cache) -> RedisLook {
+/// Polls Redis and the workers once.
+pub(super) async fn poll_redis(cache: &Cache) -> RedisPoll {
     let server = async || (Instant::now(), cache.server_stats().await);
     let before = server().await;
     let workers = match &before.1 {
-        // It would say the same, later.
+        // A second command would fail in the same way, only later.
         Err(error) => Err(error.clone()),
         Ok(_) => cache.workers().await,
     };
@@ -44,24 +45,24 @@ pub(super) async fn look_at_redis(cache: &Cache) -> RedisLook {
         Err(_) => before.clone(),
         Ok(_) => server().await,
     };
-    RedisLook {
+    RedisPoll {
         before,
         workers,
         after,
     }
 }
 
-/// Looks again and again, until nobody listens.
+/// Polls at an interval, until the receiver is dropped.
 pub(super) async fn watch(
     every: Duration,
-    news: Sender<News>,
-    mut look: impl AsyncFnMut() -> News,
+    results: Sender<Polled>,
+    mut poll: impl AsyncFnMut() -> Polled,
 ) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if news.send(look().await).await.is_err() {
+        if results.send(poll().await).await.is_err() {
             break;
         }
     }

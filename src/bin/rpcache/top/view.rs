@@ -1,8 +1,7 @@
-//! How a snapshot looks, in however many columns and lines. Pure: a snapshot becomes cells of a
-//! buffer, which is the terminal's or becomes text.
+//! Draws a snapshot into a buffer of any size: that of the terminal, or one that becomes text. Pure.
 //!
-//! Everything is ASCII but what keys hold, which the library has escaped; the rest of what may come
-//! in a name has its width, and is cut off by columns, not by characters.
+//! Everything is ASCII but keys and names, which the library has escaped. Texts are cut by columns, not by characters,
+//! because some characters are two columns wide.
 
 mod numbers;
 mod summary;
@@ -18,14 +17,14 @@ use ratatui::widgets::{Paragraph, Widget as _};
 
 use super::snapshot::Snapshot;
 
-/// What is above the workers, with the blank line.
+/// Lines above the workers, with the blank one.
 const ABOVE: u16 = 7;
 
-/// Rows of keys below the workers, without their head.
-const FEWEST_KEYS: u16 = 3;
-const MOST_KEYS: u16 = 10;
+/// Rows of keys below the workers, without the header.
+const MIN_KEYS: u16 = 3;
+const MAX_KEYS: u16 = 10;
 
-/// By what the workers are sorted, the most first.
+/// The order of the workers, the largest value first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Sort {
     #[default]
@@ -55,18 +54,18 @@ impl Sort {
     }
 }
 
-/// What a person has chosen.
+/// What the user has chosen by keys and options.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct View {
     pub(super) coloured: bool,
     pub(super) sort: Sort,
     pub(super) paused: bool,
-    /// Workers that are scrolled past.
+    /// Number of workers that are scrolled past.
     pub(super) skipped: usize,
 }
 
 impl View {
-    /// A whole snapshot as text, without colours.
+    /// Formats a whole snapshot as text, without colours.
     pub(super) fn text(self, snapshot: &Snapshot, columns: u16) -> String {
         let workers = u16::try_from(snapshot.workers.len()).unwrap_or(u16::MAX);
         let below = [
@@ -81,17 +80,17 @@ impl View {
         text(&buffer)
     }
 
-    /// As much of a snapshot as there is room for.
+    /// Draws as much of a snapshot as the buffer has room for.
     pub(super) fn draw(self, snapshot: &Snapshot, buffer: &mut Buffer) {
         let left = buffer.area.height.saturating_sub(ABOVE + 1);
-        // The workers have what the keys do not need, and no less than half.
-        let keys = (left / 2).saturating_sub(2).clamp(FEWEST_KEYS, MOST_KEYS) + 1;
-        let gap = u16::from(keys > MOST_KEYS);
+        // The keys get at most half of the lines, the workers the rest.
+        let keys = (left / 2).saturating_sub(2).clamp(MIN_KEYS, MAX_KEYS) + 1;
+        let gap = u16::from(keys > MAX_KEYS);
         let workers = left.saturating_sub(keys + gap);
         self.draw_parts(snapshot, [workers, gap, keys, 1], buffer);
     }
 
-    /// So many lines for the workers, a gap, the keys, and what can be pressed.
+    /// Draws all parts. `below` has the numbers of lines for the workers, a gap, the keys, and the footer.
     fn draw_parts(self, snapshot: &Snapshot, below: [u16; 4], buffer: &mut Buffer) {
         let [workers, gap, keys, footer] = below;
         let rows = [ABOVE, workers, gap, keys, footer].map(Constraint::Length);
@@ -110,7 +109,7 @@ impl View {
             snapshot.failed.len(),
         ];
         let longest = lists.into_iter().max().unwrap_or(0);
-        u16::try_from(longest).unwrap_or(MOST_KEYS).min(MOST_KEYS)
+        u16::try_from(longest).unwrap_or(MAX_KEYS).min(MAX_KEYS)
     }
 
     fn footer(self) -> Line<'static> {
@@ -147,7 +146,7 @@ impl View {
     }
 }
 
-/// A text in so many columns at the most.
+/// Cuts a text to a number of columns.
 fn fitted(text: &str, columns: usize) -> String {
     if Span::raw(text).width() <= columns {
         return text.to_owned();
@@ -166,7 +165,7 @@ fn fitted(text: &str, columns: usize) -> String {
     fitted + cut
 }
 
-/// What a buffer shows, without blanks at the ends of lines and blank lines at its end.
+/// The text of a buffer, without trailing spaces and trailing blank lines.
 fn text(buffer: &Buffer) -> String {
     let mut all = String::new();
     for y in 0..buffer.area.height {
@@ -175,7 +174,7 @@ fn text(buffer: &Buffer) -> String {
         while x < buffer.area.width {
             let symbol = buffer[(x, y)].symbol();
             line.push_str(symbol);
-            // What is two columns wide covers the next cell.
+            // A symbol of two columns covers the next cell.
             x += u16::try_from(Span::raw(symbol).width()).unwrap_or(1).max(1);
         }
         all.push_str(line.trim_end());

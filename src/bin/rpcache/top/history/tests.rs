@@ -16,7 +16,7 @@ fn unreachable() -> Error {
     }
 }
 
-/// A worker that has been running for so long and answered so many.
+/// A worker with this uptime that has answered this many requests.
 fn worker(id: &str, uptime_millis: u64, answered: u64) -> Value {
     json!({
         "id": id, "host": "box", "pid": 1, "version": "1", "procedure": "fib",
@@ -35,7 +35,7 @@ fn history() -> History {
     History::new("rpc_queue".to_owned(), None, Duration::from_secs(2))
 }
 
-fn tell(history: &mut History, workers: &[Value], now: Instant) {
+fn announce(history: &mut History, workers: &[Value], now: Instant) {
     let workers = workers.iter().cloned().map(serde_json::from_value);
     history.workers(Ok(workers.collect::<Result<_, _>>().unwrap()), now);
 }
@@ -53,18 +53,18 @@ fn answered(history: &History, now: Instant) -> Option<f64> {
 }
 
 #[test]
-fn rates_are_between_two_announcements_whenever_they_are_read() {
+fn rates_are_those_between_two_announcements_whenever_they_are_read() {
     let (mut history, start) = (history(), Instant::now());
     let at = |millis| start + Duration::from_millis(millis);
-    tell(&mut history, &[worker("a", 1000, 100)], at(0));
+    announce(&mut history, &[worker("a", 1000, 100)], at(0));
     assert_eq!(answered(&history, at(0)), None, "one says nothing");
     assert!(history.awaits_announcements());
-    tell(&mut history, &[worker("a", 3000, 300)], at(1000));
+    announce(&mut history, &[worker("a", 3000, 300)], at(1000));
     assert_eq!(answered(&history, at(1000)), Some(100.0));
     // Read again before the next one.
-    tell(&mut history, &[worker("a", 3000, 300)], at(2900));
+    announce(&mut history, &[worker("a", 3000, 300)], at(2900));
     assert_eq!(answered(&history, at(2900)), Some(100.0));
-    tell(&mut history, &[worker("a", 5000, 700)], at(3000));
+    announce(&mut history, &[worker("a", 5000, 700)], at(3000));
     assert_eq!(answered(&history, at(3000)), Some(200.0));
     let snapshot = history.snapshot(at(3500));
     assert_eq!(snapshot.computing[0].ms, 600, "it goes on meanwhile");
@@ -84,39 +84,39 @@ fn rates_are_between_two_announcements_whenever_they_are_read() {
 fn workers_come_restart_and_vanish() {
     let (mut history, start) = (history(), Instant::now());
     let at = |seconds| start + Duration::from_secs(seconds);
-    tell(
+    announce(
         &mut history,
         &[worker("a", 1000, 1000), worker("b", 1000, 1000)],
         at(0),
     );
-    tell(
+    announce(
         &mut history,
         &[worker("a", 2000, 1010), worker("b", 2000, 1010)],
         at(1),
     );
     assert_eq!(answered(&history, at(1)), Some(20.0));
-    // b was started anew, as c.
-    tell(
+    // b has restarted, as c.
+    announce(
         &mut history,
         &[worker("a", 3000, 1020), worker("c", 0, 0)],
         at(2),
     );
     assert_eq!(answered(&history, at(2)), Some(10.0));
-    // Somebody else has a's id, and less behind it.
-    tell(
+    // Another worker has a's id, and smaller counts.
+    announce(
         &mut history,
         &[worker("a", 4000, 5), worker("c", 1000, 7)],
         at(3),
     );
     assert_eq!(answered(&history, at(3)), Some(7.0));
     // Nor does a clock that goes back give a rate.
-    tell(
+    announce(
         &mut history,
         &[worker("a", 10, 5000), worker("c", 2000, 14)],
         at(4),
     );
     assert_eq!(answered(&history, at(4)), Some(7.0));
-    tell(&mut history, &[], at(5));
+    announce(&mut history, &[], at(5));
     assert_eq!(answered(&history, at(5)), Some(0.0));
     assert_eq!(history.workers_shown(), 0);
 }
@@ -125,8 +125,8 @@ fn workers_come_restart_and_vanish() {
 fn frozen_worker_is_silent_and_has_no_rate() {
     let (mut history, start) = (history(), Instant::now());
     let at = |seconds| start + Duration::from_secs(seconds);
-    tell(&mut history, &[worker("a", 1000, 0)], at(0));
-    tell(&mut history, &[worker("a", 3000, 10)], at(2));
+    announce(&mut history, &[worker("a", 1000, 0)], at(0));
+    announce(&mut history, &[worker("a", 3000, 10)], at(2));
     assert_eq!(history.snapshot(at(6)).workers[0].silent_s, 0);
     let snapshot = history.snapshot(at(9));
     assert_eq!(snapshot.workers[0].silent_s, 7);
@@ -135,7 +135,7 @@ fn frozen_worker_is_silent_and_has_no_rate() {
 }
 
 #[test]
-fn older_workers_have_rates_by_the_clock_that_they_have() {
+fn rates_of_older_workers_are_by_whole_seconds() {
     let (mut history, now) = (history(), Instant::now());
     let older = |announced, answered| {
         let mut older = worker("old", 0, answered);
@@ -146,22 +146,22 @@ fn older_workers_have_rates_by_the_clock_that_they_have() {
         }
         older
     };
-    tell(&mut history, &[older(100, 0)], now);
-    tell(&mut history, &[older(102, 50)], now);
+    announce(&mut history, &[older(100, 0)], now);
+    announce(&mut history, &[older(102, 50)], now);
     assert_eq!(answered(&history, now), Some(25.0));
     let worker = &history.snapshot(now).workers[0];
     assert_eq!((worker.under_way, worker.uptime_s), (1, 101));
 }
 
-/// As after Redis was late once.
+/// As after Redis answered too late once.
 #[test]
-fn worker_that_stands_in_two_places_is_one_and_has_rates() {
+fn worker_under_two_keys_is_one_and_has_rates() {
     let (mut history, start) = (history(), Instant::now());
-    tell(&mut history, &[worker("a", 1000, 10)], start);
+    announce(&mut history, &[worker("a", 1000, 10)], start);
     let now = start + Duration::from_secs(2);
     for both in [[1000, 3000], [3000, 1000]] {
         let both = both.map(|uptime| worker("a", uptime, uptime / 100));
-        tell(&mut history, &both, now);
+        announce(&mut history, &both, now);
         let snapshot = history.snapshot(now);
         assert_eq!(
             (snapshot.workers.len(), fleet(&snapshot).other_workers),
@@ -172,11 +172,11 @@ fn worker_that_stands_in_two_places_is_one_and_has_rates() {
 }
 
 #[test]
-fn workers_of_other_queues_are_counted_and_no_more() {
+fn workers_of_other_queues_are_only_counted() {
     let (mut history, now) = (history(), Instant::now());
     let mut other = worker("other", 0, 0);
     other["queue"] = "rpc_queue.other".into();
-    tell(&mut history, &[worker("a", 0, 0), other], now);
+    announce(&mut history, &[worker("a", 0, 0), other], now);
     let snapshot = history.snapshot(now);
     assert_eq!(
         (snapshot.workers.len(), fleet(&snapshot).other_workers),
@@ -185,9 +185,9 @@ fn workers_of_other_queues_are_counted_and_no_more() {
 }
 
 #[test]
-fn what_is_not_permitted_is_told_apart_from_what_is_down() {
+fn a_missing_right_is_not_shown_as_a_server_that_is_down() {
     let (mut history, now) = (history(), Instant::now());
-    let look = |server: Server, workers| RedisLook {
+    let look = |server: Server, workers| RedisPoll {
         before: (now, server.clone()),
         workers,
         after: (now, server),
@@ -196,7 +196,7 @@ fn what_is_not_permitted_is_told_apart_from_what_is_down() {
     let snapshot = history.snapshot(now);
     assert!(matches!(snapshot.redis, Seen::NotPermitted));
     assert!(matches!(snapshot.fleet, Seen::NotPermitted));
-    // A login that is refused is none.
+    // A refused login counts as down.
     history.redis(look(Err(refused()), Err(refused())));
     assert!(matches!(history.snapshot(now).fleet, Seen::Down { .. }));
     assert!(history.both_down().is_none());
@@ -208,7 +208,7 @@ fn what_is_not_permitted_is_told_apart_from_what_is_down() {
     assert!(error.contains("nothing is listening"), "{error}");
 }
 
-/// Of [`ServerStats`], which nobody but the library can make otherwise.
+/// Makes [`ServerStats`] by JSON, because their struct is non-exhaustive.
 fn stats(change: impl FnOnce(&mut ServerStats)) -> ServerStats {
     let mut stats = ServerStats::default();
     change(&mut stats);
@@ -216,7 +216,7 @@ fn stats(change: impl FnOnce(&mut ServerStats)) -> ServerStats {
 }
 
 #[test]
-fn redis_is_asked_before_and_after_our_own_lookups() {
+fn our_own_lookups_are_not_in_the_rates_of_redis() {
     let (mut history, start) = (history(), Instant::now());
     let at = |seconds| start + Duration::from_secs(seconds);
     let server = |hits, misses| {
@@ -224,12 +224,12 @@ fn redis_is_asked_before_and_after_our_own_lookups() {
             (stats.hits, stats.misses) = (hits, misses);
         })))
     };
-    history.redis(RedisLook {
+    history.redis(RedisPoll {
         before: (at(0), server(0, 0)),
         workers: Ok(Vec::new()),
         after: (at(0), server(0, 64)),
     });
-    history.redis(RedisLook {
+    history.redis(RedisPoll {
         before: (at(2), server(30, 74)),
         workers: Ok(Vec::new()),
         after: (at(2), server(30, 138)),
@@ -243,7 +243,7 @@ fn redis_is_asked_before_and_after_our_own_lookups() {
 }
 
 #[test]
-fn redis_that_was_started_anew_has_no_rate() {
+fn redis_that_has_restarted_has_no_rate() {
     let of = |uptime, hits| stats(|stats| (stats.uptime, stats.hits) = (uptime, hits));
     let second = Duration::from_secs(1);
     assert!(redis_rates(&of(10, 100), &of(11, 200), second).is_some());

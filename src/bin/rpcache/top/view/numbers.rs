@@ -1,4 +1,4 @@
-//! Numbers in few columns.
+//! Formats numbers in few columns.
 
 use crate::text::thousands;
 
@@ -44,7 +44,7 @@ pub(super) fn seconds(n: u64) -> String {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "what is too large becomes the largest"
+    reason = "the cast saturates"
 )]
 fn whole(n: f64) -> u64 {
     n as u64

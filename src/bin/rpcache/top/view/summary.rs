@@ -1,4 +1,4 @@
-//! The lines above the tables: queue, Redis, the fleet as a whole.
+//! Draws the lines above the tables: queue, Redis, all workers together.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::numbers::{percent, rate, time};
 use super::{View, fitted};
 use crate::text::{bytes, thousands};
 
-/// Where what is told begins.
+/// Width of the names at the left.
 const NAMES: usize = 10;
 
-/// From so many columns on, Redis tells more.
+/// Width from which the line of Redis shows more.
 const WIDE: usize = 100;
 
-/// A server that has not been heard of for so many intervals is late, after so long at the least.
+/// A server is shown as late after this number of intervals, and at least this time, without a result.
 const LATE_INTERVALS: u32 = 3;
 const LATE: Duration = Duration::from_secs(5);
 
@@ -34,7 +34,7 @@ pub(super) fn lines(view: View, snapshot: &Snapshot, columns: usize) -> Vec<Line
     lines.into_iter().map(|line| cut(line, columns)).collect()
 }
 
-/// Cut off by us, so that it can be seen that there is more.
+/// Cuts a line and marks the cut.
 fn cut(line: Line<'static>, columns: usize) -> Line<'static> {
     let mut left = columns;
     let spans = line.spans.into_iter().map(|span| {
@@ -67,12 +67,12 @@ fn named(view: View, name: &str, spans: Vec<Span<'static>>) -> Line<'static> {
     Line::from([vec![name], spans].concat())
 }
 
-/// What is there, or why it is not.
+/// Shows a value, or why it is unknown.
 fn seen<T>(
     view: View,
     name: &str,
     seen: &Seen<T>,
-    tell: impl FnOnce(&T) -> Vec<Span<'static>>,
+    show: impl FnOnce(&T) -> Vec<Span<'static>>,
 ) -> Line<'static> {
     let spans = match seen {
         Seen::Waiting => vec![Span::styled("no answer yet", view.warning())],
@@ -81,17 +81,17 @@ fn seen<T>(
             Span::styled("DOWN ", view.bad()),
             Span::raw(error.to_string()),
         ],
-        Seen::Ok(found) => tell(found),
+        Seen::Ok(found) => show(found),
     };
     named(view, name, spans)
 }
 
-/// How long ago that was told, if it should have been told again.
+/// Adds the time since the last result, if the next one is late.
 fn late(view: View, snapshot: &Snapshot, silence: Duration, line: &mut Line<'static>) {
     let interval = Duration::from_millis(snapshot.interval_ms);
     if !view.paused && silence > (interval * LATE_INTERVALS).max(LATE) {
         let late = format!("  (no answer for {} s)", silence.as_secs());
-        // In front, where it is not cut off.
+        // At the front, where it is not cut off.
         line.spans.insert(1, Span::styled(late + "  ", view.bad()));
     }
 }
@@ -121,7 +121,7 @@ fn depth(view: View, depth: QueueDepth) -> Vec<Span<'static>> {
         QueueDepth::Ok { ready, consumers } => {
             let waiting = Span::raw(format!("{} waiting, ", thousands(ready.into())));
             let consumers = match consumers {
-                0 => Span::styled("nobody serves it", view.bad()),
+                0 => Span::styled("no worker serves it", view.bad()),
                 1 => Span::raw("1 consumer"),
                 n => Span::raw(format!("{} consumers", thousands(n.into()))),
             };
@@ -165,7 +165,7 @@ fn redis(view: View, snapshot: &Snapshot, is_wide: bool) -> Line<'static> {
 
 fn workers(view: View, snapshot: &Snapshot) -> Line<'static> {
     if let Seen::Down { .. } = snapshot.fleet {
-        let text = "not known: they tell of themselves in Redis";
+        let text = "unknown: workers announce themselves in Redis";
         return named(view, "workers", vec![Span::raw(text)]);
     }
     seen(view, "workers", &snapshot.fleet, |fleet| {
@@ -178,7 +178,7 @@ fn workers(view: View, snapshot: &Snapshot) -> Line<'static> {
             ..
         } = fleet;
         if *workers == 0 {
-            let mut text = "none tells of itself in this Redis and namespace".to_owned();
+            let mut text = "none announced in this Redis and namespace".to_owned();
             if *other_workers > 0 {
                 let _ = write!(text, "; {other_workers} of other queues");
             }
@@ -250,6 +250,6 @@ fn latencies(view: View, snapshot: &Snapshot) -> Line<'static> {
 }
 
 fn latency(Latency { p50, p99 }: Latency) -> String {
-    let told = |millis: Option<f64>| millis.map_or("-".to_owned(), time);
-    format!("p50 {} p99 {}", told(p50), told(p99))
+    let show = |millis: Option<f64>| millis.map_or("-".to_owned(), time);
+    format!("p50 {} p99 {}", show(p50), show(p99))
 }

@@ -1,4 +1,4 @@
-//! The workers, and below them the keys.
+//! Draws the table of workers, and the lists of keys below it.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -14,30 +14,30 @@ use super::numbers::{rate, seconds, time};
 use super::{Sort, View, fitted};
 use crate::text::thousands;
 
-/// From so many columns on, workers are told of more.
+/// Width from which the workers have more columns.
 const WIDE: u16 = 100;
 
-/// A column of the workers: its head, its width, what stands in it. Numbers stand on the right.
+/// A column of the workers: header, width, content. Numbers are aligned to the right.
 struct Column {
     head: &'static str,
     width: u16,
     is_number: bool,
-    tell: fn(&Worker) -> String,
+    show: fn(&Worker) -> String,
 }
 
-const fn column(head: &'static str, width: u16, tell: fn(&Worker) -> String) -> Column {
+const fn column(head: &'static str, width: u16, show: fn(&Worker) -> String) -> Column {
     Column {
         head,
         width,
         is_number: true,
-        tell,
+        show,
     }
 }
 
-const fn name(head: &'static str, width: u16, tell: fn(&Worker) -> String) -> Column {
+const fn name(head: &'static str, width: u16, show: fn(&Worker) -> String) -> Column {
     Column {
         is_number: false,
-        ..column(head, width, tell)
+        ..column(head, width, show)
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) fn workers(view: View, snapshot: &Snapshot, area: Rect, buffer: &mut 
 
 fn row(view: View, worker: &Worker, columns: &[Column], left: usize) -> Row<'static> {
     let cells = columns.iter().map(|column| {
-        let text = (column.tell)(worker);
+        let text = (column.show)(worker);
         aligned(column, fitted(&text, usize::from(column.width)))
     });
     let (doing, style) = doing(view, worker, left);
@@ -135,13 +135,13 @@ fn aligned(column: &Column, text: String) -> Cell<'static> {
     Line::raw(text).alignment(alignment).into()
 }
 
-/// What it computes, as much of that as fits.
+/// The computations of a worker, as many as fit.
 fn doing(view: View, worker: &Worker, columns: usize) -> (String, Style) {
     if worker.silent_s > 0 {
         let silent = format!("silent for {}", seconds(worker.silent_s));
         return (fitted(&silent, columns), view.bad());
     }
-    let mut told = String::new();
+    let mut shown = String::new();
     let mut text = String::new();
     let all = worker.under_way.max(worker.computing.len() as u64);
     for (n, one) in (1..).zip(&worker.computing) {
@@ -155,12 +155,12 @@ fn doing(view: View, worker: &Worker, columns: usize) -> (String, Style) {
                 &one.key,
                 columns.saturating_sub(took.len() + rest.len() + 1),
             );
-            told = format!("{key} {took}");
+            shown = format!("{key} {took}");
         } else {
-            told = format!("{told}, {} {took}", one.key);
+            shown = format!("{shown}, {} {took}", one.key);
         }
-        let longer = format!("{told}{rest}");
-        // The longest in any case, others if they fit whole.
+        let longer = format!("{shown}{rest}");
+        // The longest is always shown, others if they fit.
         if n > 1 && Span::raw(longer.as_str()).width() > columns {
             break;
         }
@@ -192,7 +192,7 @@ fn sorted(snapshot: &Snapshot, sort: Sort) -> Vec<&Worker> {
     workers
 }
 
-/// Three lists side by side.
+/// Draws three lists side by side.
 pub(super) fn keys(view: View, snapshot: &Snapshot, area: Rect, buffer: &mut Buffer) {
     let parts = [
         Constraint::Fill(3),
@@ -234,7 +234,7 @@ struct Listed<'a> {
     style: Style,
 }
 
-/// What stands in front, on the right of its columns.
+/// Width of the column before the keys, aligned to the right.
 const FRONT: usize = 7;
 
 fn list<'a>(

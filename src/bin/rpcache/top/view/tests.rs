@@ -9,8 +9,7 @@ use super::super::snapshot::{
 };
 use super::*;
 
-/// What the library leaves of hostile text, and what it lets pass: letters two columns wide, and some
-/// that have none.
+/// Hostile text as the library escapes it, with letters of two columns and of none.
 const HOSTILE: &str = "\\u{1b}[2J宽字符键宽字符键宽字符键é\u{1f469}\u{1f3fd}\\u{202e}";
 
 fn rates() -> Rates {
@@ -146,7 +145,7 @@ fn hostile() -> Snapshot {
     snapshot
 }
 
-/// As a terminal of this size would show it.
+/// The lines that a terminal of this size shows.
 fn shown(view: View, snapshot: &Snapshot, columns: u16, lines: u16) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(columns, lines)).unwrap();
     terminal
@@ -233,8 +232,8 @@ fn hundreds_of_workers_are_cut_off_and_scrolled_through() {
     let last = rows(view);
     assert!(last.last().unwrap().starts_with("0000012b"), "{last:?}");
     let whole = view.text(&many, 120);
-    let told = whole.lines().filter(|line| line.starts_with("000"));
-    assert_eq!(told.count(), 300, "text has room for all");
+    let workers = whole.lines().filter(|line| line.starts_with("000"));
+    assert_eq!(workers.count(), 300, "text has room for all");
 }
 
 #[test]
@@ -288,7 +287,7 @@ fn texts_are_cut_by_columns() {
 }
 
 #[test]
-fn workers_are_not_known_without_redis_and_that_is_all_that_is_said_of_them() {
+fn workers_are_unknown_without_redis() {
     let mut snapshot = hostile();
     let Seen::Down { error } = snapshot.redis.clone() else {
         panic!("it is down")
@@ -297,12 +296,12 @@ fn workers_are_not_known_without_redis_and_that_is_all_that_is_said_of_them() {
     let lines = shown(View::default(), &snapshot, 80, 24);
     assert_eq!(
         lines[3],
-        "workers   not known: they tell of themselves in Redis"
+        "workers   unknown: workers announce themselves in Redis"
     );
 }
 
 #[test]
-fn colours_are_used_only_where_they_are_wanted() {
+fn colours_are_used_only_if_wanted() {
     let snapshot = hostile();
     for coloured in [false, true] {
         let view = View {
@@ -317,7 +316,7 @@ fn colours_are_used_only_where_they_are_wanted() {
 }
 
 #[test]
-fn a_server_that_has_stopped_answering_is_told() {
+fn a_server_that_is_late_is_marked() {
     let mut snapshot = snapshot(1);
     snapshot.silence.redis = Duration::from_secs(7);
     let lines = shown(View::default(), &snapshot, 80, 24);
