@@ -1,10 +1,14 @@
 //! Throttles log lines about events that a peer can cause as often as it likes: the first one is logged, then
 //! at most one in ten seconds, which says how many were left out.
 
+use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const PERIOD: Duration = Duration::from_secs(10);
+
+/// The number of events whose lines were left out. As a field of a log line, `None` is not printed.
+pub(crate) type LeftOut = Option<NonZeroU64>;
 
 /// Throttles the log lines of one kind of event.
 #[derive(Debug, Default)]
@@ -18,11 +22,11 @@ struct Last {
 
 impl LogThrottle {
     /// Counts an event. `Some` if it is to be logged, with the number of earlier ones that were not.
-    pub(crate) fn happened(&self) -> Option<u64> {
+    pub(crate) fn happened(&self) -> Option<LeftOut> {
         self.happened_at(Instant::now())
     }
 
-    fn happened_at(&self, now: Instant) -> Option<u64> {
+    fn happened_at(&self, now: Instant) -> Option<LeftOut> {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last
             .logged
@@ -32,7 +36,7 @@ impl LogThrottle {
             return None;
         }
         last.logged = Some(now);
-        Some(std::mem::take(&mut last.left_out))
+        Some(NonZeroU64::new(std::mem::take(&mut last.left_out)))
     }
 }
 
@@ -44,14 +48,17 @@ mod tests {
     fn the_first_is_logged_and_then_one_in_a_while() {
         let throttle = LogThrottle::default();
         let start = Instant::now();
-        assert_eq!(throttle.happened_at(start), Some(0));
+        assert_eq!(throttle.happened_at(start), Some(None));
         for millis in 1..1000 {
             assert_eq!(
                 throttle.happened_at(start + Duration::from_millis(millis)),
                 None
             );
         }
-        assert_eq!(throttle.happened_at(start + PERIOD), Some(999));
+        assert_eq!(
+            throttle.happened_at(start + PERIOD),
+            Some(NonZeroU64::new(999))
+        );
         assert_eq!(throttle.happened_at(start + PERIOD), None);
     }
 }

@@ -135,7 +135,7 @@ impl Cache {
             let key = self.slot(slot);
             warn!(
                 key,
-                found, left_out, "no worker's announcement stands where one may: left out"
+                found, left_out, "the key of a worker holds something else; ignoring it"
             );
         }
     }

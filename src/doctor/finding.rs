@@ -252,7 +252,10 @@ impl fmt::Display for Found {
     }
 }
 
-/// `0.3 ms`
+/// `0.3 ms`, or `83 µs` below 0.1 ms
 fn millis(took: Duration) -> String {
-    format!("{:.1} ms", took.as_secs_f64() * 1e3)
+    match took.as_micros() {
+        micros @ ..100 => format!("{micros} µs"),
+        _ => format!("{:.1} ms", took.as_secs_f64() * 1e3),
+    }
 }

@@ -204,7 +204,7 @@ async fn hostile_announcements_are_shown_escaped_or_not_at_all() {
     let is_fit = |c: char| c == '\n' || (!c.is_control() && c != '\u{202e}');
     assert!(text.stdout.chars().all(is_fit), "{text:#?}");
     // What is left out is told, once in a while.
-    text.has_one_clear_line("left out key=\"rpcache:worker:1\"");
+    text.has_one_clear_line("ignoring it key=\"rpcache:worker:1\"");
     assert!(text.stdout.contains("\\u{1b}]0;owned"), "{text:#?}");
     assert!(text.stdout.contains("workers   1, "), "{text:#?}");
 }
