@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# What every script here needs: messages, and waiting for a condition. Sourced, never run.
+# Functions for all scripts: messages, and waiting for a condition. Sourced.
 
-# stdout belongs to what a caller may want to read or eval; messages go to stderr.
+# Messages go to stderr: stdout is for output that a caller reads or evaluates.
 say() { printf '%s\n' "$*" >&2; }
 
 die() {
@@ -11,7 +11,7 @@ die() {
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# wait_until SECONDS COMMAND...: poll COMMAND until it succeeds; false when the time is over.
+# wait_until SECONDS COMMAND...: runs COMMAND until it succeeds; false when the time is up.
 wait_until() {
   local end=$((SECONDS + $1)) polls=0 dots=0
   shift

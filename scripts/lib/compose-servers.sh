@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# The servers of docker-compose.yml without its workers, as a project of their own: a stack that
-# somebody started from the same file by hand is another. Sourced; uses $root and $state.
+# Starts the servers of docker-compose.yml without its workers, in a separate project: a stack that was
+# started by hand from the same file is not touched. Sourced; uses $root and $state.
 
 : "${root:?}" "${state:?}"
 project=rpcache-$(cksum <<<"$state" | cut -d ' ' -f 1)
@@ -11,13 +11,13 @@ compose() {
   "${command[@]}" --project-name "$project" --file "$root/docker-compose.yml" "$@" >&2 9>&-
 }
 
-# An engine on another machine would listen on that machine's loopback.
+# An engine on another machine listens on that machine's loopback.
 has_compose() {
   [[ ${DOCKER_HOST:-unix:} == unix:* ]] && docker info >/dev/null 2>&1 || return 1
   docker compose version >/dev/null 2>&1 || has docker-compose
 }
 
-# container_of NAME: its id, if it runs.
+# container_of NAME: the id of its container, if it runs.
 container_of() {
   local id
   [[ -e $state/compose ]] || return 1
@@ -25,9 +25,9 @@ container_of() {
     --filter "label=com.docker.compose.service=$1" 2>/dev/null) && [[ -n $id ]] && echo "$id"
 }
 
-# start_containers NAME...: false when the images cannot be had, for one.
+# start_containers NAME...: false on failure, for example if images are missing.
 start_containers() {
-  # The container that runs already keeps its port: Compose would replace it otherwise.
+  # A running container keeps its port, because Compose would replace it otherwise.
   container_of redis >/dev/null || choose_port redis
   container_of rabbitmq >/dev/null || choose_port rabbitmq
   touch "$state/compose"
@@ -36,13 +36,13 @@ start_containers() {
     MANAGEMENT_PORT=$(port_or_free 15672) compose up --detach "$@"
 }
 
-# remove_containers NAME...: and the project's network with the last one.
+# remove_containers NAME...: removes them, and the project's network with the last one.
 remove_containers() {
   compose rm --stop --force "$@" || true
   container_of redis >/dev/null || container_of rabbitmq >/dev/null || stop_containers || true
 }
 
-# All of the project, its network included.
+# Removes all containers of the project, and its network.
 stop_containers() {
   [[ -e $state/compose ]] || return 0
   if ! has_compose; then

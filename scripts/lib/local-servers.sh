@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# A private redis-server and rabbitmq-server of this machine's own, on loopback only. Sourced;
-# uses $root and $state. Both start empty: answers can be computed again, requests live for
-# seconds, and what a crash or another version left behind is nobody's worry.
+# Starts a private redis-server and rabbitmq-server of this machine, on loopback only. Sourced; uses
+# $root and $state. Both start empty: answers can be computed again, requests live for seconds, and
+# data of a crashed or older server cannot cause faults.
 
 : "${root:?}" "${state:?}"
 
@@ -9,7 +9,7 @@ start_redis() {
   local dir=$state/redis
   rm -rf "$dir" && mkdir -p "$dir"
   choose_port redis
-  # Memory is bounded; the answers asked for least often make room for new ones.
+  # Memory is limited; the least frequently used answers are evicted.
   start redis "$(find_redis)" \
     --port "$(<"$state/redis.port")" --bind 127.0.0.1 --dir "$dir" \
     --save '' --appendonly no --maxmemory 256mb --maxmemory-policy allkeys-lfu
@@ -20,14 +20,14 @@ start_rabbitmq() {
   rm -rf "$dir" && mkdir -p "$dir"
   choose_port rabbitmq
 
-  # Erlang's name server. Left to itself a node starts one that outlives it.
+  # Erlang's name server. Without it, the node starts one that outlives it.
   stop epmd 5
   epmd_port=$(port_or_free 24369)
   start epmd "$(find_epmd)" -address 127.0.0.1 -port "$epmd_port"
 
   cat >"$dir/rabbitmq.conf" <<-EOF
 	listeners.tcp.1 = 127.0.0.1:$(<"$state/rabbitmq.port")
-	# The same users, limits and dead-lettering as in docker-compose.yml.
+	# Users, limits and dead-lettering of docker-compose.yml.
 	load_definitions = $root/docker/rabbitmq/definitions.json
 	log.console = true
 	log.console.use_colors = off
@@ -35,8 +35,8 @@ start_rabbitmq() {
 	EOF
   echo '[].' | tee "$dir/advanced.config" >"$dir/enabled_plugins"
 
-  # Nothing of the caller's environment or of /etc/rabbitmq gets in. ALLOW_INPUT makes the
-  # script become the node instead of its parent, so that its pid is the node's.
+  # Neither the caller's environment nor /etc/rabbitmq has an effect. With ALLOW_INPUT, the script
+  # becomes the node in place of its parent, so that its pid is the node's.
   start rabbitmq env -i PATH="$PATH" HOME="$dir" LANG=C.UTF-8 \
     ERL_EPMD_ADDRESS=127.0.0.1 \
     ERL_EPMD_PORT="$epmd_port" \
@@ -55,7 +55,7 @@ start_rabbitmq() {
     "$(find_rabbitmq)"
 }
 
-# Where it is not on the PATH it is beside the Erlang machine.
+# If it is not on the PATH, it is next to the Erlang machine.
 find_epmd() {
   find_first epmd || erl -boot start_clean -noinput -eval '
     io:put_chars(filename:join([code:root_dir(), "erts-" ++ erlang:system_info(version), "bin", "epmd"])),

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Tries what scripts/package has built, as somebody who has just installed it. Sourced; uses $out.
+# Tries the packages of scripts/package as a user does after installing them. Sourced; uses $out.
 
 : "${root:?}" "${out:?}"
 
-# try STATIC DEB VERSION: the static binary, the package, and what both are to be.
+# try STATIC DEB VERSION: tries the static binary and the package of this version.
 try() {
-  ((EUID == 0)) || die 'a clean root is a matter for root'
-  say '== Trying the static binary where there is nothing else'
+  ((EUID == 0)) || die 'must be run as root: it makes a clean root'
+  say '== Trying the static binary in an empty root'
   try_alone "$1" "$3"
   say '== Trying the package in a clean Debian'
   need "$out/install.log" debootstrap
@@ -16,7 +16,7 @@ try() {
   say 'Both work.'
 }
 
-# try_alone STATIC VERSION: in a root of its own that holds the command, and the two files by which it finds names.
+# try_alone STATIC VERSION: runs it in a root with the command and the two files for name resolution only.
 try_alone() {
   local alone=$out/alone said
   rm -rf "$alone"
@@ -25,12 +25,12 @@ try_alone() {
   echo '127.0.0.1 redis.test' >"$alone/etc/hosts"
   echo 'hosts: files dns' >"$alone/etc/nsswitch.conf"
   [[ $(chroot "$alone" /rpcache --version) == "rpcache $2" ]] || die 'the static binary does not start'
-  # Port 1 is nobody's: whoever says so has found the name.
+  # Nothing listens on port 1: a message that says so shows that the name was resolved.
   said=$(chroot "$alone" /rpcache cache get 30 --redis-url redis://redis.test:1 2>&1) || true
-  [[ $said == *'nothing is listening'* ]] || die "the static binary does not find a name: $said"
+  [[ $said == *'nothing is listening'* ]] || die "the static binary does not resolve a name: $said"
 }
 
-# A minimal Debian with what a user of the package has beside it.
+# A minimal Debian with the programs that users have.
 clean_root() {
   if [[ ! -e $out/debian-12.tar ]]; then
     debian_root bookworm "$out/clean" "$out/debootstrap.log" bash-completion man-db systemd
@@ -42,27 +42,27 @@ clean_root() {
   tar --extract --file "$out/debian-12.tar" --directory "$out/root"
 }
 
-# inside COMMAND...: in the clean root, with no variable of ours.
+# inside COMMAND...: runs it in the clean root, with an empty environment.
 inside() {
   chroot "$out/root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=xterm "$@"
 }
 
-# expect WHAT COMMAND...: its output has WHAT in it.
+# expect WHAT COMMAND...: checks that its output contains WHAT.
 expect() {
   local what=$1 said
   shift
   said=$("$@" 2>&1) || true
-  [[ $said == *"$what"* ]] || die "no \"$what\" in what $* says: $said"
+  [[ $said == *"$what"* ]] || die "\"$what\" is not in the output of $*: $said"
   say "ok: ${*#inside}: $what"
 }
 
-# typed TEXT: at a terminal of the clean root, where bash completes as it does by default.
+# typed TEXT: types it on a terminal of the clean root, with bash's default completion.
 typed() {
   printf '%s\nexit\n' "$1" | script -qec "chroot '$out/root' env -i PATH=/usr/bin HOME=/root TERM=xterm bash -i" \
     /dev/null
 }
 
-# try_installed VERSION. What the package depends on is there, or dpkg refuses.
+# try_installed VERSION: installs the package; dpkg refuses if a dependency is missing.
 try_installed() {
   local unit=rpcache-worker@1.service
   inside dpkg --install /rpcache.deb >/dev/null
@@ -70,7 +70,7 @@ try_installed() {
   expect 'take requests from the queue' inside env MANPAGER=cat man rpcache-worker
   inside mandb --quiet
   expect 'rpcache-call (1)' inside apropos --exact rpcache-call
-  # Tab makes a command of the beginning of one, and so does it with an option.
+  # Tab completes commands and options.
   expect 'take requests from the queue' typed $'. /etc/bash_completion\nrpcache wor\t--he\t'
   inside systemd-analyze verify "$unit"
   expect 'exposure level' inside systemd-analyze security --offline=yes --threshold=12 --no-pager "$unit"
@@ -82,5 +82,5 @@ try_installed() {
   inside dpkg --remove rpcache >/dev/null
   expect mine inside cat /etc/rpcache/worker.env
   inside dpkg --purge rpcache >/dev/null
-  [[ ! -e $out/root/etc/rpcache && ! -e $out/root/usr/bin/rpcache ]] || die 'something is left after a purge'
+  [[ ! -e $out/root/etc/rpcache && ! -e $out/root/usr/bin/rpcache ]] || die 'files are left after a purge'
 }

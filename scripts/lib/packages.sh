@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Installs what is missing with the system's package manager, having said so. Sourced.
+# Installs missing programs with the system's package manager, and says so first. Sourced.
 #
-# A package that is installed for one private server must leave no system-wide one behind:
-# Debian's start theirs at once and at every boot, and both are prevented here.
+# A package that is installed for a private server must not start a system-wide one. Debian's packages do
+# that at once and at every boot; both are prevented here.
 
 # Debian asks this file whether a package may start its service.
 readonly service_policy=/usr/sbin/policy-rc.d
 readonly policy_mark='# made by rpcache/scripts while it installs packages'
-# Services that come with the packages below, epmd with Erlang.
+# Services of the packages below; epmd belongs to Erlang.
 readonly packaged_services=(
   redis-server.service rabbitmq-server.service epmd.service epmd.socket prometheus.service
 )
@@ -23,8 +23,8 @@ find_first() {
 
 find_redis() { find_first redis-server valkey-server; }
 
-# The program itself. What is called rabbitmq-server in a sbin folder is often a wrapper that
-# changes to the user rabbitmq and to the data of the system's own server.
+# The program itself. rabbitmq-server in a folder sbin is often a wrapper that changes to the user
+# rabbitmq and to the data of the system's own server.
 find_rabbitmq() {
   find_first /usr/lib/rabbitmq/bin/rabbitmq-server \
     /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
@@ -46,7 +46,7 @@ find_pika() { find_python pika; }
 
 find_shellcheck() { find_first shellcheck; }
 
-# With its promtool; some packages have them apart.
+# With promtool, which some systems package separately.
 find_prometheus() { find_first promtool >/dev/null && find_first prometheus; }
 
 find_systemd_analyze() { find_first systemd-analyze; }
@@ -55,7 +55,7 @@ find_debootstrap() { find_first debootstrap /usr/sbin/debootstrap; }
 find_lintian() { find_first lintian; }
 find_shlibdeps() { find_first dpkg-shlibdeps; }
 
-# A Python that can make a folder of packages for itself; Debian has a part of that apart.
+# A Python that can make virtual environments; Debian packages a part of that separately.
 find_venv() {
   local python
   for python in python3 /usr/bin/python3; do
@@ -64,7 +64,7 @@ find_venv() {
   return 1
 }
 
-# package_of MANAGER NEED: what carries NEED there.
+# package_of MANAGER NEED: the package with NEED.
 package_of() {
   case $1:$2 in
     *:rabbitmq) [[ $1 == pacman || $1 == brew ]] && echo rabbitmq || echo rabbitmq-server ;;
@@ -86,8 +86,8 @@ package_of() {
   esac
 }
 
-# need LOG NEED...: redis, rabbitmq, pika, prometheus, shellcheck, whatever has a find_NEED above;
-# installs those that are missing.
+# need LOG NEED...: installs what is missing. A NEED is redis, rabbitmq, pika, or any other with a
+# find_NEED above.
 need() {
   local log=$1 need manager package packages=()
   shift
@@ -97,13 +97,13 @@ need() {
     "find_$need" >/dev/null && continue
     package=$(package_of "$manager" "$need") || package=''
     [[ $manager != none && -n $package ]] \
-      || die "$need is missing, and this script does not know how to install it here: please do"
+      || die "$need is missing, and this script cannot install it on this system: install it by hand"
     packages+=("$package")
   done
   ((${#packages[@]} > 0)) || return 0
 
   if [[ $manager != brew ]] && ((EUID != 0)) && ! has sudo; then
-    die "missing: ${packages[*]}. Only root can install them, and there is no sudo here: please do"
+    die "missing: ${packages[*]}. Installing them needs root, and there is no sudo: install them by hand"
   fi
   say "Installing with $manager: ${packages[*]} (log: $log)"
   mkdir -p "$(dirname "$log")"
@@ -112,11 +112,11 @@ need() {
     die "could not install ${packages[*]}; see $log, or install them by hand"
   }
   for need; do
-    "find_$need" >/dev/null || die "${packages[*]} installed, and still no $need"
+    "find_$need" >/dev/null || die "${packages[*]} was installed, but $need is still missing"
   done
 }
 
-# as_root COMMAND...: sudo asks for a password on the terminal, and only where there is one.
+# as_root COMMAND...: runs it by sudo, which asks for a password if there is a terminal.
 as_root() {
   if ((EUID == 0)); then
     "$@"
@@ -132,7 +132,7 @@ install_with_pacman() { as_root pacman -S --noconfirm --needed "$@"; }
 install_with_apk() { as_root apk add "$@"; }
 install_with_brew() { brew install "$@"; }
 
-# In a subshell of its own, so that its trap ends with it.
+# In a subshell, so that its trap ends with it.
 install_with_apt-get() (
   new_services=()
   for service in "${packaged_services[@]}"; do
@@ -141,7 +141,7 @@ install_with_apt-get() (
   trap allow_services EXIT
   trap 'exit 130' INT TERM
   forbid_services || exit
-  # The package lists may be missing or out of date: then a second try with fresh ones.
+  # If it fails, the package lists may be missing or outdated: they are updated for a second try.
   apt_get install "$@" || { apt_get update && apt_get install "$@"; } || exit
   if has systemctl; then
     for service in "${new_services[@]}"; do
@@ -151,7 +151,7 @@ install_with_apt-get() (
 )
 
 apt_get() {
-  # NEEDRESTART_SUSPEND: Ubuntu would restart other servers that use an updated library.
+  # NEEDRESTART_SUSPEND: otherwise Ubuntu restarts other servers that use an updated library.
   as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
     apt-get -qy -o DPkg::Lock::Timeout=120 --no-install-recommends "$@"
 }
@@ -163,7 +163,7 @@ forbid_services() {
     sh "$policy_mark" "$service_policy"
 }
 
-# Removes only what forbid_services wrote, be it in an earlier run that was killed.
+# Removes only files that forbid_services wrote, in this run or in a killed one.
 allow_services() {
   ! grep -qsF "$policy_mark" "$service_policy" || as_root rm -f "$service_policy"
 }

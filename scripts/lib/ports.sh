@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Who listens on this machine, and what answers there. Sourced.
+# Finds free ports, and checks which server answers on a port. Sourced.
 
-# Both loopbacks: a client may take localhost for either.
+# Checks both loopbacks: localhost may mean either.
 listens() {
   (: >"/dev/tcp/127.0.0.1/$1") 2>/dev/null || (: >"/dev/tcp/::1/$1") 2>/dev/null
 }
 
-# port_or_free PORT...: the first one where nobody listens, else any, from below the range that
-# the system uses for outgoing connections.
+# port_or_free PORT...: the first free one of these, otherwise any below the range that the system uses
+# for outgoing connections.
 port_or_free() {
   local port
   for port; do
@@ -17,8 +17,8 @@ port_or_free() {
   echo "$port"
 }
 
-# In a subshell, which takes the connection with it and bears the signal when the other side
-# closes too early: Docker accepts connections before the container does.
+# In a subshell, whose end closes the connection, and which gets the signal if the peer closes too early:
+# Docker accepts connections before the container does.
 redis_answers() (
   exec 2>/dev/null 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
   printf 'PING\r\n' >&3

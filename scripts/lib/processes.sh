@@ -1,17 +1,17 @@
 # shellcheck shell=bash
-# Processes that outlive the script that started them. Sourced; uses $state.
+# Starts and stops processes that outlive the script. Sourced; uses $state.
 #
-# Each has a file $state/NAME.pid with its pid and its time of birth: by the time of "down"
-# the pid alone may belong to somebody else.
+# Each has a file $state/NAME.pid with its pid and start time: at "down", the pid alone may be that of
+# another process.
 
 : "${state:?}"
 
-# birth PID: when it started; false when it is gone or a zombie.
+# birth PID: its start time; false if it has ended or is a zombie.
 birth() {
   local stat fields
   if [[ -d /proc/self ]]; then
     { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
-    # The name in brackets may hold anything; what follows it is the third field and on.
+    # The name in brackets may contain any characters; the third field follows it.
     read -ra fields <<<"${stat##*) }"
     [[ ${fields[0]} != Z ]] && echo "${fields[19]}"
   else
@@ -29,8 +29,8 @@ pid_of() {
 runs() { pid_of "$1" >/dev/null; }
 ended() { ! runs "$1"; }
 
-# start NAME COMMAND...: in the background, its output in $state/NAME.log.
-# A process group of its own (set -m) keeps a Ctrl-C meant for this script away from it.
+# start NAME COMMAND...: starts it in the background, with its output in $state/NAME.log.
+# Its own process group (set -m) protects it from a Ctrl-C for this script.
 # The lock on descriptor 9 stays with the script, as do its stdin and stdout.
 start() (
   name=$1
@@ -41,7 +41,7 @@ start() (
   echo "$! $(birth $!)" >"$state/$name.pid"
 )
 
-# stop NAME SECONDS: asks it to end, insists when the time is over.
+# stop NAME SECONDS: sends SIGTERM, and SIGKILL when the time is up.
 stop() {
   local pid
   if pid=$(pid_of "$1"); then

@@ -199,12 +199,12 @@ async fn provisioning_again_changes_nothing_and_tells_no_password() {
 #[tokio::test]
 async fn provisioning_refuses_what_would_mean_something_else() {
     for (arguments, reason) in [
-        ("", "rabbitmq or redis?"),
-        ("redis", "where are the passwords"),
+        ("", "rabbitmq or redis"),
+        ("redis", "FOLDER is missing"),
         ("redis passwords --namespace 'a b'", "letters, digits"),
         ("rabbitmq passwords --name 'a\"b'", "letters, digits"),
-        ("rabbitmq passwords --procedure", "wants a name"),
-        ("rabbitmq passwords --user me", "what is --user?"),
+        ("rabbitmq passwords --procedure", "needs a name"),
+        ("rabbitmq passwords --user me", "unknown option --user"),
     ] {
         let finished = Program::shell(&format!("scripts/provision {arguments}"))
             .run()
@@ -226,7 +226,8 @@ async fn provisioning_refuses_passwords_that_others_may_write() {
         ),
         ("echo secret >p/worker; chmod 777 p", "may write p:"),
         ("chmod 1777 p", "may write p:"),
-        ("mkdir p/worker", "no file"),
+        ("mkdir p/worker", "not a file"),
+        ("rmdir p && touch p", "p is not a folder"),
     ] {
         for what in ["rabbitmq", "redis"] {
             let folder = lifetime::folder("provision");
