@@ -1,13 +1,13 @@
 //! RPC over RabbitMQ with a Redis-backed result cache in front of the workers.
 //!
 //! A caller looks in Redis first; only a miss becomes an RPC; the worker that computes the answer
-//! stores it. Answers are plain strings under plain keys (`fib:30` holds `832040`), requests and
-//! replies are those of RabbitMQ's RPC tutorial, so that redis-cli and programs in any language work
-//! with both.
+//! stores it. Answers are plain strings under plain keys (`fib:30` holds `832040`), and requests and
+//! replies are those of RabbitMQ's RPC tutorial. So redis-cli and programs in any language work with
+//! both.
 //!
 //! # Quick start
 //!
-//! What is served is a pure function of yours: a [`Procedure`]. Here, whole square roots.
+//! A [`Procedure`] is a pure function with a name. This one computes whole square roots.
 //!
 //! ```no_run
 //! use rpcache::{AmqpUrl, CacheOptions, Cancel, Client, ClientOptions, ComputeError};
@@ -28,7 +28,7 @@
 //!         Ok(n.isqrt())
 //!     }
 //!
-//!     // Every answer is checked before it is believed, whether Redis or a worker gave it.
+//!     // Checks every answer of Redis and of workers before it is used.
 //!     fn verify(&self, &n: &u64, &root: &u64) -> bool {
 //!         let (n, root) = (u128::from(n), u128::from(root));
 //!         root * root <= n && n < (root + 1) * (root + 1)
@@ -39,11 +39,11 @@
 //! let amqp: AmqpUrl = "amqp://localhost".parse()?;
 //! let cache = CacheOptions::new("redis://localhost".parse()?);
 //!
-//! // In one process or in many, on one machine or on many: a worker, until Ctrl-C.
+//! // A worker, until Ctrl-C. Any number of them can run, on any number of machines.
 //! let worker = Worker::new(SquareRoot, WorkerOptions::new(amqp.clone(), cache.clone()));
 //! tokio::spawn(worker.run(async { tokio::signal::ctrl_c().await.unwrap_or(()) }));
 //!
-//! // Elsewhere: one client for the whole process.
+//! // In another program: one client for the whole process.
 //! let client = Client::new(SquareRoot, ClientOptions::new(amqp, cache));
 //! let found = client.call(10).await?;
 //! assert_eq!(found.answer, 3);
@@ -61,36 +61,36 @@
 //!
 //! | to | there is |
 //! | --- | --- |
-//! | say what is served: name, argument, answer, how to compute and to check it | [`Procedure`], [`ProcedureName`] |
-//! | call a procedure that is known by its name only | [`Text`], [`ArgumentForm`] |
+//! | define a procedure: name, argument, answer, how to compute and to verify it | [`Procedure`], [`ProcedureName`] |
+//! | call a procedure known by its name only | [`Text`], [`ArgumentForm`] |
 //! | call it | [`Client`] with [`ClientOptions`]; [`CallOptions`] for one call |
-//! | call it for many arguments, in order and with flat memory | [`Client::call_many`] |
+//! | call it for many arguments, in order and with bounded memory | [`Client::call_many`] |
 //! | know where an answer came from | [`Answered::source`], a [`Source`] |
-//! | decide what to do without an answer | [`Error`], [`ErrorCode`] |
+//! | handle errors | [`Error`], [`ErrorCode`] |
 //! | serve it | [`Worker`] with [`WorkerOptions`] |
 //! | answer a health check | [`Worker::health`], [`Readiness`] |
-//! | tell where Redis is, and how it is used | [`CacheOptions`], [`RedisUrl`], [`Namespace`] |
-//! | tell where RabbitMQ is, and which queue | [`AmqpUrl`], [`QueueName`], [`Declare`] |
-//! | keep copies of answers in the process itself | [`LocalOptions`] |
-//! | look into the cache, verify it, remove from it | [`Cache`], [`inspect`] |
-//! | see which workers there are | [`Cache::workers`], [`fleet`] |
-//! | find out what is wrong with a deployment | [`doctor::Doctor`] |
-//! | have something to call at once | [`fibonacci::Fibonacci`] |
-//! | be scraped by Prometheus | `Metrics` (feature `metrics`) |
+//! | configure Redis | [`CacheOptions`], [`RedisUrl`], [`Namespace`] |
+//! | configure RabbitMQ and the queue | [`AmqpUrl`], [`QueueName`], [`Declare`] |
+//! | keep copies of answers in the process | [`LocalOptions`] |
+//! | list, verify and remove stored answers | [`Cache`], [`inspect`] |
+//! | list the workers | [`Cache::workers`], [`fleet`] |
+//! | check a deployment | [`doctor::Doctor`] |
+//! | use a built-in procedure | [`fibonacci::Fibonacci`] |
+//! | export metrics to Prometheus | `Metrics` (feature `metrics`) |
 //!
 //! # What holds everywhere
 //!
-//! - **Options** are made by `new` with what has no default; the rest are fields to be set.
+//! - **Options**: `new` takes the values without a default; the others are fields.
 //! - **Time-outs** are durations on a monotonic clock, sizes are bytes. Each is documented with its
 //!   default.
-//! - **Cancellation**: every future may be dropped at any time. What that leaves behind is said at each
-//!   of them; it is never a wrong answer, a leak or a lost request.
-//! - **Panics**: none by this crate, outside of a Tokio runtime excepted. A panic of a [`Procedure`] is
-//!   caught: in `compute` it is answered as [`ErrorCode::Failed`], in `verify` it refuses the answer.
+//! - **Cancellation**: every future may be dropped at any time. Each documents the effect, which is never a
+//!   wrong answer, a leak or a lost request.
+//! - **Panics**: this crate panics only outside of a Tokio runtime. A panic of a [`Procedure`] is caught: in
+//!   `compute` it is answered as [`ErrorCode::Failed`], in `verify` it refuses the answer.
 //! - **Threads**: all types are `Send` and `Sync`, and so are the futures of calls.
 //! - **Secrets**: no `Debug`, `Display`, error or log line shows a password.
-//! - **Runtime**: Tokio, with time and I/O enabled. Clients, workers and caches start tasks there, which
-//!   end with their owner.
+//! - **Runtime**: Tokio, with time and I/O enabled. Clients, workers and caches start tasks, which end
+//!   with their owner.
 //!
 //! # Features
 //!
@@ -98,60 +98,59 @@
 //! | --- | --- | --- |
 //! | `cli` | yes | the command `rpcache`, with `fibonacci`, `metrics` and `tls`; a library needs `default-features = false` |
 //! | `fibonacci` | with `cli` | the procedure [`fibonacci::Fibonacci`] |
-//! | `tls` | with `cli` | `amqps://` and `rediss://`, and with them rustls; without it they are refused |
-//! | `metrics` | with `cli` | `Client::metrics`, `Worker::metrics`, and with them prometheus-client |
-//! | `trace-context` | no | traces that go on in workers, through tracing-opentelemetry |
+//! | `tls` | with `cli` | `amqps://` and `rediss://`, with rustls; without it they are refused |
+//! | `metrics` | with `cli` | `Client::metrics`, `Worker::metrics`, with prometheus-client |
+//! | `trace-context` | no | traces that continue in workers, through tracing-opentelemetry |
 //! | `otel` | no | the command sends its traces to a collector |
 //!
 //! Types of other crates are part of this interface in three places only: `Stream` of futures-core 0.3
-//! in [`Client::call_many`]; serde 1's traits on what can be shown as JSON, as [`fleet::WorkerStatus`] is; and
-//! prometheus-client's `Collector` for `Metrics`. The least Rust version is 1.90; a later one comes with
-//! a new minor version only.
+//! in [`Client::call_many`]; serde 1's traits on types that are shown as JSON, such as [`fleet::WorkerStatus`];
+//! and prometheus-client's `Collector` for `Metrics`. The minimum Rust version is 1.90; only a new minor
+//! version raises it.
 //!
 //! # One call, step by step
 //!
 //! The files are listed below in the order in which a call meets them.
 //!
 //! 1. The [`client`] turns the argument into its one canonical text and the key `fib:30`
-//!    ([`cache::Key`]). With a local tier ([`ClientOptions::local`], off by default), a copy in the
-//!    process's own memory is the answer; what is removed from Redis is purged there, too.
-//! 2. It looks in Redis ([`cache`]), together with whoever else looks at that moment
+//!    ([`cache::Key`]). With a near cache ([`ClientOptions::local`], off by default), a copy in the
+//!    process's own memory is the answer; an invalidation drops copies of removed answers.
+//! 2. It looks in Redis ([`cache`]), in one round trip with other lookups of that moment
 //!    (`cache/redis/batcher.rs`), within a budget of 50 ms. A hit that passes
-//!    [`Procedure::verify`] is the answer: RabbitMQ is not even connected to. Behind a lost or
-//!    frozen Redis, the look costs nothing and misses.
+//!    [`Procedure::verify`] is the answer: RabbitMQ is not even connected to. While Redis is
+//!    known to be down or frozen, the lookup is a miss at once.
 //! 3. On a miss, callers of one key in one process share one flight ([`single_flight`]).
 //! 4. The [`requester`] publishes to `rpc_queue`, mandatory and confirmed, with `reply_to`, a random
 //!    `correlation_id`, and what is left of the deadline as `expiration` ([`message`]), over a
-//!    connection that is replaced when it is lost ([`broker`]), encrypted where the address says so
+//!    connection that is replaced when it is lost ([`broker`]), encrypted if the address says so
 //!    ([`transport`], [`tls`]).
 //! 5. A [`worker`] takes the delivery, checks it, and in one round trip tries for the key's lease and
-//!    looks in Redis once more. With the lease it computes, on a thread of its own ([`procedure`],
-//!    [`fibonacci`]); without, another worker does, and it waits for that one's answer. Requests for
-//!    one key in one worker share a flight as callers do. What a procedure calls cheap is computed on
-//!    the spot, without a lease.
-//! 6. It fills the cache and releases the lease, publishes the reply, waits for the confirm, acks. In
-//!    this order: whoever has seen an answer finds it in the cache, a lost reply is still cached, and
-//!    the delivery of a killed worker goes to the next one.
+//!    looks in Redis once more. With the lease it computes, on a blocking thread ([`procedure`],
+//!    [`fibonacci`]); otherwise another worker computes, and it waits for that worker's answer. Requests
+//!    for one key in one worker share a flight as callers do. A cheap argument is computed at once,
+//!    without a lease.
+//! 6. It fills the cache and releases the lease, publishes the reply, waits for the confirm, acks. Because
+//!    of this order, an answer that was returned is in the cache, an answer whose reply is lost is stored,
+//!    and the broker gives the request of a killed worker to another one.
 //! 7. The requester matches the reply by its correlation id; the client verifies the answer and
 //!    wakes all who share the flight.
 //!
 //! Every call ends in an answer or one typed [`Error`], by its deadline. No fault of Redis fails or
-//! falsifies a call. What stands in the cache and what a worker answers is checked before it is
-//! believed.
+//! falsifies a call. Every answer of the cache and of a worker is verified before it is returned.
 //!
 //! # Watching it
 //!
-//! What happens is told by `tracing`: a line for each loss, recovery and refusal, at debug one for each
-//! call. Set `lapin=off` in your filter: lapin itself logs whole messages of peers, and at trace its login
-//! with the password. [`Worker::health`] says whether a worker takes requests. With the feature `metrics`,
-//! `Client::metrics` and `Worker::metrics` give what is counted to Prometheus and its kin.
+//! Events of `tracing` report each loss, recovery and refusal, and at debug each call. Set `lapin=off` in your
+//! filter: lapin itself logs whole messages of peers, and at trace its login with the password.
+//! [`Worker::health`] says whether a worker takes requests. With the feature `metrics`, `Client::metrics` and
+//! `Worker::metrics` have the numbers for Prometheus.
 //!
 //! Each step of a call is a `tracing` span with the target `rpcache::trace` and the level TRACE, named
-//! after OpenTelemetry's conventions; a filter like `info,rpcache::trace=trace` turns them on, and off
-//! they cost nothing to speak of. With the feature `trace-context` and a layer of `tracing-opentelemetry`
+//! after OpenTelemetry's conventions; a filter such as `info,rpcache::trace=trace` turns them on; otherwise
+//! they cost almost nothing. With the feature `trace-context` and a layer of `tracing-opentelemetry`
 //! on both sides, a call is one trace: W3C's `traceparent` travels with the request. While the target
-//! `rpcache::trace::told` is on, workers are asked how long their steps took, and that is repeated as
-//! events.
+//! `rpcache::trace::told` is on, workers report how long their steps took, and the client repeats the
+//! reports as events.
 
 // In the order of the steps, one group each: rustfmt sorts within a group only.
 mod client;
