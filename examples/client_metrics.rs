@@ -1,12 +1,11 @@
-//! A long-lived client whose numbers Prometheus can scrape.
+//! A long-lived client whose metrics Prometheus can scrape.
 //!
 //!     cargo run --example client_metrics -- 127.0.0.1:9465
 //!     curl http://127.0.0.1:9465/metrics
 //!
-//! It calls for one number after another until it is stopped, with the servers that `AMQP_URL` and
-//! `REDIS_URL` name. What answers scrapes here is as small as can be: in a program that serves HTTP
-//! already, a route is all it takes, and in one with a registry of prometheus-client, registering
-//! `client.metrics()`.
+//! It makes one call after another until it is stopped, with the servers that `AMQP_URL` and `REDIS_URL` name.
+//! The HTTP server here is as small as possible. A program that serves HTTP already needs a route only, and one
+//! with a registry of prometheus-client registers `client.metrics()`.
 
 use std::io;
 use std::time::Duration;
@@ -38,16 +37,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// One scrape after another.
+/// Answers one scrape after another.
 async fn serve(listener: TcpListener, metrics: Metrics) {
     while let Ok((stream, _)) = listener.accept().await {
-        // A scraper that hangs or goes away has itself to blame.
+        // A scraper that stalls or disconnects must not block the next one.
         let _ = timeout(Duration::from_secs(1), answer(stream, &metrics)).await;
     }
 }
 
 async fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
-    // Whatever is asked for.
+    // The request is not parsed: every path has the metrics.
     let _ = stream.read(&mut [0; 8192]).await?;
     let format = MetricsFormat::Prometheus;
     let (content_type, body) = (format.content_type(), metrics.encode(format));

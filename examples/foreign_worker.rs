@@ -1,10 +1,10 @@
-//! A client whose worker is not ours: `python_worker.py`, written after RabbitMQ's tutorial six.
+//! A client of a worker in another language: `python_worker.py`, written after RabbitMQ's tutorial six.
 //!
 //!     python3 examples/python_worker.py amqp://localhost &
 //!     cargo run --example foreign_worker 10 340282366920938463463374607431768211455
 //!
-//! What computes can be a program in any language that takes a request and replies. It knows nothing of
-//! rpcache, Redis or this file; the client checks its answers, and stores them, since it does not.
+//! The worker can be a program in any language that takes a request and replies. It needs no knowledge of rpcache
+//! or Redis: the client verifies its answers and stores them.
 
 use rpcache::{
     CacheOptions, Cancel, Client, ClientOptions, ComputeError, Procedure, ProcedureName,
@@ -14,7 +14,7 @@ use rpcache::{
 struct SquareRoot;
 
 impl Procedure for SquareRoot {
-    /// `u128` reads `+10` and `010`, and writes `10`: text that is canonical, as keys need it.
+    /// `u128` parses `+10` and `010`, and writes `10`: the canonical text that keys need.
     type Argument = u128;
     type Answer = u64;
 
@@ -23,12 +23,12 @@ impl Procedure for SquareRoot {
         const { &ProcedureName::new("isqrt") }
     }
 
-    /// No worker of ours serves this. (It takes one line to write one: `Ok(n.isqrt() as u64)`.)
+    /// Not used, because no Rust worker serves this. (`Ok(n.isqrt() as u64)` would do it.)
     fn compute(&self, _: &u128, _: &Cancel) -> Result<u64, ComputeError> {
         Err(ComputeError::Failed("computed in Python only".into()))
     }
 
-    /// All that keeps a worker that is wrong, or another program on this queue, from being believed.
+    /// Detects wrong answers of the worker, and of another program on this queue.
     fn verify(&self, &n: &u128, &root: &u64) -> bool {
         let root = u128::from(root);
         let above = (root + 1).checked_mul(root + 1);

@@ -1,14 +1,14 @@
-//! A worker of one's own that stops as service managers expect it, and a client beside it.
+//! A worker that stops as service managers expect it, and that calls another procedure.
 //!
 //!     cargo run --example graceful_shutdown
 //!
-//! SIGTERM or Ctrl-C: it takes no more requests, finishes and answers those that it holds, and exits with
-//! 0; with 1 if they took longer than the grace. A second signal ends it at once. Nothing is lost either
-//! way: what was not answered goes from the broker to another worker.
+//! At SIGTERM or Ctrl-C, it takes no more requests, answers those that it holds, and exits with 0, or with 1 if they
+//! took longer than the grace. A second signal ends it at once. No request is lost: the broker gives requests without
+//! a reply to another worker.
 //!
-//! It serves the sum of the decimal digits of a Fibonacci number (key `digitsum:30`, `17`), which takes
-//! that number: a procedure that calls another. So it needs a worker for `fib`, as `rpcache worker` is
-//! one, and the servers that `AMQP_URL` and `REDIS_URL` name.
+//! It serves the sum of the decimal digits of a Fibonacci number (`digitsum:30` holds `17`), and calls the procedure
+//! `fib` for that number. So it needs a worker for `fib`, such as `rpcache worker`, and the servers that `AMQP_URL` and
+//! `REDIS_URL` name.
 
 use std::time::Duration;
 
@@ -32,23 +32,23 @@ impl Procedure for DigitSum {
         const { &ProcedureName::new("digitsum") }
     }
 
-    /// Runs on a thread where blocking is allowed, so that it can wait for an asynchronous call.
+    /// Runs on a blocking thread, so it may block on an asynchronous call.
     fn compute(&self, &n: &N, cancel: &Cancel) -> Result<u64, ComputeError> {
-        // Less than the grace: nothing else ends this wait.
+        // Less than the grace, because nothing else ends this wait.
         let options = CallOptions::within(Duration::from_secs(15));
         let found = self.runtime.block_on(self.fib.call_with(n, options));
         cancel.check()?;
         let fib = found.map_err(|error| {
             eprintln!("fib {n}: {error}");
-            // This text goes to whoever asked, so it names none of our servers.
-            ComputeError::Failed("the Fibonacci number is not to be had".into())
+            // The text is sent to the caller, so it names none of our servers.
+            ComputeError::Failed("the Fibonacci number is not available".into())
         })?;
         let digits = fib.answer.as_str().bytes();
         Ok(digits.map(|digit| u64::from(digit - b'0')).sum())
     }
 
-    /// Casting out nines: a number and the sum of its digits leave the same rest, and F(n) modulo 9
-    /// repeats after 24. It finds 8 of 9 wrong answers; the ninth would be believed.
+    /// Casting out nines: a number and the sum of its digits have the same remainder, and F(n) modulo 9 has the
+    /// period 24. It detects 8 of 9 wrong answers.
     fn verify(&self, &N(n): &N, &sum: &u64) -> bool {
         let step = |(this, next): (u64, u64), _| (next, (this + next) % 9);
         let (fib_modulo_9, _) = (0..n % 24).fold((0, 1), step);
@@ -67,7 +67,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
 
     let mut options = WorkerOptions::new(amqp, cache);
-    // A little less than what the service manager waits before it kills.
+    // A little less than the time after which the service manager kills the process.
     options.grace = Duration::from_secs(20);
     let digit_sum = DigitSum {
         fib: fib.clone(),
@@ -75,13 +75,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let worker = Worker::new(digit_sum, options);
 
-    // Listen for signals before serving: none must end the process by its default.
+    // Before serving, because by default a signal ends the process.
     let mut signals = [
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     ];
     let stop = CancellationToken::new();
-    // The one place where it runs: a lost broker or Redis does not end it, they are connected to again.
+    // The worker reconnects by itself when RabbitMQ or Redis is lost.
     let mut running = std::pin::pin!(worker.run(stop.clone().cancelled_owned()));
     let stopped = loop {
         tokio::select! {
@@ -91,14 +91,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                     eprintln!("stopped at once");
                     std::process::exit(130);
                 }
-                eprintln!("stopping: what is held is finished first");
+                eprintln!("stopping: answering the requests that are held");
                 stop.cancel();
             }
         }
     };
-    // Last: what was being finished needed it.
+    // Last, because the computations needed it.
     fib.close().await;
-    // Not by returning: a computation that does not look at `cancel` would keep the runtime alive.
+    // Not by returning: a computation that does not check `cancel` would block the end of the runtime.
     std::process::exit(match stopped {
         Stopped::Clean => 0,
         Stopped::Abandoned => 1,

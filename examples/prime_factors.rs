@@ -1,5 +1,5 @@
-//! A procedure of your own, the prime factors of a number. `cargo run --example prime_factors serve`
-//! serves it; `cargo run --example prime_factors call 360 97` calls it.
+//! A procedure of your own: the prime factors of a number. `cargo run --example prime_factors serve`
+//! serves it, `cargo run --example prime_factors call 360 97` calls it.
 
 use std::num::NonZeroU64;
 

@@ -1,14 +1,14 @@
-//! A procedure with an argument of several parts, and how equal arguments get one key.
+//! A procedure with an argument of several parts, and a canonical text that gives equal arguments one key.
 //!
 //!     cargo run --example timetable serve
 //!     cargo run --example timetable ask '12@3 20@11'
 //!
-//! Bus lines leave every so many minutes: when do all of them leave together? `12@3` is a line that
-//! leaves every 12 minutes, first at minute 3.
+//! Bus lines leave at fixed intervals: when do all of them leave together? `12@3` is a line that leaves every
+//! 12 minutes, first at minute 3.
 //!
-//! The key in Redis is made of what `Display` writes, so `Display` has to write equal arguments alike.
-//! Two habits do it. `FromStr` is generous (`20@11,012@+3` is understood as well), and brings everything
-//! into one form at once: the type cannot hold any other. `Display` writes that form and nothing else:
+//! `Display` makes the key in Redis, so it must write equal arguments in the same way. `FromStr` accepts several
+//! forms (`20@11,012@+3`, too) and normalizes them, so that the type holds the normal form only. `Display` writes
+//! this form:
 //!
 //!     $ redis-cli GET timetable:12@3,20@11
 //!     "51/60"
@@ -19,24 +19,24 @@ use std::str::FromStr;
 use rpcache::{CacheOptions, Cancel, Client, ClientOptions, ComputeError};
 use rpcache::{Procedure, ProcedureName, Worker, WorkerOptions};
 
-/// Lines in ascending order, none twice: the fields are private, so no other value can be made.
+/// Lines in ascending order, without duplicates. The fields are private, so that no other value exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Timetable {
     lines: Vec<Line>,
-    /// Minutes after which everything repeats: the least common multiple.
+    /// Minutes after which the timetable repeats: the least common multiple.
     period: u64,
 }
 
-/// Leaves at `first`, `first + every` and so on, in minutes, `first` being less than `every`.
+/// Leaves at the minutes `first`, `first + every` and so on; `first` is less than `every`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Line {
     every: u64,
     first: u64,
 }
 
-/// Anybody can send anything: what a worker may be asked for has a limit.
-const LONGEST_PERIOD: u64 = 1_000_000_000;
-const MOST_LINES: usize = 16;
+/// Limits of an argument, because anybody can send one.
+const MAX_PERIOD: u64 = 1_000_000_000;
+const MAX_LINES: usize = 16;
 
 impl FromStr for Timetable {
     type Err = String;
@@ -44,20 +44,22 @@ impl FromStr for Timetable {
     fn from_str(text: &str) -> Result<Self, String> {
         let separated = |c: char| c == ',' || c.is_whitespace();
         let parts = text.split(separated).filter(|part| !part.is_empty());
-        // One more than allowed is enough to know.
-        let lines = parts.take(MOST_LINES + 1).map(str::parse);
+        // One more than the limit shows that there are too many.
+        let lines = parts.take(MAX_LINES + 1).map(str::parse);
         let mut lines = lines.collect::<Result<Vec<Line>, String>>()?;
-        if !(1..=MOST_LINES).contains(&lines.len()) {
-            return Err(format!("a timetable has 1 to {MOST_LINES} lines"));
+        if !(1..=MAX_LINES).contains(&lines.len()) {
+            return Err(format!("a timetable has 1 to {MAX_LINES} lines"));
         }
-        // The order says nothing, and a line twice is the same as once.
+        // Order and duplicates have no meaning.
         lines.sort_unstable();
         lines.dedup();
         let period = lines.iter().try_fold(1, |period: u64, line| {
             let longer = period / gcd(period, line.every) * line.every;
-            (longer <= LONGEST_PERIOD).then_some(longer)
+            (longer <= MAX_PERIOD).then_some(longer)
         });
-        let period = period.ok_or(format!("it repeats after more than {LONGEST_PERIOD} min"))?;
+        let period = period.ok_or(format!(
+            "the timetable repeats after more than {MAX_PERIOD} min"
+        ))?;
         Ok(Self { lines, period })
     }
 }
@@ -66,15 +68,15 @@ impl FromStr for Line {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no line: expected EVERY@FIRST, as in 12@3");
-        let (every, first) = text.split_once('@').ok_or_else(wrong)?;
-        // Numbers forget how they were written: `+12` and `012` are 12.
-        let every: u64 = every.parse().map_err(|_| wrong())?;
-        let first: u64 = first.parse().map_err(|_| wrong())?;
-        if !(1..=LONGEST_PERIOD).contains(&every) {
-            return Err(wrong());
+        let invalid = || format!("{text:?} is not a line: expected EVERY@FIRST, as in 12@3");
+        let (every, first) = text.split_once('@').ok_or_else(invalid)?;
+        // Parsing normalizes numbers: `+12` and `012` are 12.
+        let every: u64 = every.parse().map_err(|_| invalid())?;
+        let first: u64 = first.parse().map_err(|_| invalid())?;
+        if !(1..=MAX_PERIOD).contains(&every) {
+            return Err(invalid());
         }
-        // Who leaves at 15, every 12 minutes, leaves at 3 as well.
+        // A line that leaves every 12 minutes and at 15 leaves at 3, too.
         let first = first % every;
         Ok(Self { every, first })
     }
@@ -130,37 +132,42 @@ impl Procedure for WhenTogether {
     }
 
     /// Tries every departure of the rarest line.
-    fn compute(&self, asked: &Timetable, cancel: &Cancel) -> Result<Together, ComputeError> {
-        let Some(rarest) = asked.lines.last() else {
+    fn compute(&self, timetable: &Timetable, cancel: &Cancel) -> Result<Together, ComputeError> {
+        let Some(rarest) = timetable.lines.last() else {
             return Err(ComputeError::Failed("a timetable without lines".into()));
         };
         let mut minute = rarest.first;
         for tried in 1_u64.. {
-            if asked.lines.iter().all(|line| line.leaves_at(minute)) {
+            if timetable.lines.iter().all(|line| line.leaves_at(minute)) {
                 break;
             }
             minute += rarest.every;
-            if minute >= asked.period {
-                // Failures are not stored: whoever asks for this often makes it an answer.
+            if minute >= timetable.period {
+                // Failures are not stored. If such arguments are frequent, make this an answer.
                 let never = "these lines never leave together";
                 return Err(ComputeError::BadArgument(never.into()));
             }
-            // A worker that is stopped does not wait for a long search.
+            // So that a stopped worker does not wait for a long search.
             if tried % 100_000 == 0 {
                 cancel.check()?;
             }
         }
         Ok(Together {
             first: minute,
-            every: asked.period,
+            every: timetable.period,
         })
     }
 
-    /// One look at each line, instead of a search. Within a period the lines leave together once at
-    /// most, so that no wrong answer passes, whoever wrote it into Redis or sent it.
-    fn verify(&self, asked: &Timetable, answer: &Together) -> bool {
-        let all_leave = || asked.lines.iter().all(|line| line.leaves_at(answer.first));
-        answer.every == asked.period && answer.first < answer.every && all_leave()
+    /// Checks each line once, without a search. Within a period the lines leave together once at most, so no wrong
+    /// answer passes.
+    fn verify(&self, timetable: &Timetable, answer: &Together) -> bool {
+        let all_leave = || {
+            timetable
+                .lines
+                .iter()
+                .all(|line| line.leaves_at(answer.first))
+        };
+        answer.every == timetable.period && answer.first < answer.every && all_leave()
     }
 }
 
@@ -187,7 +194,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             worker.run(stop).await?;
         }
         Some("ask") => {
-            // This process asks and ends: the first lookup is to wait until Redis is connected.
+            // A short-lived process: its first lookup waits for the connection to Redis.
             cache.wait_for_connection = true;
             let client = Client::new(WhenTogether, ClientOptions::new(amqp, cache));
             for text in arguments {
@@ -204,14 +211,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What every procedure with an argument of its own should test.
+/// Tests that every procedure with its own type of argument should have.
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     #[test]
-    fn however_it_is_written_it_has_one_key() {
+    fn equal_timetables_have_one_key() {
         for text in [
             "12@3,20@11",
             "20@11 12@3",
@@ -224,8 +231,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_timetable_is_refused() {
-        let crowd = "2@1,".repeat(MOST_LINES + 1);
+    fn invalid_timetables_are_refused() {
+        let too_many = "2@1,".repeat(MAX_LINES + 1);
         for text in [
             "",
             ",",
@@ -234,28 +241,27 @@ mod tests {
             "-1@0",
             "12@x",
             "99999@0,99998@0",
-            &crowd,
+            &too_many,
         ] {
             assert!(text.parse::<Timetable>().is_err(), "{text:?}");
         }
     }
 
     #[test]
-    fn nothing_but_the_answer_passes() {
-        let asked: Timetable = "12@3,20@11".parse().unwrap();
-        let right = WhenTogether.compute(&asked, &Cancel::new()).unwrap();
+    fn only_the_right_answer_passes() {
+        let timetable: Timetable = "12@3,20@11".parse().unwrap();
+        let right = WhenTogether.compute(&timetable, &Cancel::new()).unwrap();
         assert_eq!(right.to_string(), "51/60");
         for first in 0..200 {
             for every in [0, 59, 60, 61, 120] {
                 let answer = Together { first, every };
-                assert_eq!(WhenTogether.verify(&asked, &answer), answer == right);
+                assert_eq!(WhenTogether.verify(&timetable, &answer), answer == right);
             }
         }
     }
 
     proptest! {
-        /// The two laws of a canonical text: it reads back as what was written, and what is the same
-        /// is written the same.
+        /// A canonical text parses to the value that was written, and equal values have the same text.
         #[test]
         fn the_text_is_canonical(lines in prop::collection::vec((1_u64..40, 0_u64..99), 1..4)) {
             let write = |(every, first): &(u64, u64)| format!("0{every}@+{first}");
@@ -268,11 +274,11 @@ mod tests {
         }
 
         #[test]
-        fn what_is_computed_passes(lines in prop::collection::vec((1_u64..40, 0_u64..40), 1..4)) {
+        fn computed_answers_pass(lines in prop::collection::vec((1_u64..40, 0_u64..40), 1..4)) {
             let text: Vec<_> = lines.iter().map(|(every, first)| format!("{every}@{first}")).collect();
-            let asked: Timetable = text.join(",").parse().unwrap();
-            if let Ok(answer) = WhenTogether.compute(&asked, &Cancel::new()) {
-                prop_assert!(WhenTogether.verify(&asked, &answer));
+            let timetable: Timetable = text.join(",").parse().unwrap();
+            if let Ok(answer) = WhenTogether.compute(&timetable, &Cancel::new()) {
+                prop_assert!(WhenTogether.verify(&timetable, &answer));
             }
         }
     }

@@ -51,7 +51,7 @@ def wrong_by_reference(things):
             yield f"the Secret has no {key}"
     scaled = by_name["ScaledObject", "rpcache-worker"]["spec"]
     if scaled["scaleTargetRef"]["name"] != workers["metadata"]["name"]:
-        yield "what is scaled is not there"
+        yield "the target of the scaling does not exist"
     for trigger in scaled["triggers"]:
         if ("TriggerAuthentication", trigger["authenticationRef"]["name"]) not in by_name:
             yield "the trigger has no authentication"
