@@ -122,9 +122,9 @@ async fn wrong_password_is_refused_without_being_shown() {
 async fn file_that_holds_no_password_is_refused() {
     let long = "x".repeat(5000);
     for (content, reason) in [
-        ("", "a password is one line"),
-        ("\n", "a password is one line"),
-        ("one\ntwo\n", "a password is one line"),
+        ("", "must be one line with the password"),
+        ("\n", "must be one line with the password"),
+        ("one\ntwo\n", "must be one line with the password"),
         (&long, "larger than"),
     ] {
         let file = holding(content);
