@@ -1,16 +1,16 @@
-//! Connections to RabbitMQ and what is declared there.
+//! Connects to RabbitMQ, declares queues and publishes.
 //!
-//! Every call to the broker that could hang has a deadline here, and every error of lapin's becomes
-//! one of ours. Nothing recovers by itself: whoever uses a connection learns that it is lost, and
-//! opens another one with fresh names (lapin's own recovery redeclares a server-named queue by name,
-//! which the broker refuses).
+//! Every call to the broker that could hang has a deadline here, and lapin's errors become
+//! [`crate::Error`]s. Connections do not recover by themselves: their owner notices the loss and opens new ones
+//! with new queue names. lapin's own recovery redeclares a server-named queue by its name, which the broker
+//! refuses.
 
 mod dial;
 mod errors;
-mod examine;
 mod frames;
+mod inspect;
 mod publisher;
-mod watch;
+mod queue_watch;
 
 use std::io;
 use std::time::Duration;
@@ -28,62 +28,63 @@ pub(crate) use self::errors::{
     describe, is_closed_over_message, is_locked, translate, unreachable,
 };
 use self::errors::{hard_error, soft_error};
-pub use self::examine::Declared;
-pub(crate) use self::examine::{Look, Visit};
 pub(crate) use self::frames::MAX_BODY;
 pub(crate) use self::frames::properties::{CORRELATION_BYTES, OVERSIZED};
+pub use self::inspect::Declared;
+pub(crate) use self::inspect::{Inspector, QueueStatus};
 pub(crate) use self::publisher::{Message, Published, Publisher, Refusal};
-pub use self::watch::{QueueDepth, QueueDepths, QueueWatch};
+pub use self::queue_watch::{QueueDepth, QueueDepths, QueueWatch};
 
 use crate::counts::BrokerCounts;
 use crate::error::{Error, quote};
 use crate::server_url::AmqpUrl;
 
-/// To connect, log in and open a channel; and for each declaration.
+/// Time to connect, log in and open a channel; and for each declaration.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Channels on one connection: for messages, for a message that is published alone, and for looking at queues.
+/// Channels on one connection: for messages, for a message published alone, and for passive declarations.
 const MIN_CHANNELS: u16 = 3;
 
-/// To say goodbye. A connection that the broker has blocked never hears back.
+/// Time for the closing handshake. The broker never answers it on a connection that it has blocked.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// How a worker creates its request queue where it is missing. One that exists is used as it is, with a
-/// warning if it is another kind.
+/// How a worker declares its request queue. An existing queue is used as it is, with a warning if its
+/// properties differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Declare {
-    /// A durable quorum queue, as the tutorials declare it since 2026. The default.
+    /// As a durable quorum queue, like the tutorials since 2026. The default.
     #[default]
     Quorum,
-    /// A classic queue that is not durable, as older tutorials do. It is gone when the broker restarts;
+    /// As a classic queue that is not durable, like older tutorials. It is lost when the broker restarts, and
     /// RabbitMQ 4.3 refuses it by default.
     Classic,
-    /// Not at all: the worker waits until somebody else has created it.
+    /// Not at all: the worker waits until the queue exists.
     Never,
 }
 
-/// Whether anybody consumes from a queue.
+/// Whether a queue has consumers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Audience {
-    Serving,
-    Nobody,
-    /// It cannot be told, or this login may not look.
+pub(crate) enum Consumers {
+    Some,
+    None,
+    /// Not known: this login lacks the right, or the queue is empty and a stopping worker may still hold its
+    /// last messages.
     Unknown,
 }
 
-/// Connects and logs in, to whichever node lets us first. `role` names the connection in the broker's
+/// Connects and logs in to the first node that accepts. `role` is part of the connection's name in the broker's
 /// lists.
 pub(crate) async fn connect(url: &AmqpUrl, role: &str) -> Result<Connection, Error> {
-    // In a box: what waits for a connection stays small.
+    // Boxed: futures that wait for a connection stay small.
     let dialled = Box::pin(dial(url, role)).await;
     let connection = dialled.map_err(|failure| failure.into_error(url))?;
-    has_enough_channels(url, &connection)?;
+    check_channel_max(url, &connection)?;
     Ok(connection)
 }
 
-/// An error where the broker allows fewer channels on a connection than a client or worker needs.
-fn has_enough_channels(url: &AmqpUrl, connection: &Connection) -> Result<(), Error> {
+/// Fails if the broker allows fewer channels per connection than a client or worker needs.
+fn check_channel_max(url: &AmqpUrl, connection: &Connection) -> Result<(), Error> {
     let allowed = connection.configuration().channel_max();
     if allowed >= MIN_CHANNELS {
         return Ok(());
@@ -91,12 +92,12 @@ fn has_enough_channels(url: &AmqpUrl, connection: &Connection) -> Result<(), Err
     Err(Error::Refused {
         server: url.to_string(),
         reason: format!(
-            "its channel_max of {allowed} is too low, {MIN_CHANNELS} are needed on a connection"
+            "its channel_max of {allowed} is too low: a connection needs {MIN_CHANNELS} channels"
         ),
     })
 }
 
-/// Waits for a call to the broker, but not for ever.
+/// Waits for a call to the broker, at most 5 s, and translates its error.
 pub(crate) async fn bounded<T>(
     url: &AmqpUrl,
     call: impl Future<Output = lapin::Result<T>>,
@@ -111,16 +112,16 @@ pub(crate) async fn bounded<T>(
     }
 }
 
-/// Closes a connection politely if it is still there.
+/// Closes a connection with AMQP's handshake, within a second.
 pub(crate) async fn close(connection: &Connection) {
-    // Whatever comes of it, the socket goes when the connection is dropped.
+    // Errors are ignored: the socket is closed when the connection is dropped.
     let _ = timeout(CLOSE_DEADLINE, connection.close(200, "bye".into())).await;
 }
 
 /// Opens a channel.
 ///
-/// After the broker has closed one (a passive declaration of a queue that is not there), lapin may
-/// fail the next one with the old one's error: such an error means nothing for a fresh channel.
+/// Retries on a channel's error: after the broker has closed a channel (a passive declaration of a missing
+/// queue), lapin may fail the next one with the old one's error.
 pub(crate) async fn open_channel(connection: &Connection) -> lapin::Result<Channel> {
     let mut attempts_left = 5;
     loop {
@@ -131,15 +132,15 @@ pub(crate) async fn open_channel(connection: &Connection) -> lapin::Result<Chann
     }
 }
 
-/// What can befall a connection on which nobody reads.
+/// An event that stops publishing on a connection.
 pub(crate) enum Trouble {
-    /// The broker has raised an alarm and reads no more from it, until further notice.
+    /// The broker has raised an alarm, and reads nothing from the connection until the alarm ends.
     Blocked,
-    /// It is gone, and why.
+    /// The connection is lost, with the reason.
     Lost(String),
 }
 
-/// Ends when the connection is in trouble. Cancel safe.
+/// Waits until the connection is blocked or lost. Counts and logs alarms. Cancel safe.
 pub(crate) async fn trouble(
     connection: &Connection,
     events: &mut (impl Stream<Item = Event> + Unpin),
@@ -147,18 +148,21 @@ pub(crate) async fn trouble(
 ) -> Trouble {
     while let Some(event) = events.next().await {
         match event {
-            // Only a channel's, such as that of a look at a queue that is not there.
+            // An error of a channel alone, such as of a passive declaration of a missing queue.
             Event::Error(_) if connection.status().connected() => {}
             Event::Error(error) => return Trouble::Lost(describe(&error)),
             Event::ConnectionBlocked(reason) => {
                 let reason = quote(reason.as_bytes());
-                warn!(reason, "RabbitMQ has raised an alarm and takes no messages");
-                counts.blocks(true);
+                warn!(
+                    reason,
+                    "RabbitMQ has raised an alarm and accepts no messages"
+                );
+                counts.set_blocked(true);
                 return Trouble::Blocked;
             }
             Event::ConnectionUnblocked => {
-                info!("RabbitMQ takes messages again");
-                counts.blocks(false);
+                info!("RabbitMQ accepts messages again");
+                counts.set_blocked(false);
             }
             _ => {}
         }
@@ -166,27 +170,26 @@ pub(crate) async fn trouble(
     Trouble::Lost("the connection was closed".to_owned())
 }
 
-/// How long to wait before the next attempt to connect: up to 1 s, spread so that a fleet does not
-/// come back as one.
-pub(crate) fn redial_pause(attempt: u32) -> Duration {
+/// The pause before an attempt to connect: exponential from 50 ms to 1 s. The upper half is random, so that a
+/// fleet does not reconnect at the same moment.
+pub(crate) fn reconnect_pause(attempt: u32) -> Duration {
     let ceiling = 50_u64.saturating_mul(1 << attempt.min(10)).min(1000);
     Duration::from_millis(fastrand::u64(ceiling / 2..=ceiling))
 }
 
-/// Whether anybody serves `queue`. Looks on a channel of its own: the answer "there is no such
-/// queue" closes the channel.
-pub(crate) async fn audience(connection: &Connection, queue: &ShortString) -> Audience {
+/// Whether `queue` has consumers. Uses a channel of its own, which the broker closes if the queue is missing.
+pub(crate) async fn consumers(connection: &Connection, queue: &ShortString) -> Consumers {
     match timeout(DEADLINE, declare_passively(connection, queue)).await {
-        Ok(Ok(queue)) if queue.consumer_count() > 0 => Audience::Serving,
-        Ok(Ok(queue)) if queue.message_count() > 0 => Audience::Nobody,
-        Ok(Err(error)) if soft_error(&error) == Some(AMQPSoftError::NOTFOUND) => Audience::Nobody,
-        // Nothing waits, so it may be that a worker that is about to stop still has what it took.
-        Ok(Ok(_) | Err(_)) | Err(_) => Audience::Unknown,
+        Ok(Ok(queue)) if queue.consumer_count() > 0 => Consumers::Some,
+        Ok(Ok(queue)) if queue.message_count() > 0 => Consumers::None,
+        Ok(Err(error)) if soft_error(&error) == Some(AMQPSoftError::NOTFOUND) => Consumers::None,
+        // The queue is empty: a worker that is stopping may have cancelled its consumer, and still hold requests.
+        Ok(Ok(_) | Err(_)) | Err(_) => Consumers::Unknown,
     }
 }
 
-/// Makes sure that the request queue exists. One that exists is used as it is; where it is not what
-/// `declare` says, what the broker says of the difference is returned.
+/// Declares the request queue unless it exists. Returns the broker's message if an existing queue differs from
+/// `declare`.
 pub(crate) async fn ensure_queue(
     url: &AmqpUrl,
     connection: &Connection,
@@ -196,7 +199,7 @@ pub(crate) async fn ensure_queue(
     let exists = match bounded_lapin(declare_passively(connection, queue)).await {
         Ok(_) => true,
         Err(error) if soft_error(&error) == Some(AMQPSoftError::NOTFOUND) => false,
-        // Newer brokers want rights for a look, too; consuming will tell.
+        // Newer brokers require a right for passive declarations, too. Consuming shows whether the queue exists.
         Err(error) if soft_error(&error) == Some(AMQPSoftError::ACCESSREFUSED) => true,
         Err(error) => return Err(translate(url, &error)),
     };
@@ -204,7 +207,7 @@ pub(crate) async fn ensure_queue(
         return if exists {
             Ok(None)
         } else {
-            let reason = format!("there is no queue {queue}, and this worker creates none");
+            let reason = format!("there is no queue {queue}, and this worker does not create it");
             Err(unreachable(url, &reason))
         };
     }
@@ -212,16 +215,16 @@ pub(crate) async fn ensure_queue(
         Ok(_) => Ok(None),
         Err(error) if !exists => Err(translate(url, &error)),
         Err(error) => match soft_error(&error) {
-            // Another declaration than ours is somebody's decision.
+            // Declared differently on purpose: used as it is.
             Some(AMQPSoftError::PRECONDITIONFAILED) => Ok(Some(describe(&error))),
-            // Nor does a worker need the right to create what is there.
+            // No right to declare is needed for a queue that exists.
             Some(AMQPSoftError::ACCESSREFUSED) => Ok(None),
             _ => Err(translate(url, &error)),
         },
     }
 }
 
-/// The same with lapin's own error, for who has to look at it.
+/// Waits for a call to the broker, at most 5 s, and keeps lapin's error.
 pub(crate) async fn bounded_lapin<T>(
     call: impl Future<Output = lapin::Result<T>>,
 ) -> lapin::Result<T> {
@@ -230,7 +233,7 @@ pub(crate) async fn bounded_lapin<T>(
         .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
-/// Looks whether a queue exists, on a channel that is thrown away.
+/// Declares a queue passively, which fails if it does not exist, on a channel of its own.
 pub(crate) async fn declare_passively(
     connection: &Connection,
     queue: &ShortString,

@@ -48,7 +48,7 @@ pub use self::store::{Entry, ServerStats};
 
 use self::store::Store;
 use crate::FOR_EVER;
-use crate::counts::{CacheCounts, State};
+use crate::counts::{CacheCounts, ConnectionState};
 use crate::log_throttle::LogThrottle;
 use crate::procedure_name::ProcedureName;
 use crate::trace;
@@ -155,7 +155,7 @@ impl Cache {
     /// say so.
     async fn budget_until(&self, deadline: Instant) -> Budget {
         if self.options.wait_for_connection {
-            let connects = self.counts.redis.state() == State::Connecting;
+            let connects = self.counts.redis.state() == ConnectionState::Connecting;
             let _span = connects.then(|| trace::begin(trace::connect_to_redis));
             // Elapsed or not, the time left decides.
             let _ = tokio::time::timeout_at(deadline, self.store.ready()).await;

@@ -1,23 +1,22 @@
-//! What is counted, once, for all who want to know: announcements, health and metrics read the same
-//! numbers.
+//! Counters and connection states of clients, workers and caches. Pure.
 //!
-//! Who counts does so by relaxed additions, a hit by three of them, and waits for nobody; who reads
-//! may find numbers of slightly different moments beside each other. Labels are bounded by types: a
-//! source, a code, never a key. Pure.
+//! Announcements, health checks and metrics read the same counters. Writers use relaxed atomic adds (three
+//! per hit) and never block; a reader may see counters of slightly different moments side by side. Labels are
+//! bounded by types: a source or an error code, never a key.
 
+mod connection_state;
 mod histogram;
 mod refusals;
-mod standing;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+pub(crate) use self::connection_state::{ConnectionMonitor, ConnectionState};
 pub(crate) use self::histogram::{BOUNDS, Histogram};
 pub(crate) use self::refusals::Refusals;
-pub(crate) use self::standing::{Standing, State};
 use crate::error::Error;
 use crate::source::Source;
 
-/// Something that happens again and again.
+/// Counts events; never decreases.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -35,11 +34,11 @@ impl Counter {
     }
 }
 
-/// How many there are at the moment.
+/// Counts what is present at the moment.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge(AtomicU64);
 
-/// One of them, until it is dropped.
+/// Counts as one in its [`Gauge`] until dropped.
 #[must_use]
 pub(crate) struct Present<'a>(&'a Gauge);
 
@@ -60,7 +59,7 @@ impl Drop for Present<'_> {
     }
 }
 
-/// One of each for every source of an answer.
+/// A value for each source of an answer.
 #[derive(Debug, Default)]
 pub(crate) struct BySource<T> {
     local: T,
@@ -87,17 +86,18 @@ impl<T> BySource<T> {
     }
 }
 
-/// Failures by [`Error::code`].
+/// Counts failures by [`Error::code`].
 #[derive(Debug, Default)]
 pub(crate) struct ByCode([Counter; Error::CODES.len()]);
 
 impl ByCode {
     pub(crate) fn of(&self, code: &str) -> Option<&Counter> {
-        let place = Error::CODES.iter().position(|known| *known == code);
-        self.0.get(place?)
+        let index = Error::CODES.iter().position(|known| *known == code);
+        self.0.get(index?)
     }
 
-    /// What does not stand in [`Error::CODES`] is not counted: a test sees to it that all do.
+    /// Counts a failure. Ignores a code that is not in [`Error::CODES`]; a test checks that every error's code
+    /// is.
     pub(crate) fn count(&self, code: &str) {
         if let Some(counter) = self.of(code) {
             counter.count();
@@ -109,54 +109,55 @@ impl ByCode {
     }
 }
 
-/// What a client counts of its calls.
+/// Counts a client's calls.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     /// From the start of a call to its answer.
     pub(crate) answered: BySource<Histogram>,
     pub(crate) failed: ByCode,
-    /// Calls that joined another one's flight, whatever came of it.
+    /// Calls that joined another call's flight, whatever its outcome.
     pub(crate) shared_flights: Counter,
-    /// Answers of workers that were refused.
+    /// Answers of workers that did not pass verification.
     pub(crate) wrong_answers: Counter,
-    /// Requests that await their reply.
+    /// Requests that wait for their reply.
     pub(crate) in_flight: Gauge,
 }
 
-/// What a cache counts.
+/// Counts a cache's lookups and fills.
 #[derive(Debug, Default)]
 pub(crate) struct CacheCounts {
-    /// Looks for an answer. Who waits for another's answer looks many times and is counted once.
+    /// Lookups that found an answer. Only the first lookup of a call counts: polls while another worker holds
+    /// the lease do not.
     pub(crate) hits: Counter,
-    /// Nothing stood there.
+    /// Lookups of a key that does not exist.
     pub(crate) misses: Counter,
-    /// What stood there was not the answer.
+    /// Lookups of a key whose value is not the answer.
     pub(crate) poisoned: Counter,
-    /// Redis was not there, too late, or refused.
+    /// Lookups without a result: Redis was disconnected, too late, or refused.
     pub(crate) unanswered: Counter,
-    /// Answers that Redis has taken.
+    /// Answers that Redis has stored.
     pub(crate) stored: Counter,
-    /// Above the limit for what is stored.
+    /// Answers above the size limit for storing.
     pub(crate) too_large: Counter,
-    /// Redis would not take them: it is full, read-only, or this login may not.
+    /// Fills that Redis refused: it is full, read-only, or this login lacks the right.
     pub(crate) refused: Counter,
-    /// Redis was not there, or too late to say.
+    /// Fills without a confirmation: Redis was disconnected or too late.
     pub(crate) unconfirmed: Counter,
-    pub(crate) redis: Standing,
-    /// Why Redis stores nothing although it is there.
+    pub(crate) redis: ConnectionMonitor,
+    /// Why a connected Redis stores nothing.
     pub(crate) refusals: Refusals,
 }
 
-/// A connection to the broker, and whether that is in alarm.
+/// Tracks the connection to the broker, and whether the broker has raised an alarm.
 #[derive(Debug, Default)]
 pub(crate) struct BrokerCounts {
-    pub(crate) standing: Standing,
+    pub(crate) connection: ConnectionMonitor,
     blocked: AtomicBool,
 }
 
 impl BrokerCounts {
-    /// The broker has raised an alarm and takes no messages, or does so again.
-    pub(crate) fn blocks(&self, blocked: bool) {
+    /// Records whether the broker has raised an alarm: it accepts no messages until the alarm ends.
+    pub(crate) fn set_blocked(&self, blocked: bool) {
         self.blocked.store(blocked, Ordering::Relaxed);
     }
 
@@ -164,21 +165,21 @@ impl BrokerCounts {
         self.blocked.load(Ordering::Relaxed)
     }
 
-    /// There is a fresh connection, of which no alarm is known. What was known before.
-    pub(crate) fn up(&self) -> State {
-        self.blocks(false);
-        self.standing.up()
+    /// Records a new connection, without an alarm. Returns the state before.
+    pub(crate) fn up(&self) -> ConnectionState {
+        self.set_blocked(false);
+        self.connection.up()
     }
 
-    /// There is none. What was known before.
-    pub(crate) fn down(&self, error: Error) -> State {
-        self.blocks(false);
-        self.standing.down(error)
+    /// Records that there is no connection, and why. Returns the state before.
+    pub(crate) fn down(&self, error: Error) -> ConnectionState {
+        self.set_blocked(false);
+        self.connection.down(error)
     }
 
-    /// A connection has ended by itself.
+    /// Records the loss of an established connection.
     pub(crate) fn lost(&self, error: Error) {
-        self.standing.lost.count();
+        self.connection.lost.count();
         self.down(error);
     }
 }
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_is_not_present() {
+    fn dropped_presence_is_not_counted() {
         let gauge = Gauge::default();
         let (one, other) = (gauge.enter(), gauge.enter());
         assert_eq!(gauge.get(), 2);

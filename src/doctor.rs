@@ -1,13 +1,11 @@
-//! Looks at everything between this process and an answer, in the order in which a call meets it:
-//! what `rpcache doctor` shows. Not part of any call.
+//! Checks both servers, the workers and the cache, in the order in which a call uses them: the library part of
+//! `rpcache doctor`. Not part of any call.
 //!
-//! [`Doctor::next`] takes one [`Check`] after the other, and each has a deadline; whatever is wrong is
-//! a [`Finding`], never an error. What makes no sense after a failure is skipped. It only looks:
-//! nothing is declared, no right is used for more than to see whether it is there, and what it
-//! sends to the broker goes to nobody, except the requests of a few calls, which are calls as any
-//! other.
+//! [`Doctor::next`] runs one [`Check`] after the other, each with a deadline. A problem is a [`Finding`], never
+//! an error. Checks that depend on a failed one are skipped. Nothing is declared or changed: the message that
+//! tests the right to publish is unroutable, and the last two checks make ordinary calls.
 //!
-//! What takes lapin or redis to find out is found out in [`crate::broker`] and [`crate::cache`].
+//! What needs lapin or redis-rs is implemented in [`crate::broker`] and [`crate::cache`].
 
 mod calls;
 mod check;
@@ -24,7 +22,7 @@ pub use self::finding::{Finding, Found, Severity};
 use self::reach::Route;
 use self::servers::{address, encryption, nodes};
 pub use crate::broker::Declared;
-use crate::broker::{Look, Visit};
+use crate::broker::{Inspector, QueueStatus};
 pub use crate::cache::MissingRights;
 use crate::cache::{Cache, CacheOptions, Namespace};
 use crate::client::{Client, ClientOptions};
@@ -33,30 +31,30 @@ use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::server_url::{AmqpUrl, RedisUrl, UrlError};
 
-/// More requests than this do not wait for long, or too few workers serve them.
-const BACKLOG: u32 = 1000;
+/// More waiting requests than this are a warning: too few workers serve the queue.
+const MAX_BACKLOG: u32 = 1000;
 
-/// Not part of any call, so Redis may take longer to answer than within a cache budget.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// The least time for an answer of Redis: longer than a call's cache budget, because no call waits.
+const MIN_REDIS_BUDGET: Duration = Duration::from_millis(500);
 
-/// Where to look, as clients and workers would be told: [`new`](Self::new) takes what has no default,
-/// the rest is set field by field.
+/// What to check, with the settings of clients and workers. [`new`](Self::new) takes what has no default; the rest
+/// is set field by field.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DoctorOptions {
-    /// The broker; an address that cannot be read is a finding, too.
+    /// The broker. An invalid address becomes a finding.
     pub amqp: Result<AmqpUrl, UrlError>,
-    /// The Redis that clients and workers share; an address that cannot be read is a finding, too.
+    /// The Redis that clients and workers share. An invalid address becomes a finding.
     pub redis: Result<RedisUrl, UrlError>,
     /// The request queue; by default the procedure's, see [`QueueName::of`].
     pub queue: Option<QueueName>,
-    /// In front of all keys; none by default.
+    /// The namespace of all keys; none by default.
     pub namespace: Option<Namespace>,
-    /// How long answers are kept, see [`CacheOptions::ttl`]. 1 day by default.
+    /// The TTL of answers, see [`CacheOptions::ttl`]. 1 day by default.
     pub ttl: Option<Duration>,
-    /// What a call may wait for Redis, see [`CacheOptions::budget`]. 50 ms by default.
+    /// How long a call may wait for Redis, see [`CacheOptions::budget`]. 50 ms by default.
     pub budget: Duration,
-    /// What each call that is tried may take. 5 s by default.
+    /// The timeout of each call. 5 s by default.
     pub timeout: Duration,
 }
 
@@ -76,7 +74,7 @@ impl DoctorOptions {
     }
 }
 
-/// One look at everything, check by check.
+/// Runs all checks once, one after the other.
 ///
 /// ```no_run
 /// use rpcache::doctor::{Doctor, DoctorOptions};
@@ -92,23 +90,23 @@ impl DoctorOptions {
 /// ```
 pub struct Doctor<P: Procedure> {
     procedure: Arc<P>,
-    /// What to ask for: the first one past the caches, then the first that is not stored yet.
+    /// Arguments to call with: the first one bypasses the cache, then the first that is not stored yet is used.
     probes: Vec<P::Argument>,
     options: DoctorOptions,
     queue: QueueName,
-    left: std::array::IntoIter<Check, { Check::ALL.len() }>,
-    /// What failed or was skipped for it, each with what failed first.
+    remaining: std::array::IntoIter<Check, { Check::ALL.len() }>,
+    /// Checks that failed or were skipped, each with the check that failed first.
     failed: Vec<(Check, Check)>,
     amqp: Route,
     redis: Route,
-    /// The broker's login and vhost, once tried.
-    entered: Option<Result<Visit, Error>>,
-    audience: Option<Look>,
+    /// The connection to the broker once the login was accepted; `Err` if the vhost was refused.
+    inspector: Option<Result<Inspector, Error>>,
+    queue_status: Option<QueueStatus>,
     cache: Option<Cache>,
     client: Option<Client<P>>,
 }
 
-/// How bad it is, and what.
+/// The result of a check: a severity, and what was found.
 struct Judged {
     severity: Severity,
     found: Found,
@@ -124,8 +122,10 @@ impl<P: Procedure> fmt::Debug for Doctor<P> {
 }
 
 impl<P: Procedure<Argument: Clone>> Doctor<P> {
-    /// Nothing is looked at yet, and dropping it at any time leaves nothing behind. `probes` are arguments that any worker computes in no time; several,
-    /// since only an answer that is not in the cache yet shows whether workers store it.
+    /// Creates a doctor, which does no I/O before [`next`](Self::next). It may be dropped at any time.
+    ///
+    /// `probes` are arguments that a worker computes at once. Several are needed, because only an answer that is
+    /// not in the cache yet shows whether workers store it.
     pub fn new(
         procedure: P,
         probes: impl IntoIterator<Item = P::Argument>,
@@ -138,40 +138,40 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
             queue: options.queue.clone().unwrap_or_else(|| procedure.queue()),
             procedure: Arc::new(procedure),
             probes: probes.into_iter().collect(),
-            left: Check::ALL.into_iter(),
+            remaining: Check::ALL.into_iter(),
             failed: Vec::new(),
             amqp: Route::to(nodes.unwrap_or_default()),
             redis: Route::to(redis.unwrap_or_default()),
-            entered: None,
-            audience: None,
+            inspector: None,
+            queue_status: None,
             cache: None,
             client: None,
             options,
         }
     }
 
-    /// What the next check finds, within some seconds; `None` after the last one.
+    /// Runs the next check, within some seconds; `None` after the last one.
     ///
-    /// Not cancel safe: a check that is dropped is not repeated.
+    /// Not cancel safe: a check that is dropped midway is not repeated.
     ///
     /// # Panics
     ///
     /// When polled outside of a Tokio runtime.
     pub async fn next(&mut self) -> Option<Finding> {
-        let Some(check) = self.left.next() else {
-            self.leave().await;
+        let Some(check) = self.remaining.next() else {
+            self.close().await;
             return None;
         };
-        let in_the_way = check.needs().iter().find_map(|needed| {
+        let failed_need = check.needs().iter().find_map(|needed| {
             let mut failed = self.failed.iter();
             failed.find_map(|&(check, first)| (check == *needed).then_some(first))
         });
-        let Judged { severity, found } = match in_the_way {
+        let Judged { severity, found } = match failed_need {
             Some(first) => {
                 self.failed.push((check, first));
                 Judged::skipped(Found::After(first))
             }
-            None => self.look(check).await,
+            None => self.run(check).await,
         };
         if severity == Severity::Failure {
             self.failed.push((check, check));
@@ -183,7 +183,7 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         })
     }
 
-    async fn look(&mut self, check: Check) -> Judged {
+    async fn run(&mut self, check: Check) -> Judged {
         match check {
             Check::AmqpUrl => address(self.options.amqp.as_ref()),
             Check::AmqpName => nodes(self.amqp.resolve().await),
@@ -225,19 +225,19 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
             cache.budget = self.options.budget;
             let mut options = ClientOptions::new(amqp.clone(), cache);
             options.queue = Some(self.queue.clone());
-            // It takes fewer rights.
+            // Direct reply-to needs fewer rights.
             options.one_shot = true;
             Client::sharing(Arc::clone(&self.procedure), options)
         });
         Some(client.clone())
     }
 
-    async fn leave(&mut self) {
+    async fn close(&mut self) {
         if let Some(client) = self.client.take() {
             client.close().await;
         }
-        if let Some(Ok(visit)) = self.entered.take() {
-            visit.leave().await;
+        if let Some(Ok(inspector)) = self.inspector.take() {
+            inspector.close().await;
         }
     }
 }
@@ -247,7 +247,7 @@ impl DoctorOptions {
         let mut options = CacheOptions::new(url);
         options.namespace.clone_from(&self.namespace);
         options.ttl = self.ttl;
-        options.budget = self.budget.max(PATIENCE);
+        options.budget = self.budget.max(MIN_REDIS_BUDGET);
         options.wait_for_connection = true;
         options
     }

@@ -1,4 +1,4 @@
-//! What a call, a worker or a look into the cache can end in, by what the caller does about it.
+//! Errors of calls, workers and cache management: one variant per decision that a caller can take.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,65 +7,65 @@ use std::time::Duration;
 pub(crate) use crate::text::{human, millis, quote, quote_inner};
 use crate::tls::TlsFault;
 
-/// Everything that can go wrong, one variant per decision that a caller can take.
+/// Why a call, a worker or a cache command failed: one variant per decision that a caller can take.
 ///
-/// | variant | who can help it | ask again |
+/// | variant | who can fix it | retry |
 /// | --- | --- | --- |
-/// | [`Failed`](Self::Failed) | whoever asked, see [`ErrorCode`] | in vain, mostly |
-/// | [`WrongAnswer`](Self::WrongAnswer) | whoever runs the worker | in vain |
-/// | [`Deadline`](Self::Deadline) | nobody | yes, with more time |
-/// | [`NobodyServing`](Self::NobodyServing) | whoever starts workers | when there is one |
-/// | [`Overloaded`](Self::Overloaded) | whoever asks for so much | later |
-/// | [`Unreachable`](Self::Unreachable) | whoever runs the server | later |
-/// | [`Refused`](Self::Refused) | whoever wrote the configuration | in vain |
-/// | [`Tls`](Self::Tls) | whoever made the certificates, or the address | in vain |
+/// | [`Failed`](Self::Failed) | the caller, see [`ErrorCode`] | no, mostly |
+/// | [`WrongAnswer`](Self::WrongAnswer) | the worker's operator | no |
+/// | [`Deadline`](Self::Deadline) | the caller | yes, with a longer timeout |
+/// | [`NobodyServing`](Self::NobodyServing) | the workers' operator | when a worker runs |
+/// | [`Overloaded`](Self::Overloaded) | the callers, by sending less | later |
+/// | [`Unreachable`](Self::Unreachable) | the server's operator | later |
+/// | [`Refused`](Self::Refused) | the author of the configuration | no |
+/// | [`Tls`](Self::Tls) | the author of the certificates or the address | no |
 ///
-/// `examples/axum_handler.rs` makes HTTP status codes of them. Messages are fragments in lower case, fit
-/// to follow "failed to …: "; they name the server without its password and quote what a peer sent
-/// escaped and shortened. [`code`](Self::code) is for programs.
+/// `examples/axum_handler.rs` maps them to HTTP status codes. Messages are fragments in lower case, to follow
+/// "failed to …: ". They name the server without its password, and quote text from peers escaped and
+/// shortened. [`code`](Self::code) is for programs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A worker answered that there is no answer, or the broker refuses the request itself as too large.
-    /// Asking again for the same gives the same, except after [`ErrorCode::Expired`].
+    /// A worker replied with a failure, or the broker refused the request as too large. The same request fails
+    /// again, except after [`ErrorCode::Expired`].
     #[error("{message}")]
     Failed {
         /// What kind of failure.
         code: ErrorCode,
-        /// The worker's words, or the reason: peer text, escaped and shortened.
+        /// The worker's message, or the reason: peer text, escaped and shortened.
         message: String,
     },
 
-    /// What came back as the answer did not pass [`crate::Procedure::verify`], twice. The worker
-    /// that serves the queue is wrong, or is not the procedure that the caller means.
+    /// A worker's answer did not pass [`crate::Procedure::verify`], twice. The worker is wrong, or serves
+    /// another procedure than the caller means.
     #[error("a worker answered \"{quoted}\", which is not the answer")]
     WrongAnswer {
-        /// What it answered: peer text, escaped and shortened.
+        /// The answer: peer text, escaped and shortened.
         quoted: String,
     },
 
-    /// No answer within the time-out. It may still be computed, and be in the cache later.
+    /// No answer within the timeout. It may still be computed, and stored in the cache.
     #[error("no answer within {}", human(*.timeout))]
     Deadline {
-        /// The call's time-out.
+        /// The call's timeout.
         timeout: Duration,
     },
 
     /// The request queue is missing or has no consumer: start a worker.
-    #[error("nobody is serving {queue}")]
+    #[error("no worker is serving {queue}")]
     NobodyServing {
         /// The request queue.
         queue: String,
     },
 
-    /// The broker or the calling process cannot take more requests now. Try later, or less at once.
+    /// The broker or the calling process accepts no more requests now. Retry later, with fewer at once.
     #[error("overloaded: {reason}")]
     Overloaded {
-        /// Who cannot, and why.
+        /// Which of the two, and why.
         reason: String,
     },
 
-    /// The server cannot be reached or is gone. Try later, or correct the address.
+    /// The server cannot be reached, or the connection was lost. Retry later, or correct the address.
     #[error("cannot reach {server}: {reason}")]
     Unreachable {
         /// Its address, without the password.
@@ -74,27 +74,27 @@ pub enum Error {
         reason: String,
     },
 
-    /// There is no TLS with the server: correct its certificate, this side's, or the address.
+    /// TLS with the server failed: correct its certificate, the client certificate, or the address.
     #[error("no TLS with {server}: {fault}")]
     Tls {
         /// Its address, without the password.
         server: String,
-        /// What is wrong.
+        /// Why it failed.
         fault: TlsFault,
     },
 
-    /// The server answers, and refuses this login, vhost or right: correct the configuration.
+    /// The server refused the login, the vhost or an operation: correct the configuration.
     #[error("{server} refuses: {reason}")]
     Refused {
         /// Its address, without the password.
         server: String,
-        /// What it said: peer text, escaped and shortened.
+        /// The server's message: peer text, escaped and shortened.
         reason: String,
     },
 }
 
 impl Error {
-    /// All that [`code`](Self::code) can give.
+    /// All codes that [`code`](Self::code) returns.
     pub(crate) const CODES: [&str; 12] = [
         "bad-argument",
         "too-large",
@@ -128,12 +128,12 @@ impl Error {
 }
 
 impl Error {
-    /// It will not pass by itself: somebody has to correct something.
+    /// Whether the error lasts until the configuration is corrected.
     pub(crate) fn is_lasting(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Tls { .. })
     }
 
-    /// Nothing is wrong but that somebody had too little time.
+    /// Whether a longer timeout could have avoided the error.
     pub(crate) fn is_out_of_time(&self) -> bool {
         matches!(
             self,
@@ -146,7 +146,7 @@ impl Error {
     }
 }
 
-/// What kind of failure a worker reports, in the reply's header `x-rpcache-error`.
+/// The kind of a failure that a worker replies, in the header `x-rpcache-error`.
 ///
 /// ```
 /// use rpcache::ErrorCode;
@@ -157,17 +157,17 @@ impl Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorCode {
-    /// The request's body is no argument of the procedure.
+    /// The request's body is not an argument of the procedure.
     BadArgument,
     /// The argument or its answer is above the worker's limit, or the broker's.
     TooLarge,
-    /// Computing was tried and failed, or panicked.
+    /// The computation failed or panicked.
     Failed,
-    /// The request's time ran out before computing began.
+    /// The request expired before its computation began.
     Expired,
-    /// The request has ended the workers that tried it.
+    /// The request crashed every worker that started it.
     Poison,
-    /// There is no room for the request.
+    /// The worker accepts no more requests now.
     Overloaded,
 }
 
@@ -195,7 +195,7 @@ impl ErrorCode {
     }
 }
 
-/// Why there is no answer: the failure that a worker replies.
+/// The failure that a worker replies in place of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) code: ErrorCode,
@@ -219,9 +219,9 @@ impl FromStr for ErrorCode {
     }
 }
 
-/// Why a text is no [`ErrorCode`]: a later version may know more of them.
+/// Why a text is not an [`ErrorCode`]; a later version may define more codes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a failure's code that this version knows")]
+#[error("this version knows no error code of this name")]
 #[non_exhaustive]
 pub struct ErrorCodeError;
 

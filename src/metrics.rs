@@ -1,8 +1,8 @@
-//! What is counted, in the form that Prometheus and its kin read. Only with the feature `metrics`.
+//! Exports the counters of clients and workers as Prometheus metrics. Only with the feature `metrics`.
 //!
-//! Nothing is kept here: each reading asks [`crate::counts`] for the numbers of that moment, in the
-//! order of [`families`]. Labels are the procedure, the role (`client` or `worker`), a source or a
-//! code: bounded by what a process serves, whatever peers send.
+//! Stores nothing: each scrape reads the current values from [`crate::counts`], in the order of [`families`].
+//! Labels are the procedure, the role (`client` or `worker`), a source or an error code: what peers send
+//! cannot add series.
 
 mod families;
 #[cfg(test)]
@@ -24,11 +24,12 @@ use crate::counts::{BOUNDS, BrokerCounts, CacheCounts, Calls};
 use crate::procedure_name::ProcedureName;
 use crate::worker::{Activity, Counters};
 
-/// What a client or a worker counts, as metrics: see [`Client::metrics`](crate::Client::metrics) and
+/// The metrics of a client or a worker: see [`Client::metrics`](crate::Client::metrics) and
 /// [`Worker::metrics`](crate::Worker::metrics).
 ///
-/// Only with the feature `metrics`. [`encode`](Self::encode) gives the text that an HTTP endpoint of yours answers a scrape with. Who
-/// has a registry of prometheus-client registers this as a [`Collector`] there instead:
+/// Only with the feature `metrics`. [`encode`](Self::encode) returns the text with which an HTTP endpoint
+/// answers a scrape. A program that has a registry of prometheus-client registers this as a [`Collector`]
+/// there instead:
 ///
 /// ```no_run
 /// # use rpcache::{CacheOptions, Client, ClientOptions, Procedure, fibonacci::Fibonacci};
@@ -38,25 +39,25 @@ use crate::worker::{Activity, Counters};
 /// # }
 /// ```
 ///
-/// A process with several clients or workers [joins](Self::and) their metrics to one, since each
-/// family may be told only once.
+/// A process with several clients or workers [joins](Self::and) their metrics into one, because each family
+/// must be exported only once.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     parts: Vec<Part>,
 }
 
-/// How metrics are written. Both carry the same.
+/// The text format of exported metrics. Both carry the same values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MetricsFormat {
-    /// OpenMetrics text 1.0.0, for who asks for it.
+    /// OpenMetrics text 1.0.0, for scrapers that request it.
     OpenMetrics,
-    /// Prometheus' own text format 0.0.4, which everything reads.
+    /// Prometheus' own text format 0.0.4, which every scraper reads.
     Prometheus,
 }
 
 impl MetricsFormat {
-    /// The one that an HTTP header `accept` asks for; Prometheus' own where there is none.
+    /// The format that an HTTP header `accept` requests; Prometheus' own for an empty one.
     #[must_use]
     pub fn accepted_by(accept: &str) -> Self {
         let wants = |range: &str| range.trim().starts_with("application/openmetrics-text");
@@ -67,7 +68,7 @@ impl MetricsFormat {
         }
     }
 
-    /// For the header `content-type`.
+    /// The value of the HTTP header `content-type`.
     #[must_use]
     pub fn content_type(self) -> &'static str {
         match self {
@@ -77,7 +78,7 @@ impl MetricsFormat {
     }
 }
 
-/// One client or worker.
+/// The counters of one client or worker.
 #[derive(Debug, Clone)]
 struct Part {
     procedure: ProcedureName,
@@ -123,17 +124,17 @@ impl Metrics {
         Self { parts: vec![part] }
     }
 
-    /// These and the other ones.
+    /// Joins two sets of metrics into one.
     ///
-    /// Two clients, or two workers, of one procedure in one process would be the same series twice:
-    /// share one instead, or have a registry for each.
+    /// Two clients, or two workers, of one procedure would export the same series twice: share one client
+    /// instead, or use a registry for each.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.parts.extend(other.parts);
         self
     }
 
-    /// The numbers of this moment.
+    /// Writes the current values as text.
     #[must_use]
     pub fn encode(&self, format: MetricsFormat) -> String {
         let mut registry = Registry::default();
@@ -150,7 +151,7 @@ impl Metrics {
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "The version of rpcache that tells this";
+        let help = "The version of rpcache";
         encoder
             .encode_descriptor("rpcache_build", help, None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
@@ -161,7 +162,7 @@ impl Collector for Metrics {
 }
 
 impl Metrics {
-    /// All samples of one family together; a family that nobody here has is left out.
+    /// Writes all samples of one family together. A family without samples is left out.
     fn encode_family(&self, family: &Family, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut samples = self.parts.iter().flat_map(|part| part.samples(family));
         let Some(first) = samples.next() else {

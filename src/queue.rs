@@ -1,4 +1,4 @@
-//! The name of a request queue.
+//! Names of request queues and their dead-letter queues.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,11 +7,10 @@ use lapin::types::ShortString;
 
 use crate::procedure_name::ProcedureName;
 
-/// What is put behind a request queue's name to name its dead-letter queue.
+/// The suffix of a dead-letter queue's name.
 const DEAD: &str = ".dead";
 
-/// The name of a request queue: 1 to 250 bytes, so that its dead-letter queue (`NAME.dead`) can be named,
-/// too.
+/// The name of a request queue: 1 to 250 bytes, which leaves room for its dead-letter queue (`NAME.dead`).
 ///
 /// ```
 /// use rpcache::{ProcedureName, QueueName};
@@ -35,11 +34,11 @@ impl QueueName {
     }
 
     pub(crate) fn as_short(&self) -> ShortString {
-        // Its length was checked; a procedure's name is short.
+        // At most 250 bytes: `from_str` checks, and a procedure's name is shorter.
         ShortString::try_new(self.0.as_str()).unwrap_or_default()
     }
 
-    /// Where a policy may send what the broker gives up.
+    /// The dead-letter queue: where a policy may send messages that the broker drops.
     pub(crate) fn dead_letters(&self) -> ShortString {
         ShortString::try_new(format!("{}{DEAD}", self.0)).unwrap_or_default()
     }
@@ -62,9 +61,9 @@ impl FromStr for QueueName {
     }
 }
 
-/// Why a text is no [`QueueName`].
+/// Why a text is not a [`QueueName`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a queue's name has 1 to 250 bytes")]
+#[error("a queue's name must have 1 to 250 bytes")]
 #[non_exhaustive]
 pub struct QueueNameError;
 

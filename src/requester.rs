@@ -1,9 +1,8 @@
-//! Publishes a request and awaits its reply under a deadline.
+//! Publishes a request and waits for its reply until a deadline.
 //!
-//! The connection is made at the first request and kept by a supervisor task, see [`session`]. A
-//! request that was under way when the connection was lost is published again on the next one, with
-//! the same correlation id and what is left of its deadline: procedures are pure, so asking twice
-//! does no harm.
+//! A supervisor task connects at the first request and reconnects after a loss, see [`session`]. Requests in
+//! flight at a loss are published again on the next connection, with the same correlation id and the time left:
+//! procedures are pure, so computing twice is harmless.
 
 mod channels;
 mod pending;
@@ -25,9 +24,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 use uuid::Uuid;
 
-use self::pending::{MOST_IN_FLIGHT, Outcome, Pending};
+use self::pending::{MAX_IN_FLIGHT, Outcome, Pending};
 use self::retry_budget::RetryBudget;
-use self::session::{Session, State, Supervisor};
+use self::session::{SessionHandle, SessionState, Supervisor};
 use crate::cache_use::CacheUse;
 use crate::counts::BrokerCounts;
 use crate::error::Error;
@@ -36,28 +35,29 @@ use crate::server_url::AmqpUrl;
 use crate::single_flight::Deadline;
 use crate::trace;
 
-/// Before a request is published again that found no queue, while workers may be restarting.
+/// Pause before publishing a request again that the broker could not route: workers may be restarting.
 const UNROUTABLE_PAUSE: Duration = Duration::from_millis(100);
 
-/// To end politely.
+/// Time for the closing handshakes.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Where requests go.
+/// Where and how requests are sent.
 #[derive(Debug, Clone)]
 pub(crate) struct RequesterOptions {
     pub(crate) url: AmqpUrl,
     pub(crate) queue: ShortString,
-    /// One call and the end: direct reply-to on one connection, which takes fewer round trips.
+    /// For a process that makes one call: direct reply-to on one connection takes fewer round trips.
     pub(crate) one_shot: bool,
 }
 
+/// Sends requests to one queue and returns their replies.
 #[derive(Debug)]
 pub(crate) struct Requester {
     options: RequesterOptions,
     pending: Pending,
     copies: RetryBudget,
-    state: watch::Sender<State>,
-    /// For who does not call, and only wants to know.
+    state: watch::Sender<SessionState>,
+    /// The connection's state, for metrics.
     counts: Arc<BrokerCounts>,
     stop: CancellationToken,
     supervisor: OnceLock<AbortOnDropHandle<()>>,
@@ -67,24 +67,24 @@ impl Requester {
     pub(crate) fn new(options: RequesterOptions) -> Self {
         Self {
             options,
-            pending: Pending::new(MOST_IN_FLIGHT),
+            pending: Pending::new(MAX_IN_FLIGHT),
             copies: RetryBudget::new(),
-            state: watch::Sender::new(State::Connecting),
+            state: watch::Sender::new(SessionState::Connecting),
             counts: Arc::default(),
             stop: CancellationToken::new(),
             supervisor: OnceLock::new(),
         }
     }
 
-    /// What it counts.
+    /// The connection's state and counters.
     #[cfg(feature = "metrics")]
     pub(crate) fn counts(&self) -> &Arc<BrokerCounts> {
         &self.counts
     }
 
-    /// Asks, and asks again while the connection or the request is lost and time is left. With
-    /// `wait`, a worker may come as late as the deadline. Cancel safe: the wait is forgotten; the
-    /// request may still be answered.
+    /// Sends a request and returns its reply; sends it again if the connection or the request is lost and time is
+    /// left. With `wait`, does not fail while no worker serves the queue. Cancel safe: the reply is dropped if the
+    /// request is answered later.
     pub(crate) async fn request(
         &self,
         id: Uuid,
@@ -95,8 +95,8 @@ impl Requester {
     ) -> Result<Reply, Error> {
         let mut had_session = false;
         let mut nacked = false;
-        // A caller who joins the flight may extend the deadline. What is under way then expires at
-        // the earlier moment, says so maybe, and is published again.
+        // A caller that joins the flight may extend the deadline. Copies in flight then still expire at the earlier
+        // moment; their `expired` replies are ignored, and the request is published again.
         let published = AtomicU32::new(0);
         let mut outdated = 0;
         let mut expires = deadline.at();
@@ -124,7 +124,7 @@ impl Requester {
                             let asks_steps = trace::asks_workers();
                             message::traced(properties, context.as_ref(), asks_steps)
                         };
-                        // A session that came at the last moment came too late.
+                        // The session may have come at the last moment, with no time left.
                         let sent = !left.is_zero() && session.publish(id, body, properties, span);
                         published.fetch_add(u32::from(sent), Ordering::Relaxed);
                         sent
@@ -145,7 +145,7 @@ impl Requester {
                 }
                 Outcome::Nacked | Outcome::Unroutable => {
                     nacked |= outcome == Outcome::Nacked;
-                    // Elapsed or not, the deadline is looked at next.
+                    // The deadline is checked next, whether the pause elapsed or was cut.
                     let _ = timeout_at(expires, sleep(UNROUTABLE_PAUSE)).await;
                 }
                 Outcome::Lost => {}
@@ -156,13 +156,13 @@ impl Requester {
         }
     }
 
-    /// The step that begins with the publishing of a request.
+    /// The trace's span from publishing a request to its confirm.
     fn sending(&self, id: Uuid, body: &str) -> Span {
         trace::begin(|| trace::send(self.options.queue.as_str(), &id.to_string(), body.len()))
     }
 
-    /// Publishes and waits until `expires`; after half of that time publishes once more, if the
-    /// budget for copies allows it.
+    /// Publishes and waits until `expires`; publishes a copy after half of that time, if the retry budget allows
+    /// it.
     async fn ask(
         &self,
         id: Uuid,
@@ -182,8 +182,7 @@ impl Requester {
         if let Ok(outcome) = timeout(half, waiter.outcome()).await {
             return Ok(outcome);
         }
-        // It may be lost without anybody's knowing. If its worker is only slow, the copy finds the
-        // answer in the cache.
+        // The request may be lost unnoticed. If its worker is only slow, the copy finds the answer in the cache.
         if self.copies.withdraw() && !publish() {
             return Ok(Outcome::Lost);
         }
@@ -191,9 +190,9 @@ impl Requester {
         Ok(outcome.unwrap_or(Outcome::Lost))
     }
 
-    /// The session, once there is one. A call that had none yet fails with the reason if it cannot
-    /// be had; one that lost its session waits for the next, as long as its deadline lets it.
-    async fn session(&self, patient: bool) -> Result<Arc<Session>, Error> {
+    /// Waits for a session. If connecting fails, an impatient call fails with the reason; a `patient` one, such as
+    /// a call that lost its session, keeps waiting.
+    async fn session(&self, patient: bool) -> Result<Arc<SessionHandle>, Error> {
         self.supervisor.get_or_init(|| {
             let supervisor = Supervisor {
                 options: self.options.clone(),
@@ -205,20 +204,20 @@ impl Requester {
             AbortOnDropHandle::new(tokio::spawn(supervisor.run()))
         });
         let mut state = self.state.subscribe();
-        let is_settled = |state: &State| match state {
-            State::Connecting => false,
-            State::Up(session) => !session.is_over(),
-            State::Down(_) => !patient,
-            State::Closed => true,
+        let is_settled = |state: &SessionState| match state {
+            SessionState::Connecting => false,
+            SessionState::Up(session) => !session.is_over(),
+            SessionState::Down(_) => !patient,
+            SessionState::Closed => true,
         };
         let waits = !is_settled(&state.borrow());
         let _span = waits.then(|| trace::begin(trace::connect_to_rabbitmq));
         let settled = state.wait_for(is_settled).await;
         match settled.as_deref() {
-            Ok(State::Up(session)) => Ok(Arc::clone(session)),
-            Ok(State::Down(error)) => Err(error.clone()),
-            // The sender is ours: it cannot be gone.
-            Ok(State::Connecting | State::Closed) | Err(_) => Err(self.closed()),
+            Ok(SessionState::Up(session)) => Ok(Arc::clone(session)),
+            Ok(SessionState::Down(error)) => Err(error.clone()),
+            // An error is impossible: `self` holds the sender.
+            Ok(SessionState::Connecting | SessionState::Closed) | Err(_) => Err(self.closed()),
         }
     }
 
@@ -229,27 +228,26 @@ impl Requester {
         }
     }
 
-    /// What to tell a caller whose time is up: while there is no connection, the reason for that
-    /// says more than the time that has passed.
+    /// The error of a call that timed out: why there is no connection, if there is none, else the deadline.
     pub(crate) fn timed_out(&self) -> Error {
         match &*self.state.borrow() {
-            State::Down(error) => error.clone(),
-            State::Closed => self.closed(),
-            State::Up(_) | State::Connecting => Error::Deadline {
+            SessionState::Down(error) => error.clone(),
+            SessionState::Closed => self.closed(),
+            SessionState::Up(_) | SessionState::Connecting => Error::Deadline {
                 timeout: Duration::ZERO,
             },
         }
     }
 
-    /// Ends calls that are under way, and closes the connection politely if there is one.
+    /// Fails calls in flight, and closes the connections with AMQP's handshake, within 3 s.
     pub(crate) async fn close(&self) {
         self.stop.cancel();
         if self.supervisor.get().is_none() {
             return;
         }
         let mut state = self.state.subscribe();
-        let closed = state.wait_for(|state| matches!(state, State::Closed));
-        // A broker that does not answer is not waited for; the socket goes all the same.
+        let closed = state.wait_for(|state| matches!(state, SessionState::Closed));
+        // If the broker does not answer in time, the socket is closed without the handshake.
         let _ = timeout(CLOSE_DEADLINE, closed).await;
     }
 }

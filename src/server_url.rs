@@ -1,13 +1,11 @@
-//! The addresses of the two servers, parsed strictly and printed without their passwords.
+//! Addresses of RabbitMQ and Redis: parsed strictly, printed without their passwords.
 //!
-//! lapin's and redis' own parsers are lenient where a user wants to be told: `amqp://[::1]` silently
-//! becomes localhost, `amqp://host/` a vhost with an empty name, and lapin's type shows its password
-//! in `Debug`; redis' takes `#insecure` for a wish to have no certificate checked, and ignores the
-//! parameters that it does not know. So both kinds are read here, once; what is not understood is refused
-//! by name; `Display` and `Debug` never show a password.
+//! lapin's and redis-rs' own parsers accept what should be an error: `amqp://[::1]` silently becomes localhost,
+//! `amqp://host/` a vhost with an empty name; `#insecure` turns off redis-rs' check of certificates, and unknown
+//! parameters are ignored. lapin's type also shows the password in `Debug`. So both kinds are parsed here, and
+//! errors name the part that is wrong. `Display` and `Debug` never show a password.
 //!
-//! What it takes to connect goes along: how TLS is spoken, where the scheme asks for it, and whether it
-//! was said that nothing is encrypted.
+//! An address also carries its TLS settings, and whether the warning about plain text was logged.
 
 mod amqp;
 mod redis;
@@ -21,7 +19,7 @@ pub use self::redis::RedisUrl;
 
 use crate::tls::Tls;
 
-/// Why an address cannot be used. The address itself is not repeated: it may hold a password.
+/// Why an address is invalid. Does not repeat the address, which may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}; expected something like {example}")]
 pub struct UrlError {
@@ -29,17 +27,17 @@ pub struct UrlError {
     example: &'static str,
 }
 
-/// The scheme in lower case and what follows its `://`. `None`: there is no scheme.
+/// Splits an address into the scheme, in lower case, and what follows `://`. `None`: it has no scheme.
 fn scheme(text: &str) -> Option<(String, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     Some((scheme.to_ascii_lowercase(), rest))
 }
 
-/// Reads an address whose scheme is known.
+/// Parses an address whose scheme is known.
 fn parse(text: &str) -> Result<Url, String> {
-    // The standard for URLs leaves them out without a word.
+    // The URL standard removes them silently.
     if text.contains(char::is_control) {
-        return Err("it has a control character, such as a line's end, inside".to_owned());
+        return Err("it contains a control character, such as a line break".to_owned());
     }
     if let Some((_, rest)) = scheme(text) {
         login_ends_at_the_host(rest)?;
@@ -47,16 +45,16 @@ fn parse(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     match url.fragment() {
         None => Ok(url),
-        // To redis-rs it means that no certificate is checked.
+        // redis-rs' option to check no certificate.
         Some("insecure") => {
-            Err("#insecure is not known here: certificates are always checked".to_owned())
+            Err("#insecure is not supported: certificates are always checked".to_owned())
         }
-        Some(_) => Err("a # inside it is written %23".to_owned()),
+        Some(_) => Err("a # inside it must be written %23".to_owned()),
     }
 }
 
-/// Refuses a password that is cut short by a character of it: the rest would be taken for a path, and
-/// shown.
+/// Refuses a user or password with a raw `/`, `?` or `#`: the rest of the password would be parsed as a path,
+/// and shown.
 fn login_ends_at_the_host(rest: &str) -> Result<(), String> {
     let Some((login, _)) = rest.rsplit_once('@') else {
         return Ok(());
@@ -64,18 +62,18 @@ fn login_ends_at_the_host(rest: &str) -> Result<(), String> {
     let raw: Vec<_> = [("/", "%2f"), ("?", "%3f"), ("#", "%23")]
         .into_iter()
         .filter(|(character, _)| login.contains(character))
-        .map(|(character, code)| format!("{character} is written {code}"))
+        .map(|(character, code)| format!("{character} must be written {code}"))
         .collect();
     if raw.is_empty() {
         return Ok(());
     }
     Err(format!(
-        "in a user or password {}; after the host, @ is written %40",
+        "in a user or password, {}; after the host, @ must be written %40",
         raw.join(", ")
     ))
 }
 
-/// Keeps the value of a parameter, which is given once.
+/// Parses the value of a parameter. Fails if the parameter is repeated.
 fn set_once<T: std::str::FromStr>(
     kept: &mut Option<T>,
     name: &str,
@@ -91,7 +89,7 @@ fn set_once<T: std::str::FromStr>(
 
 fn unknown_parameter(name: &str, known: &str) -> String {
     format!(
-        "?{}= is not known here; known: {known}",
+        "unknown parameter ?{}=; known: {known}",
         name.escape_debug()
     )
 }
@@ -111,18 +109,19 @@ fn default_tls(scheme: &str) -> Result<Tls, String> {
 
 fn two_passwords(example: &'static str) -> UrlError {
     UrlError {
-        reason: "it has a password, and another one is given beside it: leave one out".to_owned(),
+        reason: "it contains a password, and another one is given separately: leave one out"
+            .to_owned(),
         example,
     }
 }
 
-/// The host as name resolution wants it: an IPv6 address without its brackets.
+/// The host as name resolution takes it: an IPv6 address without its brackets.
 fn host(url: &Url) -> Result<String, String> {
     match url.host() {
         Some(Host::Domain(name)) if !name.is_empty() => decode(name),
         Some(Host::Ipv4(address)) => Ok(address.to_string()),
         Some(Host::Ipv6(address)) => Ok(address.to_string()),
-        _ => Err("it names no host".to_owned()),
+        _ => Err("it has no host".to_owned()),
     }
 }
 
@@ -131,7 +130,7 @@ fn decode(part: &str) -> Result<String, String> {
         .decode_utf8()
         .map(std::borrow::Cow::into_owned)
         .map_err(|_| {
-            "a part of it is not UTF-8 once decoded; a % in a user or password is written %25"
+            "a part of it is not UTF-8 once decoded; a % in a user or password must be written %25"
                 .to_owned()
         })
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// The flights under way, by key.
+/// Shares one computation among concurrent callers of a key.
 pub(crate) struct SingleFlight<K, T> {
     flights: Arc<Mutex<HashMap<K, Flight<T>>>>,
     /// Whether a flight's result only says that its latest deadline has passed.
@@ -31,7 +31,7 @@ struct Flight<T> {
 #[derive(Debug, Clone)]
 pub(crate) struct Deadline(Arc<Mutex<Instant>>);
 
-/// What a flight's work can know of its callers, and do without them.
+/// A flight's view of its callers: their latest deadline, and the right to outlive them.
 #[derive(Debug)]
 pub(crate) struct Callers<T> {
     /// The latest of their deadlines.
@@ -50,8 +50,8 @@ impl<T> Callers<T> {
         }
     }
 
-    /// From now on the flight runs to its end, even after its last caller is gone: what it has begun is worth
-    /// finishing.
+    /// Lets the flight run to its end even after its last caller is gone, because the work that has begun is
+    /// worth finishing.
     pub(crate) fn keep_alive(&self) {
         if let Some(result) = self.result.upgrade() {
             self.kept.get_or_init(|| result.subscribe());
@@ -124,7 +124,7 @@ where
                 Entered::Joined(result) => result,
             };
             match wait(&mut result).await {
-                // It was about to end when this caller joined, which has time left.
+                // The flight ran out of time as this caller joined, which has time left itself.
                 Some(result) if (self.is_out_of_time)(&result) && Instant::now() < deadline => {}
                 Some(result) => return Outcome::Shared(result),
                 None => return Outcome::Lost,
@@ -138,7 +138,8 @@ where
             flights: Arc::clone(&self.flights),
         };
         let work = guard.run(work(callers));
-        // Without the lock: a runtime that is shutting down drops the task right here.
+        // Spawned without holding the lock: a runtime that is shutting down drops the task, and with it the
+        // guard, inside of `spawn`.
         tokio::spawn(work);
         match wait(&mut result).await {
             Some(result) => Outcome::Own(result),
@@ -171,7 +172,7 @@ where
     }
 }
 
-/// A caller's way into a flight.
+/// How a caller enters a flight: starts it, or joins it.
 enum Entered<T> {
     New(Flight<T>),
     Joined(watch::Receiver<Option<T>>),
@@ -183,7 +184,7 @@ async fn wait<T: Clone>(result: &mut watch::Receiver<Option<T>>) -> Option<T> {
 }
 
 fn lock<K, T>(flights: &Mutex<HashMap<K, Flight<T>>>) -> MutexGuard<'_, HashMap<K, Flight<T>>> {
-    // Only this file's code runs while it is held.
+    // Only this file's code runs while the lock is held, and it does not panic.
     flights.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -221,7 +222,7 @@ impl<K: Clone + Eq + Hash, T> FlightGuard<K, T> {
 impl<K: Eq + Hash, T> Drop for FlightGuard<K, T> {
     fn drop(&mut self) {
         let mut flights = lock(&self.flights);
-        // After an ordinary end, the key's entry may be a later flight's.
+        // After `run` has removed this flight, the entry of the key may be a later flight.
         if let Some(flight) = flights.get(&self.key)
             && Arc::ptr_eq(&flight.result, &self.flight.result)
         {

@@ -1,8 +1,7 @@
-//! TLS for the connections to both servers, by rustls: which certificates are believed, which one is
-//! shown, and what can be wrong.
+//! TLS with rustls for connections to both servers: trusted CAs, the client certificate, and faults.
 //!
-//! [`crate::transport`] asks for it where an address says so. There is no way to believe a certificate
-//! that has not been checked, and none back to plain text.
+//! [`crate::transport`] uses it where an address asks for TLS. Certificates are always checked, and there is no
+//! fallback to plain text.
 
 mod fault;
 #[cfg(feature = "tls")]
@@ -16,13 +15,13 @@ pub use self::setup::{Tls, TlsIdentity, TlsOptions, TlsOptionsError};
 #[cfg(feature = "tls")]
 #[derive(Debug)]
 pub(crate) enum HandshakeError {
-    /// The connection was lost or timed out.
+    /// The connection was lost.
     Lost(std::io::Error),
     /// TLS is not possible as it is configured.
     Fault(TlsFault),
 }
 
-/// Without the feature `tls` there is none, and addresses that ask for it are refused.
+/// Uninhabited without the feature `tls`: addresses that ask for TLS are refused.
 #[cfg(not(feature = "tls"))]
 #[derive(Debug, Clone)]
 pub(crate) enum Tls {}

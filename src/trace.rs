@@ -1,11 +1,13 @@
-//! A call as spans, one for each step, for whoever records them: who waits where, and for how long.
+//! Spans of the steps of a call, which show where it waits and for how long.
 //!
 //! They are spans of the crate `tracing` with the target `rpcache::trace` and the level TRACE, named after
 //! OpenTelemetry's conventions for [messaging](https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/)
-//! and [databases](https://opentelemetry.io/docs/specs/semconv/db/redis/); what is our own starts with
-//! `rpcache.`. Where nobody records them, a step costs the load of an integer, and the future of a hit is
-//! larger by the arguments of a call. A worker that is asked tells how long each of its steps took ([`Stopwatch`], [`steps`]): its
-//! caller then needs no collector.
+//! and [databases](https://opentelemetry.io/docs/specs/semconv/db/redis/); our own attributes start with
+//! `rpcache.`. While no subscriber records them, a step costs the load of an integer, and the future of a hit is
+//! larger by the arguments of a call.
+//!
+//! On request, a worker reports in its reply how long each of its steps took ([`Stopwatch`], [`steps`]): the
+//! caller sees them without a collector.
 
 pub(crate) mod context;
 #[cfg(feature = "trace-context")]
@@ -25,19 +27,19 @@ pub(crate) use self::spans::{
 use self::steps::Steps;
 pub(crate) use self::stopwatch::Stopwatch;
 
-/// Of every span.
+/// The target of every span.
 const TARGET: &str = "rpcache::trace";
 
-/// Of the events that repeat what a worker told.
-const TOLD: &str = "rpcache::trace::told";
+/// The target of events that repeat the steps in a worker's reply.
+const REPORTED: &str = "rpcache::trace::told";
 
-/// Whether anybody records spans: all that a step costs where nobody does.
+/// Whether a subscriber records spans. The only cost of a step if none does.
 #[inline]
 pub(crate) fn on() -> bool {
     span_enabled!(target: TARGET, Level::TRACE)
 }
 
-/// Does `work` within a span, where one is recorded: then, and only then, in a box.
+/// Runs `work` within a span, if spans are recorded. Only then is it boxed.
 pub(crate) fn within<F: Future>(
     span: impl FnOnce() -> Span,
     work: F,
@@ -49,73 +51,73 @@ pub(crate) fn within<F: Future>(
     }
 }
 
-/// A span of this moment, where it is recorded; its end is its drop.
+/// Starts a span, if spans are recorded. Dropping it ends it.
 pub(crate) fn begin(span: impl FnOnce() -> Span) -> Span {
     if on() { span() } else { Span::none() }
 }
 
-/// Looks into Redis for several calls at once: each has a look of its own in its trace, and one alone has
-/// it from the cache.
-pub(crate) async fn together<T>(
+/// Runs a batched lookup for several calls: each trace gets a lookup span of its own. A batch of one has the span
+/// of the cache.
+pub(crate) async fn batched<T>(
     calls: &[&Span],
-    look: impl Future<Output = Vec<T>>,
+    lookup_all: impl Future<Output = Vec<T>>,
     is_hit: impl Fn(&T) -> bool,
 ) -> Vec<T> {
     if !on() {
-        return look.await;
+        return lookup_all.await;
     }
     if let &[call] = calls {
-        return look.instrument(call.clone()).await;
+        return lookup_all.instrument(call.clone()).await;
     }
     let begin = |call: &&Span| call.in_scope(|| lookup(Operation::Mget(calls.len())));
     let spans: Vec<Span> = calls.iter().map(begin).collect();
-    let found = look.await;
+    let found = lookup_all.await;
     for (span, found) in spans.iter().zip(&found) {
         span.record("rpcache.result", if is_hit(found) { "hit" } else { "miss" });
     }
     found
 }
 
-/// Adds to the step that is under way.
+/// Records an attribute of the current span.
 pub(crate) fn record(field: &'static str, value: &str) {
     if on() {
         Span::current().record(field, value);
     }
 }
 
-/// The look into Redis that is under way goes together with others.
+/// Renames the current lookup span: its operation is part of a batch.
 pub(crate) fn operation_is(name: &'static str) {
     record("db.operation.name", name);
     record("otel.name", name);
 }
 
-/// The step that is under way has failed, with this code.
+/// Marks the current span as failed with this error code.
 pub(crate) fn failed(code: &'static str) {
     record("error.type", code);
     record("otel.status_code", "error");
 }
 
-/// Whether a worker is asked to tell its steps: whether anybody wants to know.
+/// Whether requests ask workers to report their steps: whether a subscriber records the reports.
 pub(crate) fn asks_workers() -> bool {
-    enabled!(target: TOLD, Level::TRACE)
+    enabled!(target: REPORTED, Level::TRACE)
 }
 
-/// The request that is under way has its reply. Repeats what the worker told, for whoever records that.
+/// Marks the current request span as replied, and emits the worker's reported steps as events.
 pub(crate) fn replied(steps: Option<&Steps>) {
     record("rpcache.replied", "true");
     let Some(steps) = steps else { return };
     for step in steps.each() {
         let (name, started_us, took_us) = (step.name.as_str(), step.started_us, step.took_us);
-        trace!(target: TOLD, step = name, started_us, took_us, "a worker's step");
+        trace!(target: REPORTED, step = name, started_us, took_us, "a worker's step");
     }
     let total_us = steps.total_us();
-    trace!(target: TOLD, total_us, "a worker's steps");
+    trace!(target: REPORTED, total_us, "a worker's steps");
 }
 
-/// What travels with a request, so that its worker's spans belong to the same trace as `span`.
+/// The trace context to send with a request: the worker's spans then belong to the same trace as `span`.
 #[cfg_attr(
     not(feature = "trace-context"),
-    expect(unused_variables, reason = "nothing travels")
+    expect(unused_variables, reason = "without the feature, no context is sent")
 )]
 pub(crate) fn context_of(span: &Span) -> Option<TraceContext> {
     #[cfg(feature = "trace-context")]
@@ -124,10 +126,10 @@ pub(crate) fn context_of(span: &Span) -> Option<TraceContext> {
     None
 }
 
-/// Makes what came with a request the parent of its worker's span.
+/// Makes a received trace context the parent of a worker's span.
 #[cfg_attr(
     not(feature = "trace-context"),
-    expect(unused_variables, reason = "nothing has travelled")
+    expect(unused_variables, reason = "without the feature, no context is used")
 )]
 fn set_parent(span: &Span, parent: &TraceContext) {
     #[cfg(feature = "trace-context")]

@@ -1,8 +1,7 @@
-//! Streams to the servers: plain where the address says so, else TLS, and nothing in between.
+//! Connects to both servers: plain TCP or a Unix socket, or TLS, as the address says.
 //!
-//! Both servers are connected to here, so that a fault of TLS is told in the same words for both, and so
-//! that the deadlines cover the handshake. [`crate::broker`] and [`crate::cache`] put their libraries on
-//! top of the stream.
+//! Deadlines cover the TLS handshake, and faults of TLS have the same messages for both servers.
+//! [`crate::broker`] and [`crate::cache`] run their libraries on top of the stream.
 
 mod endpoint;
 mod race;
@@ -19,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 pub(crate) use self::endpoint::{Endpoint, open_unix};
-pub(crate) use self::race::{CONNECTING, HeadStart, race};
+pub(crate) use self::race::{CONNECTION_ATTEMPT_DELAY, HeadStart, race};
 pub(crate) use self::stream::Stream;
 pub(crate) use self::tcp::open as open_tcp;
 
@@ -27,20 +26,23 @@ use crate::error::Error;
 use crate::text::{human, quote};
 use crate::tls::{Tls, TlsFault};
 
-/// Why there is no stream.
+/// Why connecting failed.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "nobody speaks TLS"))]
+#[cfg_attr(
+    not(feature = "tls"),
+    expect(dead_code, reason = "without the feature, no stream uses TLS")
+)]
 pub(crate) enum Fault {
-    /// The host is not there, or does not listen.
+    /// No connection: the host is unreachable, or nothing listens there.
     Connecting(io::Error),
-    /// It was there, and was lost or silent while TLS began.
+    /// The connection was lost, or timed out, during the TLS handshake.
     Handshake(io::Error),
-    /// Somebody has to correct something.
+    /// TLS is not possible as it is configured.
     Tls(TlsFault),
 }
 
 impl Fault {
-    /// The error of an attempt to reach `server` that had `limit`.
+    /// Converts to the error of an attempt to reach `server` within `limit`.
     pub(crate) fn into_error(self, server: String, limit: Duration) -> Error {
         let is_late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
         let limit = human(limit);
@@ -48,9 +50,9 @@ impl Fault {
             Self::Tls(fault) => return Error::Tls { server, fault },
             Self::Connecting(error) if is_late(&error) => format!("no answer within {limit}"),
             Self::Connecting(error) => describe(&error),
-            // A server that does not speak TLS may wait for the end of a line.
+            // A server without TLS may wait for the end of a line.
             Self::Handshake(error) if is_late(&error) => format!(
-                "no answer to the TLS handshake within {limit}; perhaps it does not speak TLS"
+                "no answer to the TLS handshake within {limit}; perhaps the server does not use TLS"
             ),
             Self::Handshake(error) => format!("during the TLS handshake, {}", describe(&error)),
         };
@@ -58,13 +60,12 @@ impl Fault {
     }
 }
 
-/// Whether it was said already that what goes to an address can be read on the way: once for all who
-/// share it.
+/// Logs once per address that its traffic is not encrypted. Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PlainTextWarning(Arc<AtomicBool>);
 
-/// Connects to one server, by whichever of its addresses answers first, and by TLS if there is any to
-/// speak, before the deadline. Cancel safe.
+/// Connects to one server before the deadline, to the first of its addresses that answers, with TLS if given.
+/// Cancel safe.
 pub(crate) async fn connect(
     endpoint: &Endpoint,
     tls: Option<&Tls>,
@@ -77,10 +78,10 @@ pub(crate) async fn connect(
     }
 }
 
-/// Whether a server that has closed a plain connection without a word speaks TLS there, found out by a
-/// greeting that says nothing else. For a better word on what failed; nothing is sent by it.
+/// Whether a server that closed a plain connection without an answer uses TLS, tested with a client hello.
+/// For a better error message only.
 pub(crate) async fn expects_tls(endpoint: &Endpoint, deadline: Instant) -> bool {
-    // A client hello of TLS 1.2 that offers nothing: who speaks TLS answers by an alert, in a record.
+    // A client hello of TLS 1.2 that offers nothing: a TLS server answers with an alert, in a record.
     const HELLO: &[u8] = b"\x16\x03\x01\x00\x2d\x01\x00\x00\x29\x03\x03\
         rpcache asks: is TLS spoken here\x00\x00\x02\x00\xff\x01\x00";
     let asked = async {
@@ -94,19 +95,20 @@ pub(crate) async fn expects_tls(endpoint: &Endpoint, deadline: Instant) -> bool 
 }
 
 impl PlainTextWarning {
-    /// Says it, before anything is sent, if others can read what will be.
-    pub(crate) fn about(&self, stream: &Stream, server: &impl std::fmt::Display, with_tls: &str) {
-        let is_open = stream.protocol().is_none() && !stream.stays_here();
+    /// Logs the warning if the stream is not encrypted and leaves this machine. To be called before anything is
+    /// sent.
+    pub(crate) fn check(&self, stream: &Stream, server: &impl std::fmt::Display, with_tls: &str) {
+        let is_open = stream.protocol().is_none() && !stream.is_local();
         if is_open && !self.0.swap(true, Ordering::Relaxed) {
             warn!(
-                "what goes to {server} can be read and changed on the way, passwords included: it is \
-                 another machine, and nothing is encrypted; {with_tls} is"
+                "the connection to {server}, another machine, is not encrypted: others on the network can \
+                 read and change what is sent, passwords included; {with_tls} encrypts it"
             );
         }
     }
 }
 
-/// What happened to a connection, for a log line or a message.
+/// Describes an error of a connection, for a log line or a message.
 pub(crate) fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "nothing is listening there".to_owned(),
@@ -115,7 +117,7 @@ pub(crate) fn describe(error: &io::Error) -> String {
         | io::ErrorKind::UnexpectedEof
         | io::ErrorKind::BrokenPipe => "the connection was closed by the other side".to_owned(),
         io::ErrorKind::TimedOut => "no answer in time".to_owned(),
-        // Of a Unix socket.
+        // A Unix socket's path.
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         _ => quote(error.to_string().as_bytes()),
     }
@@ -127,7 +129,7 @@ mod tests {
     use std::time::Duration;
     use tokio::net::TcpListener;
 
-    /// A peer that answers whatever comes by `words`, and closes.
+    /// Starts a server that answers anything with `words` and closes. Returns its port.
     async fn saying(words: &'static [u8]) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tls_is_known_by_its_records() {
+    async fn tls_is_recognized_by_its_records() {
         for (words, expected) in [
             (&b"\x15\x03\x03\x00\x02\x02\x28"[..], true),
             (b"\x16\x03\x03\x00\x7a", true),

@@ -1,8 +1,8 @@
-//! From an address to a connection that is logged in: a stream of ours, and lapin on top of it.
+//! Connects to a node of an address and logs in: a stream of [`crate::transport`], with lapin on top.
 //!
-//! lapin would connect by itself, from a thread that a silent server keeps for ever, and, as it is built
-//! here, without TLS whatever the address says. So it is given the stream, through the only opening that
-//! it has for that: a runtime whose streams are ours.
+//! lapin's own connecting blocks a thread for ever on a silent server, and has no TLS as it is built here. So
+//! lapin gets a connected stream, through the only interface it has for that: a runtime with its own type of
+//! stream.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -26,21 +26,22 @@ use crate::server_url::{AmqpUrl, endpoint};
 use crate::tls::TlsFault;
 use crate::transport::{self, HeadStart, Stream, expects_tls, race};
 
-/// For a better word on why a connection was closed.
-const ASK_DEADLINE: Duration = Duration::from_millis(500);
+/// Time to test whether a server that closed the connection expects TLS.
+const TLS_PROBE_DEADLINE: Duration = Duration::from_millis(500);
 
-/// A node that is connected and silent for so long may be frozen: the next one is tried beside it.
+/// How long a login runs before the next node is tried in parallel: a node that is silent for so long may be
+/// frozen.
 const LOGIN_HEAD_START: Duration = Duration::from_secs(1);
 
-/// Why there is no connection.
-pub(super) enum Failure {
-    /// It did not come to a login.
+/// Why dialling failed.
+pub(super) enum DialError {
+    /// Before the login.
     Unreached(Error),
-    /// What became of it.
+    /// During the login.
     Amqp(lapin::Error),
 }
 
-impl Failure {
+impl DialError {
     pub(super) fn into_error(self, url: &AmqpUrl) -> Error {
         match self {
             Self::Unreached(error) => error,
@@ -48,7 +49,7 @@ impl Failure {
         }
     }
 
-    /// Whether the node has said no, rather than nothing.
+    /// Whether the node answered with a refusal.
     fn is_refusal(&self, url: &AmqpUrl) -> bool {
         match self {
             Self::Unreached(error) => matches!(error, Error::Tls { .. }),
@@ -57,18 +58,18 @@ impl Failure {
     }
 }
 
-/// Connects and logs in to whichever node lets us first; the attempts at the others are given up.
-/// `role` names the connection in the broker's lists. Cancel safe.
-pub(super) async fn dial(url: &AmqpUrl, role: &str) -> Result<Connection, Failure> {
-    let head_start = HeadStart::to_log_in(transport::CONNECTING, LOGIN_HEAD_START);
+/// Connects and logs in to the first node that accepts, and drops the other attempts. `role` is part of the
+/// connection's name in the broker's lists. Cancel safe.
+pub(super) async fn dial(url: &AmqpUrl, role: &str) -> Result<Connection, DialError> {
+    let head_start = HeadStart::to_log_in(transport::CONNECTION_ATTEMPT_DELAY, LOGIN_HEAD_START);
     let attempts = url.nodes().into_iter();
     let attempts = attempts.map(|node| dial_node(url, node, role, &head_start));
     let raced = race(attempts.collect(), &head_start).await;
-    raced.map_err(|mut failures| {
-        let refusal = failures.iter().position(|failure| failure.is_refusal(url));
-        match refusal.or(failures.len().checked_sub(1)) {
-            Some(most_telling) => failures.swap_remove(most_telling),
-            None => Failure::Unreached(unreachable(url, "it names no node")),
+    raced.map_err(|mut errors| {
+        let refusal = errors.iter().position(|error| error.is_refusal(url));
+        match refusal.or(errors.len().checked_sub(1)) {
+            Some(most_specific) => errors.swap_remove(most_specific),
+            None => DialError::Unreached(unreachable(url, "the address has no node")),
         }
     })
 }
@@ -78,20 +79,20 @@ async fn dial_node(
     node: AMQPUri,
     role: &str,
     head_start: &HeadStart,
-) -> Result<Connection, Failure> {
+) -> Result<Connection, DialError> {
     let deadline = Instant::now() + DEADLINE;
     let endpoint = endpoint(&node);
     let stream = transport::connect(&endpoint, url.tls(), deadline).await;
-    let stream =
-        stream.map_err(|fault| Failure::Unreached(fault.into_error(url.to_string(), DEADLINE)))?;
+    let stream = stream
+        .map_err(|fault| DialError::Unreached(fault.into_error(url.to_string(), DEADLINE)))?;
     head_start.connected();
-    url.warning().about(&stream, url, "amqps://");
-    // A frame that waits for the one after it is late.
+    url.warning().check(&stream, url, "amqps://");
+    // Nagle's algorithm would delay a frame until the one before it is acknowledged.
     let nodelay = stream.set_nodelay();
-    nodelay.map_err(|error| Failure::Amqp(error.into()))?;
+    nodelay.map_err(|error| DialError::Amqp(error.into()))?;
     let abandoned = stream.shutdown_on_drop();
-    let abandoned = abandoned.map_err(|error| Failure::Amqp(error.into()))?;
-    let heard = stream.heard();
+    let abandoned = abandoned.map_err(|error| DialError::Amqp(error.into()))?;
+    let late_fault = stream.late_fault();
     let name = format!("rpcache {role} (pid {})", std::process::id());
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let opened = timeout_at(deadline, log_in(node, stream, properties)).await;
@@ -103,25 +104,30 @@ async fn dial_node(
         Ok(Err(error)) => error,
         Err(_elapsed) => {
             let reason = format!("no answer within {} s", DEADLINE.as_secs());
-            return Err(Failure::Unreached(unreachable(url, &reason)));
+            return Err(DialError::Unreached(unreachable(url, &reason)));
         }
     };
-    let fault = match heard.fault() {
-        None if url.tls().is_none() && is_speechless(&error) => {
-            let ask_until = Instant::now() + ASK_DEADLINE;
-            let expected = expects_tls(&endpoint, ask_until).await;
+    let fault = match late_fault.fault() {
+        None if url.tls().is_none() && ended_before_amqp(&error) => {
+            let probe_until = Instant::now() + TLS_PROBE_DEADLINE;
+            let expected = expects_tls(&endpoint, probe_until).await;
             expected.then_some(TlsFault::Expected)
         }
-        heard => heard,
+        fault => fault,
     };
     Err(match fault {
-        Some(fault) => Failure::Unreached(no_tls(url, fault)),
-        None => Failure::Amqp(error),
+        Some(fault) => DialError::Unreached(no_tls(url, fault)),
+        // lapin reports a call on a closed connection, and not why it was closed.
+        None if matches!(error.kind(), ErrorKind::InvalidConnectionState(_)) => {
+            let reason = "the broker closed the connection during the login";
+            DialError::Unreached(unreachable(url, reason))
+        }
+        None => DialError::Amqp(error),
     })
 }
 
-/// Whether it ended before a word of AMQP was spoken.
-fn is_speechless(error: &lapin::Error) -> bool {
+/// Whether the connection may have ended before the server sent any AMQP.
+fn ended_before_amqp(error: &lapin::Error) -> bool {
     match error.kind() {
         ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => true,
         ErrorKind::IOError(error) => matches!(
@@ -153,14 +159,14 @@ async fn log_in(
     let stream = Mutex::new(Some(Frames::new(stream, frame_max).compat()));
     let hand_over = async move |_, _| {
         let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // lapin tries again by itself only where it was told to.
+        // `None` only if lapin connected again, which it is not configured to do.
         let stream = stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
         Ok(AsyncTcpStream::Plain(stream))
     };
     Connection::connector(node, Runtime::new(kit), hand_over, properties).await
 }
 
-/// The frame size to ask for. lapin sets aside 64 times as much, and 0 would leave the size to the broker.
+/// The frame size to request: lapin allocates 64 times as much, and 0 would let the broker choose.
 fn frame_max(wanted: Option<u32>) -> u32 {
     match wanted {
         None | Some(0) => MAX_FRAME,
@@ -168,7 +174,7 @@ fn frame_max(wanted: Option<u32>) -> u32 {
     }
 }
 
-/// Tokio's reactor, but that its streams come from elsewhere.
+/// Tokio's reactor with another type of stream.
 #[derive(Debug, Clone)]
 struct Connected(Tokio);
 
@@ -176,7 +182,10 @@ impl Reactor for Connected {
     type TcpStream = Compat<Frames<Stream>>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
-    #[expect(refining_impl_trait, reason = "there is no such stream")]
+    #[expect(
+        refining_impl_trait,
+        reason = "always fails: no stream is made from a blocking one"
+    )]
     fn register<H: Read + Write + Send + 'static>(&self, _: H) -> io::Result<Self::TcpStream> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -208,16 +217,16 @@ mod tests {
     use tokio::time::timeout;
 
     #[tokio::test]
-    async fn a_login_that_is_given_up_leaves_no_connection_behind() {
+    async fn a_cancelled_login_closes_its_connection() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("amqp://{}", silent.local_addr().unwrap());
         let url: AmqpUrl = url.parse().unwrap();
-        let giving_up = timeout(Duration::from_millis(100), dial(&url, "test"));
-        let (given_up, accepted) = tokio::join!(giving_up, silent.accept());
-        assert!(given_up.is_err());
+        let cancelled = timeout(Duration::from_millis(100), dial(&url, "test"));
+        let (outcome, accepted) = tokio::join!(cancelled, silent.accept());
+        assert!(outcome.is_err());
         let (mut peer, _) = accepted.unwrap();
-        let mut said = Vec::new();
-        let ended = timeout(Duration::from_secs(5), peer.read_to_end(&mut said)).await;
-        assert!(ended.is_ok(), "it is still connected, and said {said:?}");
+        let mut received = Vec::new();
+        let ended = timeout(Duration::from_secs(5), peer.read_to_end(&mut received)).await;
+        assert!(ended.is_ok(), "still connected; received {received:?}");
     }
 }

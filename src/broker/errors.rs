@@ -1,4 +1,4 @@
-//! What an error of lapin's means.
+//! Translates lapin's errors.
 
 use lapin::ErrorKind;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
@@ -7,20 +7,20 @@ use crate::error::{Error, quote};
 use crate::server_url::AmqpUrl;
 use crate::transport;
 
-/// What an error of lapin's means for whoever called.
+/// Translates an error of lapin's to the caller's.
 pub(crate) fn translate(url: &AmqpUrl, error: &lapin::Error) -> Error {
     let server = url.to_string();
     let reason = describe(error);
-    match passing(error) {
-        Some(Passing::Limit) => {
+    match temporary_refusal(error) {
+        Some(TemporaryRefusal::Limit) => {
             return Error::Overloaded {
                 reason: format!("{server} has a limit: {reason}"),
             };
         }
-        Some(Passing::InUse) => return Error::Unreachable { server, reason },
+        Some(TemporaryRefusal::InUse) => return Error::Unreachable { server, reason },
         None => {}
     }
-    // 530 is how RabbitMQ says that there is no such vhost, or that this user may not use it.
+    // RabbitMQ's 530 (not allowed): the vhost does not exist, or this user has no access to it.
     let refused = hard_error(error) == Some(AMQPHardError::NOTALLOWED)
         || soft_error(error) == Some(AMQPSoftError::ACCESSREFUSED)
         || matches!(error.kind(), ErrorKind::AuthProviderError(_));
@@ -36,31 +36,33 @@ pub(crate) fn is_locked(error: &lapin::Error) -> bool {
     soft_error(error) == Some(AMQPSoftError::RESOURCELOCKED)
 }
 
-/// A refusal that passes by itself, while nobody has to correct anything.
-enum Passing {
-    /// There are as many connections as this user, vhost or node may have.
+/// A refusal that ends without a change of the configuration.
+enum TemporaryRefusal {
+    /// The user, vhost or node has reached its limit of connections.
     Limit,
-    /// Another connection consumes the queue, as the only one that may.
+    /// Another connection is the queue's exclusive consumer.
     InUse,
 }
 
-/// Only the broker's words tell these from refusals that last.
-fn passing(error: &lapin::Error) -> Option<Passing> {
-    let ErrorKind::ProtocolError(said) = error.kind() else {
+/// Recognizes temporary refusals by the broker's message: their codes are those of lasting ones.
+fn temporary_refusal(error: &lapin::Error) -> Option<TemporaryRefusal> {
+    let ErrorKind::ProtocolError(error_of_broker) = error.kind() else {
         return None;
     };
-    let said = said.get_message().as_str();
+    let message = error_of_broker.get_message().as_str();
     if soft_error(error) == Some(AMQPSoftError::ACCESSREFUSED) {
-        return said.contains("in exclusive use").then_some(Passing::InUse);
+        return message
+            .contains("in exclusive use")
+            .then_some(TemporaryRefusal::InUse);
     }
-    let limit = said.contains("limit") && said.contains("is reached");
+    let limit = message.contains("limit") && message.contains("is reached");
     let not_allowed = hard_error(error) == Some(AMQPHardError::NOTALLOWED);
-    (not_allowed && limit).then_some(Passing::Limit)
+    (not_allowed && limit).then_some(TemporaryRefusal::Limit)
 }
 
-/// Whether the broker closed the connection over something that it was sent.
+/// Whether the broker closed the connection because of a message that it received.
 pub(crate) fn is_closed_over_message(error: &lapin::Error) -> bool {
-    // Forced is an operator's doing, such as stopping the broker.
+    // `CONNECTION_FORCED` is an operator's action, such as stopping the broker.
     hard_error(error).is_some_and(|error| error != AMQPHardError::CONNECTIONFORCED)
 }
 
@@ -91,7 +93,7 @@ pub(super) fn hard_error(error: &lapin::Error) -> Option<AMQPHardError> {
     }
 }
 
-/// What happened, for a log line or a message.
+/// Describes an error, for a log line or a message.
 pub(crate) fn describe(error: &lapin::Error) -> String {
     match error.kind() {
         ErrorKind::IOError(error) => transport::describe(error),
@@ -99,7 +101,9 @@ pub(crate) fn describe(error: &lapin::Error) -> String {
         ErrorKind::ParsingError(_) | ErrorKind::InvalidProtocolVersion(_) => {
             "what answers there is not RabbitMQ".to_owned()
         }
-        ErrorKind::MissingHeartbeatError => "it has stopped answering".to_owned(),
+        ErrorKind::MissingHeartbeatError => "it has stopped answering heartbeats".to_owned(),
+        // lapin's error of a call on a connection that ended before: it does not keep the reason.
+        ErrorKind::InvalidConnectionState(_) => "the connection is closed".to_owned(),
         _ => quote(error.to_string().as_bytes()),
     }
 }
@@ -110,17 +114,19 @@ mod tests {
 
     use super::*;
 
-    fn said(kind: AMQPErrorKind, said: &str) -> Error {
+    fn translated(kind: AMQPErrorKind, message: &str) -> Error {
         let url = "amqp://localhost".parse().expect("an address");
-        let error = AMQPError::new(kind, said.into());
+        let error = AMQPError::new(kind, message.into());
         translate(&url, &ErrorKind::ProtocolError(error).into())
     }
 
     #[test]
-    fn refusals_that_pass_by_themselves_are_told_from_those_that_last() {
-        let not_allowed = |words| said(AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED), words);
-        let refused = |words| said(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), words);
-        for passing in [
+    fn temporary_refusals_are_not_lasting() {
+        let not_allowed =
+            |message| translated(AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED), message);
+        let refused =
+            |message| translated(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), message);
+        for temporary in [
             not_allowed(
                 "NOT_ALLOWED - access to vhost '/' refused for user 'guest': connection limit (1) is reached",
             ),
@@ -129,7 +135,7 @@ mod tests {
             ),
             refused("ACCESS_REFUSED - queue 'rpc_queue' in vhost '/' in exclusive use"),
         ] {
-            assert!(!passing.is_lasting(), "{passing:?}");
+            assert!(!temporary.is_lasting(), "{temporary:?}");
         }
         for lasting in [
             not_allowed("NOT_ALLOWED - vhost nowhere not found"),

@@ -54,7 +54,7 @@ impl Cache {
         match filled {
             Ok(Filled::Stored) => {
                 self.counts.stored.count();
-                self.counts.refusals.filled();
+                self.counts.refusals.fill_stored();
                 true
             }
             Ok(Filled::Refused(refusal)) | Err(StoreError::Refused(refusal)) => {
@@ -84,6 +84,6 @@ impl Cache {
         if let Some(left_out) = self.logs.refused_fills.happened() {
             warn!(%key, error = reason, left_out, "Redis refused a fill");
         }
-        self.counts.refusals.fill(reason);
+        self.counts.refusals.fill_refused(reason);
     }
 }

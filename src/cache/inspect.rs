@@ -22,7 +22,7 @@ pub use self::verify::{EntryFault, Verified, WrongEntry};
 
 use super::Cache;
 use super::store::StoreError;
-use crate::counts::State;
+use crate::counts::ConnectionState;
 use crate::error::{Error, quote};
 use crate::procedure::{Procedure, check};
 
@@ -98,8 +98,8 @@ impl Cache {
                 reason: refusal.reason,
             },
             StoreError::Unavailable => match self.counts.redis.state() {
-                State::Down(error) => error,
-                State::Connecting | State::Up => Error::Unreachable {
+                ConnectionState::Down(error) => error,
+                ConnectionState::Connecting | ConnectionState::Up => Error::Unreachable {
                     server: server(),
                     reason: "no answer in time".to_owned(),
                 },

@@ -125,7 +125,7 @@ impl<P: Procedure> Client<P> {
         let lookups = match chunk.first().map(|asked| asked.call.deadline()) {
             Some(deadline) if !keys.is_empty() => {
                 let lookups = self.inner.look_up_together(keys, deadline, &size);
-                trace::together(&spans, lookups, |lookup| matches!(lookup, Lookup::Hit(_))).await
+                trace::batched(&spans, lookups, |lookup| matches!(lookup, Lookup::Hit(_))).await
             }
             _ => Vec::new(),
         };

@@ -1,12 +1,12 @@
-//! How long things take: durations in buckets, without a lock.
+//! A histogram of durations, without a lock.
 //!
-//! prometheus-client's own histogram takes a lock for each observation, which a hit has no time for.
+//! prometheus-client's own histogram takes a lock for each observation: too slow for a hit in memory.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The buckets' upper bounds in nanoseconds: from a computation that hardly is one to the longest
-/// that callers wait by default, in steps of 2 to 2.5. Above the last is one more bucket.
+/// Upper bounds of the buckets in nanoseconds: from 10 µs to 30 s, in steps of 2 to 3. One more bucket holds
+/// what is above the last.
 pub(crate) const BOUNDS: [u64; 20] = {
     const MICROS: u64 = 1000;
     const MILLIS: u64 = 1000 * MICROS;
@@ -35,12 +35,14 @@ pub(crate) const BOUNDS: [u64; 20] = {
     ]
 };
 
-/// In this order: the sum and the buckets of what is fast share a cache line, so that threads that
-/// count hits pass one to and fro, and not two.
+/// Counts durations by bucket, and their sum.
+///
+/// The sum and the buckets of short durations share a cache line: threads that count hits contend for one
+/// line, not two.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub(crate) struct Histogram {
-    /// It wraps after 584 years of waiting in all, which looks like a restart.
+    /// Sum of all durations. Wraps after 584 years, which looks like a restart.
     nanos: AtomicU64,
     buckets: [AtomicU64; BOUNDS.len() + 1],
 }
@@ -48,7 +50,7 @@ pub(crate) struct Histogram {
 impl Histogram {
     pub(crate) fn observe(&self, took: Duration) {
         let nanos = nanos(took);
-        // A hit in memory has no time for a search.
+        // The common case of a hit in memory, without the search.
         let bucket = if nanos <= BOUNDS[0] {
             0
         } else {
@@ -58,7 +60,7 @@ impl Histogram {
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 
-    /// How many there were in each bucket alone.
+    /// Observations in each bucket, not cumulative.
     pub(crate) fn buckets(&self) -> [u64; BOUNDS.len() + 1] {
         self.buckets
             .each_ref()
@@ -69,13 +71,13 @@ impl Histogram {
         self.buckets().iter().sum()
     }
 
-    /// How long all of them took together.
+    /// The sum of all durations.
     pub(crate) fn sum(&self) -> Duration {
         Duration::from_nanos(self.nanos.load(Ordering::Relaxed))
     }
 }
 
-/// Without the 128 bits that std takes for it.
+/// Nanoseconds in 64 bits, saturating; `Duration::as_nanos` computes in 128.
 fn nanos(took: Duration) -> u64 {
     took.as_secs()
         .saturating_mul(1_000_000_000)
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_belongs_to_its_bucket_and_what_lies_above_to_the_next() {
+    fn a_bound_is_in_its_own_bucket_and_one_more_in_the_next() {
         for (bucket, bound) in BOUNDS.into_iter().enumerate() {
             let histogram = Histogram::default();
             histogram.observe(Duration::from_nanos(bound));
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_too_short_or_too_long_to_be_counted() {
+    fn zero_and_the_longest_duration_are_counted() {
         let histogram = Histogram::default();
         histogram.observe(Duration::ZERO);
         histogram.observe(Duration::MAX);
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_generated_durations_are_where_a_scan_would_put_them() {
+    fn generated_durations_are_in_the_bucket_that_a_scan_finds() {
         let (histogram, mut rng) = (Histogram::default(), fastrand::Rng::with_seed(7));
         let mut expected = [0; BOUNDS.len() + 1];
         for _ in 0..10_000 {
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn none_is_lost_between_threads() {
+    fn no_observation_is_lost_between_threads() {
         let histogram = Histogram::default();
         std::thread::scope(|scope| {
             for thread in 1..=4 {

@@ -1,5 +1,6 @@
-//! The last checks: a call that a worker has to answer, and one that it has to store. They are calls as
-//! any other, so what they leave behind is a right answer in the cache.
+//! The last two checks: a call that a worker must answer, and one whose answer it must store.
+//!
+//! They are ordinary calls: what they leave in the cache is a correct answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +15,21 @@ use crate::error::Error;
 use crate::procedure::Procedure;
 use crate::source::Source;
 
-/// What a call showed about where its answer is stored.
-enum Shown {
+/// Where a call's answer was stored.
+enum StoreOutcome {
     Judged(Judged),
-    /// The answer was in a cache, but not in ours: the worker has another one, and this client has
-    /// stored it here; or somebody else stored it in between.
+    /// The worker's answer came from a cache, though this one had none. Either the worker has another cache, and
+    /// this client stored the answer here; or another call stored it in between.
     Unclear(String),
 }
 
 impl<P: Procedure<Argument: Clone>> Doctor<P> {
-    /// Past the caches.
+    /// Checks that a worker answers, by a call that bypasses the cache.
     pub(super) async fn call(&mut self) -> Judged {
         let Some(probe) = self.probes.first().cloned() else {
-            return Judged::skipped(Found::NotTold("there is no argument to ask for".to_owned()));
+            return Judged::skipped(Found::Unknown(
+                "there is no argument to call with".to_owned(),
+            ));
         };
         let Some(client) = self.client() else {
             return Judged::nothing();
@@ -37,7 +40,7 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         }
     }
 
-    /// By the first argument that is not stored yet: only that one has to be stored.
+    /// Checks that a worker's answer is stored and found, by the first probe that is not stored yet.
     pub(super) async fn hit(&mut self) -> Judged {
         let (Some(client), Some(cache)) = (self.client(), self.cache.take()) else {
             return Judged::nothing();
@@ -56,12 +59,12 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
                 Stored::Nothing => None,
             };
             match self.fill_one(client, cache, &argument, held).await? {
-                Shown::Judged(judged) => return Ok(judged),
-                // Twice in a row is no chance any more.
-                Shown::Unclear(key) if unclear => {
+                StoreOutcome::Judged(judged) => return Ok(judged),
+                // Twice in a row is not another call's doing.
+                StoreOutcome::Unclear(key) if unclear => {
                     return Ok(Judged::failure(Found::StoredElsewhere(key)));
                 }
-                Shown::Unclear(_) => unclear = true,
+                StoreOutcome::Unclear(_) => unclear = true,
             }
         }
         let Some(probe) = self.probes.first() else {
@@ -73,7 +76,7 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         })
     }
 
-    /// As a call looks, within the cache budget: how long it took to find the answer.
+    /// Looks the answer up like a call, within the cache budget. Returns how long that took; `None` without a hit.
     async fn find(&self, probe: &P::Argument) -> Option<Duration> {
         let mut options = self.options.cache(self.options.redis.clone().ok()?);
         options.budget = self.options.budget;
@@ -82,7 +85,7 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
             cache.key(self.procedure.name(), probe),
             Arc::new(probe.clone()),
         );
-        // Connecting does not count.
+        // Connecting is not part of the time.
         let _ = cache.connected().await;
         let started = Instant::now();
         let deadline = started + self.options.timeout;
@@ -96,25 +99,27 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         cache: &Cache,
         argument: &Arc<P::Argument>,
         held: Option<String>,
-    ) -> Result<Shown, Error> {
+    ) -> Result<StoreOutcome, Error> {
         let key = cache.key_of(&*self.procedure, argument).to_string();
         let answered = self.ask(client, argument, CacheUse::Normal).await?;
         let stored = cache.get(&self.procedure, argument).await?;
         if !matches!(stored, Stored::Answer(_)) {
-            return Ok(Shown::Judged(Judged::failure(if answered.stored {
+            return Ok(StoreOutcome::Judged(Judged::failure(if answered.stored {
                 Found::StoredElsewhere(key)
             } else {
                 Found::NotStored(key)
             })));
         }
         if answered.source == Source::Cache {
-            return Ok(Shown::Unclear(key));
+            return Ok(StoreOutcome::Unclear(key));
         }
-        Ok(Shown::Judged(match (self.find(argument).await, held) {
-            (None, _) => Judged::warning(Found::TooLate(self.options.budget)),
-            (_, Some(held)) => Judged::warning(Found::Replaced { key, held }),
-            (Some(took), None) => Judged::ok(Found::Hit(took)),
-        }))
+        Ok(StoreOutcome::Judged(
+            match (self.find(argument).await, held) {
+                (None, _) => Judged::warning(Found::TooLate(self.options.budget)),
+                (_, Some(held)) => Judged::warning(Found::Replaced { key, held }),
+                (Some(took), None) => Judged::ok(Found::Hit(took)),
+            },
+        ))
     }
 
     async fn ask(
@@ -153,8 +158,8 @@ impl Judged {
         Self::new(Severity::Skipped, found)
     }
 
-    /// What it needs is not there, though nothing has failed: no check comes to this.
+    /// A skipped check whose input is missing, though nothing has failed. Not reached: a defensive default.
     pub(super) fn nothing() -> Self {
-        Self::skipped(Found::NotTold("there is nothing to look at".to_owned()))
+        Self::skipped(Found::Unknown("there is nothing to check".to_owned()))
     }
 }

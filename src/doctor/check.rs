@@ -1,54 +1,54 @@
-//! What is looked at, in which order, and what makes no sense without what.
+//! The checks, their order, and which check depends on which.
 
 use std::fmt;
 
-/// One thing that is looked at. [`Check::ALL`] is the order: that in which a call meets them.
+/// One check of the doctor. They run in the order of [`Check::ALL`], in which a call depends on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Check {
-    /// Whether RabbitMQ's address can be read.
+    /// Whether RabbitMQ's address is valid.
     AmqpUrl,
     /// Whether its host names have addresses.
     AmqpName,
     /// Whether anything listens there.
     AmqpPort,
-    /// Whether others can read what is sent there.
+    /// Whether the connection is encrypted, or local.
     AmqpEncryption,
-    /// Whether what listens is RabbitMQ, and which.
+    /// Whether the server is RabbitMQ, and its version.
     AmqpProtocol,
-    /// Whether user and password are let in.
+    /// Whether user and password are accepted.
     AmqpLogin,
-    /// Whether the vhost is there, for this user.
+    /// Whether the vhost exists and this user has access.
     AmqpVhost,
     /// Whether this user may publish requests.
     AmqpRights,
-    /// Whether the request queue is there, and how it is declared.
+    /// Whether the request queue exists, and how it is declared.
     Queue,
-    /// Whether anybody serves it, and how much waits in it.
+    /// Whether the request queue has consumers, and how many requests wait in it.
     Consumers,
-    /// Whether somebody answers for what the broker gives up.
+    /// Whether workers answer requests that the broker dead-letters.
     DeadLetters,
-    /// Whether Redis' address can be read.
+    /// Whether Redis' address is valid.
     RedisUrl,
     /// Whether its host name has addresses.
     RedisName,
     /// Whether anything listens there.
     RedisPort,
-    /// Whether others can read what is sent there.
+    /// Whether the connection is encrypted, or local.
     RedisEncryption,
-    /// Whether what listens is Redis.
+    /// Whether the server is Redis.
     RedisProtocol,
-    /// Whether user and password are let in.
+    /// Whether user and password are accepted.
     RedisLogin,
-    /// Whether it is recent enough.
+    /// Whether its version is supported.
     RedisVersion,
-    /// Whether this user may do what clients and workers do, on a server that can do it.
+    /// Whether this user has the rights of clients and workers, and the server is a writable single shard.
     RedisRights,
-    /// Whether its memory is bounded, and what it does at the bound.
+    /// Whether its memory is limited, and its eviction policy.
     RedisMemory,
-    /// Whether a worker answers, and rightly.
+    /// Whether a worker answers a call correctly.
     Call,
-    /// Whether what a worker stores is found here.
+    /// Whether an answer that a worker stores is found here.
     Hit,
 }
 
@@ -108,7 +108,7 @@ impl Check {
         }
     }
 
-    /// What must not have failed, so that this makes sense.
+    /// The checks that must not have failed before this one runs.
     pub(super) fn needs(self) -> &'static [Self] {
         match self {
             Self::AmqpUrl | Self::RedisUrl => &[],
@@ -126,7 +126,7 @@ impl Check {
             Self::RedisProtocol => &[Self::RedisPort, Self::RedisEncryption],
             Self::RedisLogin => &[Self::RedisProtocol],
             Self::RedisVersion | Self::RedisRights | Self::RedisMemory => &[Self::RedisLogin],
-            // Calls go on without Redis.
+            // Calls work without Redis.
             Self::Call => &[Self::AmqpRights, Self::Consumers],
             Self::Hit => &[Self::Call, Self::RedisLogin, Self::RedisRights],
         }
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_check_needs_comes_before_it() {
+    fn checks_run_after_those_they_need() {
         for (at, check) in Check::ALL.iter().enumerate() {
             for needed in check.needs() {
                 assert!(Check::ALL[..at].contains(needed), "{check} before {needed}");

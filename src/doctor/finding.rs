@@ -1,4 +1,4 @@
-//! What was found, as values: what to do about it is for whoever asked to say.
+//! Findings as values. Remedies are the command's.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,28 +9,28 @@ use crate::cache::MissingRights;
 use crate::error::{Error, human};
 use crate::server_url::UrlError;
 
-/// What came of one check.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// What was looked at.
+    /// The check.
     pub check: Check,
     /// How bad it is.
     pub severity: Severity,
-    /// What it is. Its `Display` is one line without the remedy.
+    /// What was found. Its `Display` is one line without a remedy.
     pub found: Found,
 }
 
 /// How bad a [`Finding`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// Calls work; something is lost, or may be some day.
+    /// Calls work, but a guarantee or performance is lost, or may be.
     Warning,
-    /// Calls fail, or the cache is of no use.
+    /// Calls fail, or the cache is useless.
     Failure,
-    /// Not looked at, see [`Found::After`] and [`Found::NotTold`].
+    /// Not checked, see [`Found::After`] and [`Found::Unknown`].
     Skipped,
 }
 
@@ -53,98 +53,98 @@ impl fmt::Display for Severity {
     }
 }
 
-/// What was found. Peer text in it is escaped and shortened; there is no password in it.
+/// What a check found. Peer text in it is escaped and shortened; it contains no password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Found {
-    /// The address.
+    /// The address, without its password.
     Address(String),
-    /// There is none.
+    /// The address is invalid.
     NoAddress(UrlError),
-    /// Of several nodes, or of one: what is right with some, what is wrong with others.
+    /// The result for each node of a server.
     Nodes {
-        /// One text a node that is well.
-        well: Vec<String>,
-        /// One text a node that is not, with the reason.
-        ill: Vec<String>,
+        /// A text for each node that works.
+        working: Vec<String>,
+        /// A text for each node that failed, with the reason.
+        failed: Vec<String>,
     },
-    /// The server is this machine: nothing is sent through a network.
+    /// The server runs on this machine: nothing is sent over a network.
     ThisMachine,
-    /// The server is another machine, and what is sent there is not encrypted.
+    /// The server is another machine, and the connection is not encrypted.
     PlainText,
-    /// Let in, as this user.
+    /// The login of this user was accepted.
     LoggedIn(String),
-    /// The vhost is there.
+    /// This vhost exists.
     Vhost(String),
-    /// It did not work.
+    /// The check failed.
     Failed(Error),
-    /// The server does not tell this login: what it said instead.
-    NotTold(String),
-    /// It makes no sense after that failure.
+    /// Not known, with the reason: the server's message, where this login lacks a right.
+    Unknown(String),
+    /// Skipped because this check failed.
     After(Check),
     /// Requests can be published.
     MayPublish,
-    /// They cannot.
+    /// Requests cannot be published.
     MayNotPublish {
-        /// By this user.
+        /// The user.
         user: String,
-        /// In this vhost.
+        /// The vhost.
         vhost: String,
-        /// What the broker said.
-        said: String,
+        /// The broker's message.
+        message: String,
     },
-    /// The request queue is there, declared like this.
+    /// The request queue exists, declared like this.
     Queue(Declared),
-    /// A queue is missing.
+    /// This queue does not exist.
     NoQueue(String),
-    /// A queue is exclusive to another program's connection: no worker can read it.
+    /// This queue is exclusive to another program's connection: no worker can consume it.
     ExclusiveQueue(String),
-    /// Who reads a queue.
-    Audience {
-        /// Its name.
+    /// The consumers of a queue.
+    Consumers {
+        /// The queue's name.
         queue: String,
-        /// How many read it.
+        /// The number of its consumers.
         consumers: u32,
-        /// How many messages wait in it.
+        /// The number of messages that wait in it.
         waiting: u32,
     },
     /// The server's version.
     Version(String),
-    /// All rights that a client and a worker need.
+    /// This login has all rights that a client and a worker need.
     Rights,
-    /// Not all of them.
+    /// Rights are missing.
     MissingRights(MissingRights),
-    /// Redis is a replica that takes no writes: its address.
+    /// Redis at this address is a read-only replica.
     ReadOnlyReplica(String),
-    /// Redis is a node of a cluster of several shards, so many if it tells. That is not supported yet.
+    /// Redis is a node of a cluster of several shards (their number, if known), which is not supported yet.
     Shards(Option<u64>),
-    /// Redis' memory.
+    /// Redis' memory limit and eviction policy.
     Memory {
-        /// In bytes; `None`: unbounded.
+        /// In bytes; `None`: unlimited.
         limit: Option<u64>,
-        /// What it does at the limit: peer text.
+        /// The eviction policy: peer text.
         policy: String,
         /// Whether answers have no TTL.
         for_ever: bool,
     },
-    /// A worker computed the answer.
+    /// A worker computed the answer, in so much time.
     Answered(Duration),
-    /// What was stored a moment ago is found in so short a time.
+    /// The answer that was stored by a call is found, in so much time.
     Hit(Duration),
-    /// There was no key left to store: all hold answers already, which are found.
+    /// All probes' answers were stored before, and are found, in so much time.
     AlreadyStored(Duration),
-    /// The same as a hit, but the key held what is no answer before: peer text.
+    /// A [hit](Self::Hit), but the key held another value than the answer before.
     Replaced {
         /// The key.
         key: String,
-        /// What it held.
+        /// The value before: peer text.
         held: String,
     },
-    /// It is stored, but Redis answers after the cache budget.
+    /// The answer is stored, but Redis answers later than this cache budget.
     TooLate(Duration),
-    /// The workers' cache is not ours: what they store is not found here.
+    /// The workers use another cache: their answer is not found under this key.
     StoredElsewhere(String),
-    /// Neither the worker nor this client could store the answer.
+    /// Neither the worker nor this client could store the answer under this key.
     NotStored(String),
 }
 
@@ -153,26 +153,28 @@ impl fmt::Display for Found {
         match self {
             Self::Address(text) | Self::Vhost(text) | Self::Version(text) => f.write_str(text),
             Self::NoAddress(error) => error.fmt(f),
-            Self::Nodes { well, ill } => {
-                let all: Vec<_> = ill.iter().chain(well).map(String::as_str).collect();
+            Self::Nodes { working, failed } => {
+                let all: Vec<_> = failed.iter().chain(working).map(String::as_str).collect();
                 f.write_str(&all.join("; "))
             }
-            Self::ThisMachine => f.write_str("not needed: it is this machine"),
+            Self::ThisMachine => f.write_str("not needed: the server is this machine"),
             Self::PlainText => {
-                f.write_str("none: it is another machine, and others on the way can read all")
+                f.write_str("none: the server is another machine, and others on the network can read everything")
             }
             Self::LoggedIn(user) => write!(f, "as {user}"),
             Self::Failed(error) => error.fmt(f),
-            Self::NotTold(said) => write!(f, "unknown, this login is not told: {said}"),
+            Self::Unknown(reason) => write!(f, "unknown: {reason}"),
             Self::After(check) => write!(f, "because of {check}"),
             Self::MayPublish => f.write_str("requests can be published"),
-            Self::MayNotPublish { said, .. } => write!(f, "requests cannot be published: {said}"),
+            Self::MayNotPublish { message, .. } => {
+                write!(f, "requests cannot be published: {message}")
+            },
             Self::Queue(declared) => declared.fmt(f),
             Self::NoQueue(queue) => write!(f, "there is no queue {queue}"),
             Self::ExclusiveQueue(queue) => {
                 write!(f, "{queue} is exclusive to another program's connection")
             }
-            Self::Audience {
+            Self::Consumers {
                 queue,
                 consumers,
                 waiting,
@@ -201,40 +203,23 @@ impl fmt::Display for Found {
                 )
             }
             Self::Memory {
-                limit: Some(limit),
+                limit,
                 policy,
                 for_ever,
-            } => {
-                write!(f, "bounded to {} MB, {policy}", limit / 1_000_000)?;
-                let refuses = match policy.as_str() {
-                    "noeviction" => true,
-                    policy => *for_ever && policy.starts_with("volatile-"),
-                };
-                f.write_str(if refuses {
-                    ": it refuses to store when full"
-                } else {
-                    ""
-                })
-            }
-            Self::Memory { for_ever: true, .. } => {
-                f.write_str("unbounded, and answers are stored for ever")
-            }
-            Self::Memory { .. } => {
-                f.write_str("unbounded: all that is stored within a TTL must fit")
-            }
+            } => f.write_str(&memory(*limit, policy, *for_ever)),
             Self::Answered(took) => write!(f, "a worker answered in {}", millis(*took)),
             Self::Hit(took) => write!(f, "stored by the call, then found in {}", millis(*took)),
             Self::AlreadyStored(took) => {
                 write!(
                     f,
-                    "found in {}; storing was not tried, all was there",
+                    "found in {}; storing was not tried, because all probes were stored already",
                     millis(*took)
                 )
             }
             Self::Replaced { key, held } => {
                 write!(
                     f,
-                    "{key} held \"{held}\", no answer; the call has replaced it"
+                    "{key} held \"{held}\", which is not the answer; the call has replaced it"
                 )
             }
             Self::TooLate(budget) => {
@@ -252,7 +237,26 @@ impl fmt::Display for Found {
     }
 }
 
-/// `0.3 ms`, or `83 µs` below 0.1 ms
+/// Describes a memory limit and what happens when it is reached.
+fn memory(limit: Option<u64>, policy: &str, for_ever: bool) -> String {
+    let Some(limit) = limit else {
+        let fills = if for_ever {
+            ", and answers are stored for ever"
+        } else {
+            ": all answers stored within a TTL must fit"
+        };
+        return format!("unlimited{fills}");
+    };
+    let refuses = policy == "noeviction" || for_ever && policy.starts_with("volatile-");
+    let effect = if refuses {
+        ": it refuses to store when full"
+    } else {
+        ""
+    };
+    format!("limited to {} MB, {policy}{effect}", limit / 1_000_000)
+}
+
+/// Formats a duration as `0.3 ms`, or as `83 µs` below 0.1 ms.
 fn millis(took: Duration) -> String {
     match took.as_micros() {
         micros @ ..100 => format!("{micros} µs"),

@@ -1,5 +1,6 @@
-//! The way to a server: names, ports, and whether what answers speaks as it should. Plain sockets, so
-//! that what is wrong can be told apart; each wait has a deadline.
+//! Checks of the network path to a server: name resolution, port, TLS, protocol.
+//!
+//! Uses sockets without lapin or redis-rs, so that each step has a finding of its own. Each wait has a deadline.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,24 +15,24 @@ use crate::error::{Error, quote};
 use crate::tls::{Tls, TlsFault};
 use crate::transport::{Endpoint, Fault, Stream, describe, expects_tls, open_tcp, open_unix};
 
-/// For each step, and each node in it.
+/// Time for each step of each node.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// The first words of either server are shorter, in bytes.
-const FIRST_WORDS: usize = 4096;
+/// Bytes to read of a server's first reply; both servers send fewer.
+const MAX_FIRST_REPLY: usize = 4096;
 
 const AMQP_HELLO: &[u8] = b"AMQP\x00\x00\x09\x01";
 
-/// It is answered before any login, if only by an error. Twice: RabbitMQ waits for eight bytes.
+/// Redis answers it before any login, if only with an error. Twice, because RabbitMQ waits for eight bytes.
 const REDIS_HELLO: &[u8] = b"PING\r\nPING\r\n";
 
-/// To who is still silent after a while: many wait for the end of a line.
+/// Sent to a server that is still silent: many protocols wait for the end of a line.
 const NUDGE: &[u8] = b"\r\n\r\n";
 const NUDGE_AFTER: Duration = Duration::from_secs(1);
 
 type Judged = Result<String, String>;
 
-/// To the nodes of one server, as far as they have been reached.
+/// The nodes of one server, as far as the checks have reached them.
 #[derive(Debug, Default)]
 pub(super) struct Route {
     endpoints: Vec<Endpoint>,
@@ -53,6 +54,7 @@ impl Route {
         }
     }
 
+    /// Resolves the host names.
     pub(super) async fn resolve(&mut self) -> Found {
         let mut nodes = Vec::new();
         for endpoint in std::mem::take(&mut self.endpoints) {
@@ -80,12 +82,13 @@ impl Route {
                     self.resolved.push((Node { endpoint, at }, addresses));
                     Ok(text)
                 }
-                Err(error) => Err(format!("{host}: {}", unresolved(&error))),
+                Err(error) => Err(format!("{host}: {}", resolution_error(&error))),
             });
         }
         found(nodes)
     }
 
+    /// Connects to all nodes.
     pub(super) async fn connect(&mut self) -> Found {
         let mut nodes = Vec::new();
         for (node, addresses) in std::mem::take(&mut self.resolved) {
@@ -101,18 +104,18 @@ impl Route {
                     self.reached.push((node, stream));
                     Ok(text)
                 }
-                Err(error) => Err(format!("{at}: {}", unreached(&error))),
+                Err(error) => Err(format!("{at}: {}", connection_error(&error))),
             });
         }
         found(nodes)
     }
 
-    /// Whether all the nodes are this machine: then both ends of a connection have one address.
-    pub(super) fn stays_here(&self) -> bool {
-        self.reached.iter().all(|(_, stream)| stream.stays_here())
+    /// Whether all nodes run on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.reached.iter().all(|(_, stream)| stream.is_local())
     }
 
-    /// Goes on by TLS.
+    /// Starts TLS on all connections.
     pub(super) async fn encrypt(&mut self, tls: &Tls) -> Found {
         let (mut nodes, mut first_fault) = (Vec::new(), None);
         for (node, stream) in std::mem::take(&mut self.reached) {
@@ -121,7 +124,7 @@ impl Route {
             nodes.push(
                 match stream.encrypted(node.endpoint.host(), tls, deadline).await {
                     Ok(stream) => {
-                        let text = format!("{at} speaks {}", stream.protocol().unwrap_or_default());
+                        let text = format!("{at} uses {}", stream.protocol().unwrap_or_default());
                         self.reached.push((node, stream));
                         Ok(text)
                     }
@@ -154,21 +157,21 @@ impl Route {
         self.speaks("Redis", REDIS_HELLO, redis_reply).await
     }
 
-    /// Says hello, and ends the connections.
+    /// Sends the protocol's first message, judges the reply, and closes the connections.
     async fn speaks(&mut self, server: &str, hello: &[u8], judge: fn(&[u8]) -> Judged) -> Found {
         let (mut nodes, mut first_fault) = (Vec::new(), None);
         for (node, mut stream) in std::mem::take(&mut self.reached) {
-            let said = timeout(DEADLINE, first_words(&mut stream, hello)).await;
-            let judged = match said {
-                Ok(Ok(words)) => judge(&words),
-                Ok(Err(error)) => Err(unreached(&error)),
+            let reply = timeout(DEADLINE, first_reply(&mut stream, hello)).await;
+            let judged = match reply {
+                Ok(Ok(reply)) => judge(&reply),
+                Ok(Err(error)) => Err(connection_error(&error)),
                 Err(_elapsed) => Err(format!(
-                    "it takes connections, and does not answer as {server} does"
+                    "it accepts connections, and does not answer: not {server}, or it hangs"
                 )),
             };
             let plain = stream.protocol().is_none();
             let deadline = Instant::now() + NUDGE_AFTER;
-            nodes.push(match (judged, stream.heard().fault()) {
+            nodes.push(match (judged, stream.late_fault().fault()) {
                 (Ok(text), _) => Ok(text),
                 (Err(_), None) if plain && expects_tls(&node.endpoint, deadline).await => {
                     let error = no_tls(&node, TlsFault::Expected);
@@ -194,79 +197,79 @@ fn no_tls(node: &Node, fault: TlsFault) -> Error {
     }
 }
 
-async fn first_words(stream: &mut Stream, hello: &[u8]) -> io::Result<Vec<u8>> {
+async fn first_reply(stream: &mut Stream, hello: &[u8]) -> io::Result<Vec<u8>> {
     stream.write_all(hello).await?;
     stream.flush().await?;
-    let mut words = vec![0; FIRST_WORDS];
-    let length = match timeout(NUDGE_AFTER, stream.read(&mut words)).await {
+    let mut reply = vec![0; MAX_FIRST_REPLY];
+    let length = match timeout(NUDGE_AFTER, stream.read(&mut reply)).await {
         Ok(read) => read?,
         Err(_elapsed) => {
             stream.write_all(NUDGE).await?;
             stream.flush().await?;
-            stream.read(&mut words).await?
+            stream.read(&mut reply).await?
         }
     };
-    words.truncate(length);
-    Ok(words)
+    reply.truncate(length);
+    Ok(reply)
 }
 
-/// The first frame of a RabbitMQ: `Connection.Start`, in which it tells of itself.
-fn amqp_start(words: &[u8]) -> Judged {
+/// Recognizes RabbitMQ's first frame, `Connection.Start`, which names product and version.
+fn amqp_start(reply: &[u8]) -> Judged {
     // A method frame of channel 0; class 10, method 10.
-    if words.starts_with(&[1, 0, 0]) && words.get(7..11) == Some(&[0, 10, 0, 10]) {
-        let product = property(words, b"\x07productS").unwrap_or("AMQP 0-9-1".to_owned());
-        let version = property(words, b"\x07versionS").unwrap_or_default();
+    if reply.starts_with(&[1, 0, 0]) && reply.get(7..11) == Some(&[0, 10, 0, 10]) {
+        let product = property(reply, b"\x07productS").unwrap_or("AMQP 0-9-1".to_owned());
+        let version = property(reply, b"\x07versionS").unwrap_or_default();
         return Ok(format!("{product} {version}").trim_end().to_owned());
     }
-    Err(stranger(words, "RabbitMQ"))
+    Err(other_server(reply, "RabbitMQ"))
 }
 
-/// A field of the server's properties: its name's and type's bytes, a length, the text.
-fn property(words: &[u8], name: &[u8]) -> Option<String> {
-    let at = words.windows(name.len()).position(|part| part == name)? + name.len();
-    let length = u32::from_be_bytes(words.get(at..at + 4)?.try_into().ok()?);
-    let text = words.get(at + 4..)?.get(..usize::try_from(length).ok()?)?;
+/// The text of a field of the server's properties. `name` is the bytes of the field's name and type.
+fn property(reply: &[u8], name: &[u8]) -> Option<String> {
+    let at = reply.windows(name.len()).position(|part| part == name)? + name.len();
+    let length = u32::from_be_bytes(reply.get(at..at + 4)?.try_into().ok()?);
+    let text = reply.get(at + 4..)?.get(..usize::try_from(length).ok()?)?;
     Some(quote(text))
 }
 
-fn redis_reply(words: &[u8]) -> Judged {
-    match words.first() {
-        Some(b'+' | b'-') if words.ends_with(b"\r\n") => Ok("Redis".to_owned()),
-        _ => Err(stranger(words, "Redis")),
+fn redis_reply(reply: &[u8]) -> Judged {
+    match reply.first() {
+        Some(b'+' | b'-') if reply.ends_with(b"\r\n") => Ok("Redis".to_owned()),
+        _ => Err(other_server(reply, "Redis")),
     }
 }
 
-fn stranger(words: &[u8], expected: &str) -> String {
-    match words {
+fn other_server(reply: &[u8], expected: &str) -> String {
+    match reply {
         [] => "the connection was closed by the other side".to_owned(),
-        words => {
-            let said = quote(&words[..words.len().min(40)]);
+        reply => {
+            let said = quote(&reply[..reply.len().min(40)]);
             format!("what answers there is not {expected}: \"{said}\"")
         }
     }
 }
 
-/// Where no node is well, the fault of TLS, if there is one, says more.
+/// The finding for the nodes; the fault of TLS instead, if there is one and no node works.
 fn found_or(nodes: Vec<Judged>, fault: Option<Error>) -> Found {
     match (found(nodes), fault) {
-        (Found::Nodes { well, .. }, Some(fault)) if well.is_empty() => Found::Failed(fault),
+        (Found::Nodes { working, .. }, Some(fault)) if working.is_empty() => Found::Failed(fault),
         (found, _) => found,
     }
 }
 
 fn found(nodes: Vec<Judged>) -> Found {
-    let (mut well, mut ill) = (Vec::new(), Vec::new());
+    let (mut working, mut failed) = (Vec::new(), Vec::new());
     for node in nodes {
         match node {
-            Ok(text) => well.push(text),
-            Err(text) => ill.push(text),
+            Ok(text) => working.push(text),
+            Err(text) => failed.push(text),
         }
     }
-    well.dedup();
-    Found::Nodes { well, ill }
+    working.dedup();
+    Found::Nodes { working, failed }
 }
 
-fn unresolved(error: &io::Error) -> String {
+fn resolution_error(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::TimedOut {
         return "no answer from name resolution".to_owned();
     }
@@ -275,7 +278,7 @@ fn unresolved(error: &io::Error) -> String {
     format!("no address ({})", quote(reason.as_bytes()))
 }
 
-fn unreached(error: &io::Error) -> String {
+fn connection_error(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "nothing is listening there".to_owned(),
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
@@ -292,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broker_is_known_by_its_first_frame() {
+    fn a_broker_is_recognized_by_its_first_frame() {
         let mut frame =
             b"\x01\x00\x00\x00\x00\x00\x30\x00\x0a\x00\x0a\x00\x09\x00\x00\x00\x28".to_vec();
         frame.extend(b"\x07productS\x00\x00\x00\x08RabbitMQ\x07versionS\x00\x00\x00\x063.10.8");
@@ -306,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_told_by_what_they_say() {
+    fn another_server_is_quoted() {
         let said = amqp_start(b"-ERR unknown\x1b command\r\n").unwrap_err();
         let expected = "what answers there is not RabbitMQ: \"-ERR unknown\\u{1b} command\\r\\n\"";
         assert_eq!(said, expected);

@@ -1,13 +1,13 @@
-//! Of each server: from the address to what it lets this login do.
+//! Checks of each server: address, login, rights, queues, memory.
 
 use super::reach::Route;
-use super::{BACKLOG, Doctor, Found, Judged};
-use crate::broker::{Declared, Look, Visit};
+use super::{Doctor, Found, Judged, MAX_BACKLOG};
+use crate::broker::{Declared, Inspector, QueueStatus};
 use crate::cache::{Cache, ServerFault};
 use crate::procedure::Procedure;
 use crate::tls::Tls;
 
-/// The oldest supported version of Redis.
+/// The oldest supported major version of Redis.
 const OLDEST_REDIS: u32 = 7;
 
 impl<P: Procedure> Doctor<P> {
@@ -15,9 +15,9 @@ impl<P: Procedure> Doctor<P> {
         let Ok(url) = &self.options.amqp else {
             return Judged::nothing();
         };
-        match Visit::enter(url, "doctor").await {
-            Ok(entered) => {
-                self.entered = Some(entered);
+        match Inspector::connect(url, "doctor").await {
+            Ok(inspector) => {
+                self.inspector = Some(inspector);
                 Judged::ok(Found::LoggedIn(url.user()))
             }
             Err(error) => Judged::failure(Found::Failed(error)),
@@ -25,96 +25,102 @@ impl<P: Procedure> Doctor<P> {
     }
 
     pub(super) fn amqp_vhost(&self) -> Judged {
-        match &self.entered {
-            Some(Ok(visit)) => Judged::ok(Found::Vhost(visit.vhost())),
+        match &self.inspector {
+            Some(Ok(inspector)) => Judged::ok(Found::Vhost(inspector.vhost())),
             Some(Err(error)) => Judged::failure(Found::Failed(error.clone())),
             None => Judged::nothing(),
         }
     }
 
     pub(super) async fn amqp_rights(&self) -> Judged {
-        let Some(Ok(visit)) = &self.entered else {
+        let Some(Ok(inspector)) = &self.inspector else {
             return Judged::nothing();
         };
-        match visit.may_publish().await {
+        match inspector.may_publish().await {
             Ok(Ok(())) => Judged::ok(Found::MayPublish),
-            Ok(Err(said)) => Judged::failure(Found::MayNotPublish {
-                user: visit.user(),
-                vhost: visit.vhost(),
-                said,
+            Ok(Err(message)) => Judged::failure(Found::MayNotPublish {
+                user: inspector.user(),
+                vhost: inspector.vhost(),
+                message,
             }),
             Err(error) => Judged::failure(Found::Failed(error)),
         }
     }
 
     pub(super) async fn request_queue(&mut self) -> Judged {
-        let Some(Ok(visit)) = &self.entered else {
+        let Some(Ok(inspector)) = &self.inspector else {
             return Judged::nothing();
         };
         let name = self.queue.as_short();
-        let look = match visit.look(&name).await {
-            Ok(look) => look,
+        let status = match inspector.queue_status(&name).await {
+            Ok(status) => status,
             Err(error) => return Judged::failure(Found::Failed(error)),
         };
-        let judged = match &look {
-            Look::Missing => Judged::failure(Found::NoQueue(self.queue.to_string())),
-            Look::Exclusive => Judged::failure(Found::ExclusiveQueue(self.queue.to_string())),
-            Look::NotTold(said) => Judged::skipped(Found::NotTold(said.clone())),
-            Look::Found { .. } => match visit.declared(&name).await {
-                Ok(declared @ (Declared::Transient | Declared::Otherwise(_))) => {
-                    Judged::warning(Found::Queue(declared))
-                }
+        let judged = match &status {
+            QueueStatus::Missing => Judged::failure(Found::NoQueue(self.queue.to_string())),
+            QueueStatus::Exclusive => {
+                Judged::failure(Found::ExclusiveQueue(self.queue.to_string()))
+            }
+            QueueStatus::NotPermitted(message) => Judged::skipped(Found::Unknown(message.clone())),
+            QueueStatus::Exists { .. } => match inspector.declared(&name).await {
+                Ok(
+                    declared @ (Declared::Transient
+                    | Declared::QuorumWithArguments(_)
+                    | Declared::Otherwise(_)),
+                ) => Judged::warning(Found::Queue(declared)),
                 Ok(declared) => Judged::ok(Found::Queue(declared)),
                 Err(error) => Judged::failure(Found::Failed(error)),
             },
         };
-        self.audience = Some(look);
+        self.queue_status = Some(status);
         judged
     }
 
     pub(super) fn consumers(&self) -> Judged {
-        match &self.audience {
-            Some(Look::Found { consumers, waiting }) => {
+        match &self.queue_status {
+            Some(QueueStatus::Exists { consumers, waiting }) => {
                 let (consumers, waiting) = (*consumers, *waiting);
                 let queue = self.queue.to_string();
-                let audience = Found::Audience {
+                let found = Found::Consumers {
                     queue,
                     consumers,
                     waiting,
                 };
                 match (consumers, waiting) {
-                    (0, _) => Judged::failure(audience),
-                    (_, waiting) if waiting > BACKLOG => Judged::warning(audience),
-                    _ => Judged::ok(audience),
+                    (0, _) => Judged::failure(found),
+                    (_, waiting) if waiting > MAX_BACKLOG => Judged::warning(found),
+                    _ => Judged::ok(found),
                 }
             }
-            Some(Look::NotTold(said)) => Judged::skipped(Found::NotTold(said.clone())),
-            Some(Look::Missing | Look::Exclusive) | None => Judged::nothing(),
+            Some(QueueStatus::NotPermitted(message)) => {
+                Judged::skipped(Found::Unknown(message.clone()))
+            }
+            Some(QueueStatus::Missing | QueueStatus::Exclusive) | None => Judged::nothing(),
         }
     }
 
     pub(super) async fn dead_letters(&self) -> Judged {
-        let Some(Ok(visit)) = &self.entered else {
+        let Some(Ok(inspector)) = &self.inspector else {
             return Judged::nothing();
         };
         let name = self.queue.dead_letters();
         let queue = name.to_string();
-        match visit.look(&name).await {
-            Ok(Look::Found { consumers, waiting }) => {
-                let audience = Found::Audience {
+        match inspector.queue_status(&name).await {
+            Ok(QueueStatus::Exists { consumers, waiting }) => {
+                let found = Found::Consumers {
                     queue,
                     consumers,
                     waiting,
                 };
                 if consumers == 0 {
-                    Judged::warning(audience)
+                    Judged::warning(found)
                 } else {
-                    Judged::ok(audience)
+                    Judged::ok(found)
                 }
             }
-            Ok(Look::Missing) => Judged::warning(Found::NoQueue(queue)),
-            Ok(Look::Exclusive) => Judged::warning(Found::ExclusiveQueue(queue)),
-            Ok(Look::NotTold(said)) => Judged::skipped(Found::NotTold(said)),
+            Ok(QueueStatus::Missing) => Judged::warning(Found::NoQueue(queue)),
+            Ok(QueueStatus::Exclusive) => Judged::warning(Found::ExclusiveQueue(queue)),
+            Ok(QueueStatus::NotPermitted(message)) => Judged::skipped(Found::Unknown(message)),
             Err(error) => Judged::failure(Found::Failed(error)),
         }
     }
@@ -140,7 +146,9 @@ impl<P: Procedure> Doctor<P> {
         match cache.version().await {
             Ok(Some(version)) if is_old(&version) => Judged::failure(Found::Version(version)),
             Ok(Some(version)) => Judged::ok(Found::Version(version)),
-            Ok(None) => Judged::skipped(Found::NotTold("HELLO, INFO".to_owned())),
+            Ok(None) => Judged::skipped(Found::Unknown(
+                "this login may not run HELLO and INFO".to_owned(),
+            )),
             Err(error) => Judged::failure(Found::Failed(error)),
         }
     }
@@ -162,7 +170,7 @@ impl<P: Procedure> Doctor<P> {
             Ok(missing) if missing.forbids_lookups() => {
                 Judged::failure(Found::MissingRights(missing))
             }
-            // What only workers need may be another login's.
+            // Rights that only workers need: workers may use another login.
             Ok(missing) => Judged::warning(Found::MissingRights(missing)),
             Err(error) => Judged::failure(Found::Failed(error)),
         }
@@ -174,13 +182,15 @@ impl<P: Procedure> Doctor<P> {
         };
         let stats = match cache.server_stats().await {
             Ok(Some(stats)) => stats,
-            Ok(None) => return Judged::skipped(Found::NotTold("INFO".to_owned())),
+            Ok(None) => {
+                return Judged::skipped(Found::Unknown("this login may not run INFO".to_owned()));
+            }
             Err(error) => return Judged::failure(Found::Failed(error)),
         };
         let for_ever = self.options.ttl.is_none();
         let evicts = match stats.eviction_policy.as_str() {
             policy if policy.starts_with("allkeys-") => true,
-            // Only what has a TTL.
+            // Evicts only keys with a TTL.
             policy if policy.starts_with("volatile-") => !for_ever,
             _ => false,
         };
@@ -204,26 +214,26 @@ pub(super) fn address<U: ToString>(url: Result<&U, &crate::server_url::UrlError>
     }
 }
 
-/// One node that works is enough.
+/// Judges a step by all nodes: one that works is enough.
 pub(super) fn nodes(found: Found) -> Judged {
     match &found {
-        Found::Nodes { ill, .. } if ill.is_empty() => Judged::ok(found),
-        Found::Nodes { well, .. } if well.is_empty() => Judged::failure(found),
+        Found::Nodes { failed, .. } if failed.is_empty() => Judged::ok(found),
+        Found::Nodes { working, .. } if working.is_empty() => Judged::failure(found),
         Found::Failed(_) => Judged::failure(found),
         _ => Judged::warning(found),
     }
 }
 
-/// `tls`: as the address says, if it does.
+/// Checks whether the connection is encrypted. `tls`: the settings of the address, if it asks for TLS.
 pub(super) async fn encryption(route: &mut Route, tls: Option<&Tls>) -> Judged {
     match tls {
         Some(tls) => nodes(route.encrypt(tls).await),
-        None if route.stays_here() => Judged::ok(Found::ThisMachine),
+        None if route.is_local() => Judged::ok(Found::ThisMachine),
         None => Judged::warning(Found::PlainText),
     }
 }
 
-/// What does not begin with a number is taken for recent.
+/// Whether a version is unsupported. One that does not begin with a number counts as recent.
 fn is_old(version: &str) -> bool {
     let major = version.split('.').next().unwrap_or_default();
     major.parse::<u32>().is_ok_and(|major| major < OLDEST_REDIS)

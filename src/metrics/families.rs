@@ -1,17 +1,17 @@
-//! The metrics by name, in the order in which a person would ask.
+//! Defines the metrics: names, help texts, and the counters that they read.
 //!
-//! Names follow <https://prometheus.io/docs/practices/naming/>; counters get their `_total` and
-//! durations their `_seconds` as they are written. They are a promise: dashboards and alerts go by them.
+//! Names follow <https://prometheus.io/docs/practices/naming/>; the encoder appends `_total` to counters and
+//! `_seconds` to durations. Names and labels are stable: dashboards and alerts use them.
 
 use prometheus_client::metrics::MetricType;
 
 use super::{Part, Role};
-use crate::counts::{BySource, Counter, Histogram, State};
+use crate::counts::{BySource, ConnectionState, Counter, Histogram};
 use crate::error::{Error, ErrorCode};
 use crate::source::Source;
 use crate::worker::Activity;
 
-/// All samples of one name.
+/// A metric: all samples of one name.
 pub(super) struct Family {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
@@ -19,15 +19,15 @@ pub(super) struct Family {
     pub(super) of: Of,
 }
 
-/// Who has it. What both have tells them apart by the label `role`.
+/// Which role exports a metric, and how its samples are read. Metrics of both have the label `role`.
 pub(super) enum Of {
     Both(fn(&Part) -> Vec<Sample<'_>>),
     Client(fn(&crate::counts::Calls) -> Vec<Sample<'_>>),
-    /// The second is how many may compute at once.
+    /// The second argument is the number of compute slots.
     Worker(fn(&Activity, u64) -> Vec<Sample<'_>>),
 }
 
-/// One number, or one histogram, and the label that tells it from others of its family.
+/// A number or a histogram, with the label that distinguishes it within its family.
 pub(super) struct Sample<'a> {
     pub(super) label: Option<(&'static str, &'static str)>,
     pub(super) value: Value<'a>,
@@ -55,7 +55,7 @@ pub(super) const FAMILIES: [Family; 22] = [
     ),
     counter(
         "rpcache_errors",
-        "Calls (of a client) and requests (of a worker) without an answer, by why",
+        "Failed calls (of a client) and requests (of a worker), by error code",
         Of::Both(|part| {
             let (failed, codes) = match &part.of {
                 Role::Client(calls) => (&calls.failed, Error::CODES.to_vec()),
@@ -70,7 +70,7 @@ pub(super) const FAMILIES: [Family; 22] = [
     ),
     counter(
         "rpcache_shared_flights",
-        "Calls (of a client) and requests (of a worker) that joined one that was under way there",
+        "Calls (of a client) and requests (of a worker) that joined one already under way",
         Of::Both(|part| {
             one(match &part.of {
                 Role::Client(calls) => calls.shared_flights.get(),
@@ -85,12 +85,12 @@ pub(super) const FAMILIES: [Family; 22] = [
     ),
     gauge(
         "rpcache_requests_in_flight",
-        "Requests of a client that await their reply",
+        "Requests of a client that wait for their reply",
         Of::Client(|calls| one(calls.in_flight.get())),
     ),
     counter(
         "rpcache_wrong_answers",
-        "Answers of workers that a client refused; does another program serve the queue?",
+        "Answers of workers that failed verification in a client; does another program serve the queue?",
         Of::Client(|calls| one(calls.wrong_answers.get())),
     ),
     counter(
@@ -110,7 +110,7 @@ pub(super) const FAMILIES: [Family; 22] = [
     ),
     durations(
         "rpcache_compute_duration",
-        "Computing alone, whatever came of it",
+        "Computing alone, whatever the outcome",
         Of::Worker(|activity, _| {
             vec![Sample {
                 label: None,
@@ -135,13 +135,13 @@ pub(super) const FAMILIES: [Family; 22] = [
     ),
     counter(
         "rpcache_refused_reply_to",
-        "Requests refused because their reply_to is no callback queue",
+        "Requests refused because their reply_to is not a callback queue",
         Of::Worker(|activity, _| one(activity.refused_reply_to.get())),
     ),
     counter(
         "rpcache_cache_lookups",
-        "Looks for an answer in Redis, by what was found: hit, miss, poisoned (it was not the answer) \
-         or unanswered (Redis away, late or refusing)",
+        "Lookups of answers in Redis, by result: hit, miss, poisoned (the value was not the answer) \
+         or unanswered (Redis disconnected, late or refusing)",
         Of::Both(|part| {
             let cache = &part.cache;
             by(
@@ -157,7 +157,7 @@ pub(super) const FAMILIES: [Family; 22] = [
     ),
     counter(
         "rpcache_cache_fills",
-        "Attempts to store an answer in Redis, by what came of it: stored, refused (by Redis), \
+        "Attempts to store an answer in Redis, by result: stored, refused (by Redis), \
          too-large (for the limit set here) or unanswered",
         Of::Both(|part| {
             let cache = &part.cache;
@@ -174,8 +174,8 @@ pub(super) const FAMILIES: [Family; 22] = [
     ),
     gauge(
         "rpcache_redis_up",
-        "1 while Redis is used; 0 while lookups miss at once because it is away or too late",
-        Of::Both(|part| flag(part.cache.redis.state() == State::Up)),
+        "1 while Redis is used; 0 while lookups miss at once because it is disconnected or too late",
+        Of::Both(|part| flag(part.cache.redis.state() == ConnectionState::Up)),
     ),
     counter(
         "rpcache_redis_losses",
@@ -193,17 +193,17 @@ pub(super) const FAMILIES: [Family; 22] = [
     gauge(
         "rpcache_broker_up",
         "1 while connected to RabbitMQ, a worker while it consumes; a client connects at its first miss",
-        Of::Both(|part| flag(part.broker.standing.state() == State::Up)),
+        Of::Both(|part| flag(part.broker.connection.state() == ConnectionState::Up)),
     ),
     gauge(
         "rpcache_broker_blocked",
-        "1 while RabbitMQ has raised an alarm and takes no messages",
+        "1 while RabbitMQ has raised an alarm and accepts no messages",
         Of::Both(|part| flag(part.broker.is_blocked())),
     ),
     counter(
         "rpcache_broker_reconnects",
         "Connections to RabbitMQ after the first",
-        Of::Both(|part| one(part.broker.standing.reconnects())),
+        Of::Both(|part| one(part.broker.connection.reconnects())),
     ),
 ];
 
@@ -254,7 +254,7 @@ fn by<const N: usize>(
     counters.map(sample).into()
 }
 
-/// No worker answers out of a caller's memory.
+/// The sources that a worker has: it never answers from a client's near cache.
 fn of_worker(answered: &BySource<Histogram>) -> impl Iterator<Item = (Source, &Histogram)> {
     answered
         .each()

@@ -93,7 +93,7 @@ fn durations_are_written_as_cumulative_buckets_in_seconds() {
 }
 
 #[test]
-fn who_asks_for_openmetrics_gets_it() {
+fn openmetrics_is_used_if_accepted() {
     let browser = "text/html,application/xml;q=0.9,*/*;q=0.8";
     assert_eq!(
         MetricsFormat::accepted_by(browser),
@@ -116,7 +116,7 @@ fn who_asks_for_openmetrics_gets_it() {
 
 /// Each family once, though client and worker both have it.
 #[test]
-fn a_client_and_a_worker_of_one_process_are_told_together() {
+fn a_client_and_a_worker_of_one_process_are_exported_together() {
     let text = client().1.and(worker().1).encode(MetricsFormat::Prometheus);
     let types = lines(&text, "# TYPE ");
     let names: BTreeSet<_> = types.iter().collect();
@@ -141,7 +141,7 @@ fn a_client_and_a_worker_of_one_process_are_told_together() {
 
 /// However much happens: what peers send becomes no label.
 #[test]
-fn there_are_no_more_series_than_there_were_at_the_start() {
+fn the_number_of_series_is_constant() {
     let (counters, metrics) = worker();
     let before = metrics.encode(MetricsFormat::OpenMetrics).lines().count();
     assert!(before < 250, "{before}");
@@ -157,7 +157,7 @@ fn there_are_no_more_series_than_there_were_at_the_start() {
 
 /// As a user's own registry reads it.
 #[test]
-fn a_registry_takes_them_under_its_own_prefix() {
+fn a_registry_adds_its_own_prefix() {
     let mut registry = Registry::with_prefix("shop");
     registry.register_collector(Box::new(client().1));
     let mut text = String::new();

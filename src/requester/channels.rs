@@ -1,4 +1,4 @@
-//! Where a session's requests go and its replies come: a callback queue, or direct reply-to.
+//! Opens a session's channels: for requests, and for replies by a callback queue or direct reply-to.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use lapin::options::{BasicConsumeOptions, ConfirmSelectOptions, QueueDeclareOpti
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection, Consumer};
 
-use super::requests::Requests;
+use super::requests::RequestChannel;
 use crate::broker::{self, Publisher};
 
-/// Where to publish, a consumer of replies, and the name to reach it by.
-pub(super) type Channels = (Requests, Consumer, ShortString);
+/// Where to publish, the consumer of replies, and its name for `reply_to`.
+pub(super) type Channels = (RequestChannel, Consumer, ShortString);
 
-/// For one call and the end: direct reply-to, which wants everything on one channel and no queue.
+/// For a one-shot call: direct reply-to, which needs one channel for both and no queue.
 pub(super) async fn open_direct(connection: &Connection) -> lapin::Result<Channels> {
     let direct = ShortString::from("amq.rabbitmq.reply-to");
     let channel = broker::open_channel(connection).await?;
@@ -20,10 +20,10 @@ pub(super) async fn open_direct(connection: &Connection) -> lapin::Result<Channe
         consume(&channel, direct.clone()),
         channel.confirm_select(ConfirmSelectOptions::default()),
     )?;
-    Ok((Requests::WithReplies(channel), replies, direct))
+    Ok((RequestChannel::WithReplies(channel), replies, direct))
 }
 
-/// For a long-lived client: an exclusive queue that the broker names.
+/// For a long-lived client: an exclusive queue with a name from the broker.
 pub(super) async fn open_queue(
     replies: &Connection,
     requests: Connection,
@@ -42,10 +42,10 @@ pub(super) async fn open_queue(
     };
     let requests = Publisher::open(Arc::new(requests));
     let ((replies, name), requests) = tokio::try_join!(callback, requests)?;
-    Ok((Requests::Apart(requests), replies, name))
+    Ok((RequestChannel::Separate(requests), replies, name))
 }
 
-/// Without acks: a reply that is lost with the connection is asked for again.
+/// Consumes without acks: if a reply is lost with the connection, the request is published again.
 async fn consume(channel: &Channel, queue: ShortString) -> lapin::Result<Consumer> {
     let no_ack = BasicConsumeOptions {
         no_ack: true,

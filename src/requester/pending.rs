@@ -1,8 +1,7 @@
-//! The requests that await their reply: correlation id -> waiter. Pure, no I/O.
+//! The table of requests in flight: correlation id -> waiter. Pure, no I/O.
 //!
-//! A waiter registers before its request is published and is forgotten when it is dropped, so that
-//! a caller that gave up leaves nothing behind. A reply to an id that nobody waits for (late, twice,
-//! or never asked) is dropped.
+//! A waiter registers before its request is published, and unregisters when dropped, so a cancelled call leaves
+//! nothing behind. A reply without a waiter (late, duplicate or unsolicited) is dropped.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,33 +13,34 @@ use crate::error::Error;
 use crate::message::Reply;
 
 /// Requests in flight at once from one client; more are refused as `overloaded`.
-pub(super) const MOST_IN_FLIGHT: usize = 65_536;
+pub(super) const MAX_IN_FLIGHT: usize = 65_536;
 
-/// What a request can end in.
+/// The outcome of one attempt at a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Reply(Reply),
-    /// The connection is gone, and the reply with it: worth another try.
+    /// The connection was lost, and the reply with it: to be published again.
     Lost,
-    /// There was no queue at this moment: worth another try in a while.
+    /// The queue does not exist at the moment: to be published again after a pause.
     Unroutable,
-    /// The broker refused it: worth one more try, since a queue that is being deleted does so, too.
+    /// The broker refused the message: to be published once more, since a queue that is being deleted refuses,
+    /// too.
     Nacked,
-    /// Not worth another try.
+    /// Not to be published again.
     Failed(Error),
 }
 
-/// The table; clones share it.
+/// The waiters by correlation id. Clones share the table.
 #[derive(Debug, Clone)]
 pub(crate) struct Pending {
-    most: usize,
+    capacity: usize,
     table: Arc<Mutex<HashMap<Uuid, Entry>>>,
 }
 
 #[derive(Debug)]
 struct Entry {
     outcome: oneshot::Sender<Outcome>,
-    /// Does not mind that nobody serves at the moment.
+    /// Keeps waiting while no worker serves the queue.
     patient: bool,
 }
 
@@ -53,18 +53,18 @@ pub(crate) struct Waiter {
 }
 
 impl Pending {
-    /// An empty table with room for so many.
-    pub(super) fn new(most: usize) -> Self {
+    /// An empty table for at most `capacity` waiters.
+    pub(super) fn new(capacity: usize) -> Self {
         Self {
-            most,
+            capacity,
             table: Arc::default(),
         }
     }
 
-    /// Registers a wait for the reply to `id`; `None` when too many are in flight.
+    /// Registers a waiter for the reply to `id`; `None` if the table is full.
     pub(crate) fn register(&self, id: Uuid, patient: bool) -> Option<Waiter> {
         let mut table = self.lock();
-        if table.len() >= self.most {
+        if table.len() >= self.capacity {
             return None;
         }
         let (sender, outcome) = oneshot::channel();
@@ -80,16 +80,16 @@ impl Pending {
         })
     }
 
-    /// Ends the wait for `id`, if there is one: the first outcome wins.
+    /// Completes the waiter of `id`, if there is one. The first outcome wins.
     pub(crate) fn complete(&self, id: Uuid, outcome: Outcome) {
         let waiter = self.lock().remove(&id);
         if let Some(waiter) = waiter {
-            // It has just given up: as if the outcome had come later.
+            // An error: the waiter was dropped just now.
             let _ = waiter.outcome.send(outcome);
         }
     }
 
-    /// Ends all waits alike.
+    /// Completes all waiters with the same outcome.
     pub(crate) fn complete_all(&self, outcome: &Outcome) {
         let waiters = std::mem::take(&mut *self.lock());
         for waiter in waiters.into_values() {
@@ -97,7 +97,7 @@ impl Pending {
         }
     }
 
-    /// Ends the waits of those who want to know that nobody serves.
+    /// Completes the waiters that do not wait for a worker to start.
     pub(crate) fn complete_impatient(&self, outcome: &Outcome) {
         let waiters: Vec<_> = self
             .lock()
@@ -121,23 +121,23 @@ impl Pending {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Waiter {
-    /// Cancel safe: the wait goes on until the waiter is dropped.
+    /// Waits for the outcome. Cancel safe: may be called again until the waiter is dropped.
     pub(crate) async fn outcome(&mut self) -> Outcome {
-        // The sender is only dropped unused when the same id was registered anew.
+        // The sender is dropped unused only if the same id was registered again.
         (&mut self.outcome).await.unwrap_or(Outcome::Lost)
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        // An outcome that has arrived took the entry with it; an entry that is there and still
-        // open may be a later registration of the same id, which is not ours to remove.
+        // An outcome removes the entry. An entry that is still open after `close` is a later registration of the
+        // same id, and stays.
         self.outcome.close();
         let mut table = self.table.lock();
         if table

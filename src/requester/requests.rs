@@ -1,4 +1,4 @@
-//! Publishing the requests of one session, and whose fault it is when the broker refuses one.
+//! Publishes the requests of one session, and translates refusals by the broker.
 
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
@@ -10,35 +10,35 @@ use crate::broker::{self, Message, Published, Publisher, Refusal};
 use crate::error::Error;
 use crate::server_url::AmqpUrl;
 
-/// A request on its way to the queue.
+/// A request to be published.
 #[derive(Debug)]
 pub(super) struct Publication {
     pub(super) id: Uuid,
     pub(super) body: Vec<u8>,
     pub(super) properties: BasicProperties,
-    /// Ends with the broker's confirm.
+    /// Closed at the broker's confirm.
     pub(super) span: Span,
 }
 
-/// Where requests are published.
-pub(super) enum Requests {
-    /// Of a long-lived client: on a connection of their own, since an alarm stops it, and on a channel that
-    /// is opened again when the broker closes it.
-    Apart(Publisher),
-    /// Of a one-shot call: on the channel that its reply comes by, and that ends with it.
+/// Where a session publishes requests.
+pub(super) enum RequestChannel {
+    /// Of a long-lived client: on a connection of its own, because an alarm blocks it, and on a channel that is
+    /// reopened when the broker closes it.
+    Separate(Publisher),
+    /// Of a one-shot call: on the channel of its reply.
     WithReplies(Channel),
 }
 
-impl Requests {
-    /// The connection for requests; `replies` is the other one.
+impl RequestChannel {
+    /// The connection on which requests are published; `replies` is the connection of replies.
     pub(super) fn connection<'a>(&'a self, replies: &'a Connection) -> &'a Connection {
         match self {
-            Self::Apart(publisher) => publisher.connection(),
+            Self::Separate(publisher) => publisher.connection(),
             Self::WithReplies(_) => replies,
         }
     }
 
-    /// Publishes a request and waits for its confirm. An error: the session is lost.
+    /// Publishes a request and waits for its confirm. An error means that the session is lost.
     pub(super) async fn publish(
         &self,
         queue: &ShortString,
@@ -51,7 +51,7 @@ impl Requests {
             span: _span,
         } = publication;
         let published = match self {
-            Self::Apart(publisher) => {
+            Self::Separate(publisher) => {
                 let message = Message {
                     to: queue,
                     mandatory: true,
@@ -97,8 +97,8 @@ async fn publish_once(
     }
 }
 
-/// What a call ends in whose request the broker refuses.
-pub(super) fn refused(url: &AmqpUrl, refusal: &Refusal) -> Error {
+/// The error of a call whose request the broker refused.
+pub(super) fn refusal_error(url: &AmqpUrl, refusal: &Refusal) -> Error {
     if let Refusal::Other(error) = refusal {
         let error = broker::translate(url, error);
         if error.is_lasting() {

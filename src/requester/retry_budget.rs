@@ -1,38 +1,38 @@
-//! How many requests may be published a second time on mere suspicion. Pure.
+//! Limits how many requests may be published a second time. Pure.
 //!
-//! A request that stays unanswered may have been lost, or its worker may be slow: then a second copy
-//! only adds load. So copies are limited to a share of the requests, as in Finagle's retry budget
-//! (<https://finagle.github.io/blog/2016/02/08/retry-budgets/>): each request puts a tenth of a copy
-//! into the budget, each copy takes a whole one out.
+//! An unanswered request may be lost, or its worker slow: then a copy only adds load. So copies are limited to a
+//! tenth of the requests, as in Finagle's retry budget
+//! (<https://finagle.github.io/blog/2016/02/08/retry-budgets/>): each request deposits a tenth of a copy, each
+//! copy withdraws a whole one.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Tenths of a copy.
+/// The deposit of a request and the price of a copy, in tenths of a copy.
 const PER_REQUEST: u32 = 1;
 const PER_COPY: u32 = 10;
 
-/// What can be saved up, and what there is at the start: a process that makes few calls needs
-/// copies, too.
-const MOST: u32 = 10 * PER_COPY;
+/// The largest balance, and the initial one: a process that makes few calls needs copies, too.
+const MAX_BALANCE: u32 = 10 * PER_COPY;
 
+/// The balance of copies, in tenths.
 #[derive(Debug)]
 pub(super) struct RetryBudget(AtomicU32);
 
 impl RetryBudget {
     pub(super) fn new() -> Self {
-        Self(AtomicU32::new(MOST))
+        Self(AtomicU32::new(MAX_BALANCE))
     }
 
-    /// A request was published for the first time.
+    /// Deposits for a request that is published for the first time.
     pub(super) fn deposit(&self) {
-        let more = |tenths: u32| (tenths < MOST).then(|| tenths + PER_REQUEST);
-        // Full: nothing to add.
+        let more = |tenths: u32| (tenths < MAX_BALANCE).then(|| tenths + PER_REQUEST);
+        // An error: the balance is full.
         let _ = self
             .0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
-    /// Whether one more copy may be published.
+    /// Withdraws one copy. `false`: the balance is too low.
     pub(super) fn withdraw(&self) -> bool {
         let less = |tenths: u32| tenths.checked_sub(PER_COPY);
         self.0
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn copies_are_a_tenth_of_the_requests_beyond_what_was_saved_up() {
+    fn copies_are_a_tenth_of_the_requests_plus_the_initial_balance() {
         let budget = RetryBudget::new();
         let mut copies = 0;
         for _ in 0..10_000 {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_ten_are_saved_up() {
+    fn the_balance_is_at_most_ten_copies() {
         let budget = RetryBudget::new();
         (0..10_000).for_each(|_| budget.deposit());
         assert_eq!((0..100).filter(|_| budget.withdraw()).count(), 10);

@@ -1,9 +1,9 @@
-//! The requester's connection: one session after another, kept by a supervisor task.
+//! Keeps the requester's session with the broker: a supervisor task opens one after another.
 //!
-//! A session is a channel to publish on, a callback queue, and the task that reads replies, settles
-//! confirms and looks now and then whether anybody serves. When any part of it is lost, all of it
-//! is: every waiter is told, and the next session has fresh connections and a fresh callback queue. Only a
-//! channel that the broker closes over one request costs that request alone, see [`Requests`].
+//! A session has a channel for requests, a callback queue for replies, and a loop that reads replies, handles
+//! confirms and checks every second whether the queue has consumers. If any part is lost, the session ends: every
+//! waiter is completed as lost, and the next session has new connections and a new callback queue. A channel
+//! that the broker closes because of one request fails that request alone, see [`RequestChannel`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,49 +21,49 @@ use uuid::Uuid;
 
 use super::RequesterOptions;
 use super::channels::{Channels, open_direct, open_queue};
-use super::pending::{MOST_IN_FLIGHT, Outcome, Pending};
-use super::requests::{Publication, Requests, refused};
-use crate::broker::{self, Audience, Published, Trouble};
+use super::pending::{MAX_IN_FLIGHT, Outcome, Pending};
+use super::requests::{Publication, RequestChannel, refusal_error};
+use crate::broker::{self, Consumers, Published, Trouble};
 use crate::counts::BrokerCounts;
 use crate::error::Error;
 use crate::message::{self, Reply};
 
-/// How often a client looks whether anybody serves the queue, at most.
-const AUDIENCE_PERIOD: Duration = Duration::from_secs(1);
+/// How often a client checks whether the queue has consumers.
+const CONSUMER_CHECK_PERIOD: Duration = Duration::from_secs(1);
 
-/// A queue without a consumer is not taken for abandoned if one was seen so recently, or if the
-/// connection is so young after a loss: workers restart, and reconnect as we do.
-const AUDIENCE_MEMORY: Duration = Duration::from_secs(5);
+/// A queue without consumers is not reported as unserved for so long after a consumer was seen, or after a
+/// reconnect: workers restart and reconnect, too.
+const CONSUMER_MEMORY: Duration = Duration::from_secs(5);
 
-/// A broker that was there is waited for as long as it may take to restart; only then do calls fail
-/// without having waited.
+/// How long calls wait for a broker that was lost, which may be restarting; after that they fail at once.
 const OUTAGE: Duration = Duration::from_secs(15);
 
-/// A session that ends sooner was none: the next attempt waits longer.
-const LIVED: Duration = Duration::from_secs(1);
+/// A session that ends sooner counts as a failed attempt: the next one waits longer.
+const MIN_SESSION: Duration = Duration::from_secs(1);
 
-const ALARM: &str = "RabbitMQ has raised an alarm and takes no requests";
+const ALARM: &str = "RabbitMQ has raised an alarm and accepts no requests";
 
-/// What the supervisor has to offer.
+/// The state that the supervisor publishes to callers.
 #[derive(Debug, Clone)]
-pub(super) enum State {
+pub(super) enum SessionState {
     Connecting,
-    Up(Arc<Session>),
+    Up(Arc<SessionHandle>),
     Down(Error),
     Closed,
 }
 
-/// An established session, as its callers see it.
+/// A caller's access to the current session.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct SessionHandle {
     pub(super) reply_to: ShortString,
-    /// To the supervisor, which publishes: a caller that gives up then leaves no half-sent request
-    /// and no unresolved confirm behind. Closed when the session is over.
+    /// To the supervisor, which publishes: a caller that is cancelled leaves no half-sent request and no pending
+    /// confirm behind. Closed when the session ends.
     publications: mpsc::UnboundedSender<Publication>,
 }
 
-impl Session {
-    /// With what its callers will have published. It is over when that is closed or dropped.
+impl SessionHandle {
+    /// A handle, and the receiver of what its callers publish. The session is over when the receiver is closed or
+    /// dropped.
     pub(super) fn new(reply_to: ShortString) -> (Self, mpsc::UnboundedReceiver<Publication>) {
         let (sender, publications) = mpsc::unbounded_channel();
         let session = Self {
@@ -73,8 +73,8 @@ impl Session {
         (session, publications)
     }
 
-    /// Has a request published; `false` if the session is over. Its waiter is registered before: it
-    /// is told when the session ends after this.
+    /// Queues a request for publishing; `false` if the session is over. The caller registers its waiter before:
+    /// the end of the session completes it.
     pub(super) fn publish(
         &self,
         id: Uuid,
@@ -96,34 +96,34 @@ impl Session {
     }
 }
 
-/// The task behind a requester.
+/// The task that keeps a requester's session.
 pub(super) struct Supervisor {
     pub(super) options: RequesterOptions,
     pub(super) pending: Pending,
-    pub(super) state: watch::Sender<State>,
+    pub(super) state: watch::Sender<SessionState>,
     pub(super) counts: Arc<BrokerCounts>,
     pub(super) stop: CancellationToken,
 }
 
-/// A session as the supervisor holds it.
-struct Held {
-    session: Arc<Session>,
-    requests: Requests,
+/// An established session, owned by the supervisor.
+struct Session {
+    handle: Arc<SessionHandle>,
+    requests: RequestChannel,
     replies: Consumer,
     publications: mpsc::UnboundedReceiver<Publication>,
-    /// Replies come by it; requests as well, of a one-shot call alone.
+    /// For replies; of a one-shot call also for its request.
     connection: Connection,
 }
 
 impl Supervisor {
-    /// Until the requester is closed or dropped.
+    /// Runs until the requester is closed or dropped.
     pub(super) async fn run(self) {
         self.keep_a_session().await;
-        self.state.send_replace(State::Closed);
+        self.state.send_replace(SessionState::Closed);
         self.pending.complete_all(&Outcome::Lost);
     }
 
-    /// One session after another; ends when it was asked to and has closed the last one.
+    /// Opens one session after another. Ends when stopped, after closing the last one.
     async fn keep_a_session(&self) {
         let mut attempt = 0;
         let mut lost_at: Option<Instant> = None;
@@ -131,33 +131,33 @@ impl Supervisor {
             let opening = self.stop.run_until_cancelled(self.open()).await;
             match opening {
                 None => return,
-                Some(Ok(mut held)) => {
+                Some(Ok(mut session)) => {
                     let opened = Instant::now();
                     self.counts.up();
                     self.state
-                        .send_replace(State::Up(Arc::clone(&held.session)));
+                        .send_replace(SessionState::Up(Arc::clone(&session.handle)));
                     if lost_at.is_some() {
                         info!("RabbitMQ at {} is back", self.options.url);
                     }
-                    // After a loss, workers reconnect as we do: as if one had just been seen.
+                    // After a loss, workers reconnect, too: treated as if one had just been seen.
                     let seen = lost_at.map(|_| opened);
-                    let lost = self.serve(&mut held, seen).await;
-                    // In this order: who registers a waiter after the second line finds the
-                    // session closed when it publishes.
-                    held.publications.close();
-                    self.state.send_replace(State::Connecting);
+                    let lost = self.serve(&mut session, seen).await;
+                    // Closed before waiters are completed: a caller that registers a waiter later finds the session
+                    // closed when it publishes.
+                    session.publications.close();
+                    self.state.send_replace(SessionState::Connecting);
                     self.pending.complete_all(&match &lost {
                         Some(error) if error.is_lasting() => Outcome::Failed(error.clone()),
                         _ => Outcome::Lost,
                     });
-                    held.close().await;
+                    session.close().await;
                     let Some(error) = lost else {
                         return;
                     };
                     warn!("lost RabbitMQ: {error}; reconnecting");
                     self.counts.lost(error);
                     lost_at = Some(Instant::now());
-                    attempt = if opened.elapsed() < LIVED {
+                    attempt = if opened.elapsed() < MIN_SESSION {
                         attempt + 1
                     } else {
                         0
@@ -167,74 +167,74 @@ impl Supervisor {
                     self.counts.down(error.clone());
                     let outage = lost_at.is_some_and(|lost| lost.elapsed() < OUTAGE);
                     if !outage || error.is_lasting() {
-                        self.state.send_replace(State::Down(error));
+                        self.state.send_replace(SessionState::Down(error));
                     }
                     attempt += 1;
                 }
             }
-            let pause = sleep(broker::redial_pause(attempt));
+            let pause = sleep(broker::reconnect_pause(attempt));
             self.stop.run_until_cancelled(pause).await;
         }
     }
 
-    async fn open(&self) -> Result<Held, Error> {
+    async fn open(&self) -> Result<Session, Error> {
         let url = &self.options.url;
         if self.options.one_shot {
             let connection = broker::connect(&url.with_small_frames(), "call").await?;
             let channels = broker::bounded(url, open_direct(&connection)).await?;
-            Ok(Held::new(channels, connection))
+            Ok(Session::new(channels, connection))
         } else {
             let connect = || broker::connect(url, "client");
             let (replies, requests) = tokio::try_join!(connect(), connect())?;
             let channels = broker::bounded(url, open_queue(&replies, requests)).await?;
-            Ok(Held::new(channels, replies))
+            Ok(Session::new(channels, replies))
         }
     }
 
-    /// Until the session is lost, with the reason, or the requester is closed. `seen` is when the
-    /// queue last had a consumer, as far as is known.
-    async fn serve(&self, held: &mut Held, mut seen: Option<Instant>) -> Option<Error> {
+    /// Serves callers until the session is lost, with the reason, or the requester is closed (`None`). `seen` is
+    /// when the queue was last known to have a consumer.
+    async fn serve(&self, session: &mut Session, mut seen: Option<Instant>) -> Option<Error> {
         let url = &self.options.url;
-        let requests = held.requests.connection(&held.connection);
+        let requests = session.requests.connection(&session.connection);
         let mut events = Box::pin(requests.events_listener());
         let mut unconfirmed = FuturesUnordered::new();
-        let mut looking = FuturesUnordered::new();
-        let mut look = interval(AUDIENCE_PERIOD);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looked = false;
+        let mut checking = FuturesUnordered::new();
+        let mut check_timer = interval(CONSUMER_CHECK_PERIOD);
+        check_timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut checked = false;
         let mut stopped = std::pin::pin!(self.stop.cancelled());
         loop {
-            // Of what comes in numbers, all that is ready is taken at once: to look at every branch
-            // for each of them costs more than most of them do.
+            // Frequent events are handled in batches, all that are ready: polling every branch for each of them
+            // costs more than handling it.
             tokio::select! {
-                mut delivery = held.replies.next() => loop {
+                mut delivery = session.replies.next() => loop {
                     match delivery {
                         Some(Ok(reply)) => self.take(reply),
                         Some(Err(error)) => {
-                            // A one-shot call's channel was closed: its confirm may say why.
+                            // The channel of a one-shot call was closed: its confirm may hold the reason.
                             while let Some(Some((id, Ok(published)))) = unconfirmed.next().now_or_never() {
                                 self.settle(id, published, recently(seen));
                             }
                             return Some(broker::translate(url, &error));
                         }
-                        None => return Some(broker::unreachable(url, "the callback queue is gone")),
+                        None => return Some(broker::unreachable(url, "the callback queue was deleted")),
                     }
-                    // Whoever replies was there a moment ago.
+                    // A reply shows that a worker consumed the queue just now.
                     seen = Some(Instant::now());
-                    let Some(next) = held.replies.next().now_or_never() else { break };
+                    let Some(next) = session.replies.next().now_or_never() else { break };
                     delivery = next;
                 },
-                Some(mut publication) = held.publications.recv() => loop {
+                Some(mut publication) = session.publications.recv() => loop {
                     let id = publication.id;
                     if requests.status().blocked() {
-                        // lapin would send it when the alarm is over, long after its caller.
+                        // lapin would send it after the alarm, when its caller has timed out.
                         self.pending.complete(id, overloaded(ALARM));
-                    } else if unconfirmed.len() >= MOST_IN_FLIGHT {
+                    } else if unconfirmed.len() >= MAX_IN_FLIGHT {
                         self.pending.complete(id, overloaded("RabbitMQ does not confirm requests"));
                     } else if self.pending.awaits(id) {
-                        unconfirmed.push(held.requests.publish(&self.options.queue, publication));
+                        unconfirmed.push(session.requests.publish(&self.options.queue, publication));
                     }
-                    let Ok(next) = held.publications.try_recv() else { break };
+                    let Ok(next) = session.publications.try_recv() else { break };
                     publication = next;
                 },
                 Some(mut confirmed) = unconfirmed.next() => loop {
@@ -242,24 +242,24 @@ impl Supervisor {
                         (id, Ok(published)) => self.settle(id, published, recently(seen)),
                         (_, Err(error)) => return Some(broker::translate(url, &error)),
                     }
-                    // By now a queue that nobody reads from has the request in it.
-                    if !looked {
-                        looked = true;
-                        looking.push(broker::audience(requests, &self.options.queue));
+                    // Checked only after a confirm: then a queue without consumers holds the request.
+                    if !checked {
+                        checked = true;
+                        checking.push(broker::consumers(requests, &self.options.queue));
                     }
                     let Some(Some(next)) = unconfirmed.next().now_or_never() else { break };
                     confirmed = next;
                 },
-                Some(audience) = looking.next() => match audience {
-                    Audience::Serving => seen = Some(Instant::now()),
-                    Audience::Nobody if !recently(seen) => {
-                        self.pending.complete_impatient(&self.nobody_serving());
+                Some(consumers) = checking.next() => match consumers {
+                    Consumers::Some => seen = Some(Instant::now()),
+                    Consumers::None if !recently(seen) => {
+                        self.pending.complete_impatient(&self.no_worker());
                     }
-                    Audience::Nobody | Audience::Unknown => {}
+                    Consumers::None | Consumers::Unknown => {}
                 },
-                _ = look.tick() => {
-                    if looked && looking.is_empty() && !self.pending.is_empty() {
-                        looking.push(broker::audience(requests, &self.options.queue));
+                _ = check_timer.tick() => {
+                    if checked && checking.is_empty() && !self.pending.is_empty() {
+                        checking.push(broker::consumers(requests, &self.options.queue));
                     }
                 }
                 event = broker::trouble(requests, &mut events, &self.counts) => match event {
@@ -273,19 +273,20 @@ impl Supervisor {
         }
     }
 
+    /// Completes the waiter of a reply.
     fn take(&self, delivery: Delivery) {
         if let Some((id, reply)) = Reply::read(delivery) {
             self.pending.complete(id, Outcome::Reply(reply));
         }
     }
 
-    /// What a confirm says. A returned request may come with another one's confirm: whose it is,
-    /// its own correlation id tells.
+    /// Handles a confirm. lapin may attach a returned request to another request's confirm: the correlation id
+    /// of the returned one identifies it.
     fn settle(&self, id: Uuid, published: Published, may_come_back: bool) {
         let confirmed = match published {
             Published::Confirmed(confirmed) => confirmed,
             Published::Refused(refusal) => {
-                let error = refused(&self.options.url, &refusal);
+                let error = refusal_error(&self.options.url, &refusal);
                 return self.pending.complete(id, Outcome::Failed(error));
             }
         };
@@ -300,13 +301,13 @@ impl Supervisor {
                 if may_come_back || self.pending.is_patient(id) {
                     Outcome::Unroutable
                 } else {
-                    self.nobody_serving()
+                    self.no_worker()
                 },
             );
         }
     }
 
-    fn nobody_serving(&self) -> Outcome {
+    fn no_worker(&self) -> Outcome {
         Outcome::Failed(Error::NobodyServing {
             queue: self.options.queue.to_string(),
         })
@@ -320,14 +321,14 @@ fn overloaded(reason: &str) -> Outcome {
 }
 
 fn recently(seen: Option<Instant>) -> bool {
-    seen.is_some_and(|seen| seen.elapsed() < AUDIENCE_MEMORY)
+    seen.is_some_and(|seen| seen.elapsed() < CONSUMER_MEMORY)
 }
 
-impl Held {
+impl Session {
     fn new((requests, replies, reply_to): Channels, connection: Connection) -> Self {
-        let (session, publications) = Session::new(reply_to);
+        let (handle, publications) = SessionHandle::new(reply_to);
         Self {
-            session: Arc::new(session),
+            handle: Arc::new(handle),
             requests,
             replies,
             publications,
@@ -337,7 +338,7 @@ impl Held {
 
     async fn close(self) {
         let close_requests = async {
-            if let Requests::Apart(publisher) = &self.requests {
+            if let RequestChannel::Separate(publisher) = &self.requests {
                 broker::close(publisher.connection()).await;
             }
         };

@@ -95,7 +95,7 @@ fn unreachable() -> Error {
     }
 }
 
-fn nobody_serving() -> Outcome {
+fn no_worker() -> Outcome {
     Outcome::Failed(Error::NobodyServing {
         queue: "a queue".to_owned(),
     })
@@ -200,12 +200,12 @@ async fn broker(mut rng: Rng, world: Arc<World>) {
     for _ in 0..rng.u8(3..20) {
         sleep(millis(&mut rng, 100)).await;
         if rng.u8(..4) == 0 {
-            state.send_replace(State::Down(unreachable()));
+            state.send_replace(SessionState::Down(unreachable()));
             sleep(millis(&mut rng, 100)).await;
         }
-        let (session, mut publications) = Session::new("amq.gen-1".into());
+        let (session, mut publications) = SessionHandle::new("amq.gen-1".into());
         world.book.lock().unwrap().session += 1;
-        state.send_replace(State::Up(Arc::new(session)));
+        state.send_replace(SessionState::Up(Arc::new(session)));
         let mut end = Box::pin(sleep(millis(&mut rng, 500)));
         let mut replies = JoinSet::new();
         loop {
@@ -225,7 +225,7 @@ async fn broker(mut rng: Rng, world: Arc<World>) {
         // As the supervisor does, in this order; callers on other threads come in between.
         publications.close();
         yield_now().await;
-        state.send_replace(State::Connecting);
+        state.send_replace(SessionState::Connecting);
         yield_now().await;
         world.tells_all(&match rng.u8(..10) {
             0 => Outcome::Failed(unreachable()),
@@ -233,7 +233,7 @@ async fn broker(mut rng: Rng, world: Arc<World>) {
         });
     }
     world.book.lock().unwrap().closed = true;
-    state.send_replace(State::Closed);
+    state.send_replace(SessionState::Closed);
     world.tells_all(&Outcome::Lost);
 }
 
@@ -246,7 +246,7 @@ async fn fate(mut rng: Rng, world: Arc<World>, id: Uuid) {
         10..12 => (soon, Outcome::Nacked),
         12..14 => (soon, Outcome::Unroutable),
         14..16 => (soon, Outcome::Reply(expiry())),
-        16 => (soon, nobody_serving()),
+        16 => (soon, no_worker()),
         // For ever.
         _ => return,
     };

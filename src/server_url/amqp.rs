@@ -1,4 +1,4 @@
-//! RabbitMQ's address: one node, or those of a cluster.
+//! RabbitMQ's address: one node, or several of a cluster.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,24 +12,25 @@ use crate::error::quote;
 use crate::tls::Tls;
 use crate::transport::{Endpoint, PlainTextWarning};
 
-/// In bytes. Larger bodies come in several frames.
+/// Frame size of a connection for one call, in bytes. Larger bodies are split into several frames.
 const SMALL_FRAME: u32 = 8192;
 
-/// AMQP's least limit of a frame, which a broker does not go below.
+/// The smallest frame size that AMQP allows to agree on, in bytes.
 const MIN_FRAME: u32 = 4096;
 
-/// AMQP has a byte for the length of a vhost's name.
+/// Bytes in a vhost's name: AMQP encodes its length in one byte.
 const MAX_VHOST: usize = 255;
 
-/// A dead broker is noticed after two heartbeats.
+/// Default heartbeat interval. A dead broker is noticed after two intervals.
 const HEARTBEAT_SECONDS: u16 = 5;
 
-/// A RabbitMQ address: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or several of them, separated by
-/// commas: the nodes of one cluster, tried in a random order. `amqps://` speaks TLS, to all of them.
+/// A RabbitMQ address: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or with TLS `amqps://`.
 ///
-/// The parts may be left out: user and password default to `guest`, the port to 5672, by TLS to 5671,
-/// and the vhost, also for a lone trailing slash, to `/` (written `%2f`). `?heartbeat=SECONDS` is 5 by
-/// default; `frame_max` and `channel_max` are known as well. The password is never printed.
+/// Several addresses, separated by commas, name the nodes of one cluster, which are tried in a random order.
+///
+/// All parts but the host are optional: user and password default to `guest`, the port to 5672 (5671 with TLS),
+/// and the vhost, also for a trailing slash alone, to `/` (written `%2f`). Parameters: `?heartbeat=SECONDS`, 5 by
+/// default, `frame_max` and `channel_max`. The password is never printed.
 ///
 /// ```
 /// let url: rpcache::AmqpUrl = "amqp://anna:secret@rabbit/prod".parse().unwrap();
@@ -37,7 +38,7 @@ const HEARTBEAT_SECONDS: u16 = 5;
 /// ```
 #[derive(Clone)]
 pub struct AmqpUrl {
-    /// One at least.
+    /// At least one.
     nodes: Vec<AMQPUri>,
     shown: String,
     has_password: bool,
@@ -46,7 +47,7 @@ pub struct AmqpUrl {
     warning: PlainTextWarning,
 }
 
-/// One node of an [`AmqpUrl`], as it was read.
+/// One parsed node of an [`AmqpUrl`].
 struct Node {
     uri: AMQPUri,
     shown: String,
@@ -56,19 +57,19 @@ struct Node {
 impl AmqpUrl {
     const EXAMPLE: &str = "amqp://user:password@host:5672/vhost";
 
-    /// The nodes, in the order in which to try them this time.
+    /// The nodes in a new random order, in which to try them.
     pub(crate) fn nodes(&self) -> Vec<AMQPUri> {
         let mut nodes = self.nodes.clone();
         fastrand::shuffle(&mut nodes);
         nodes
     }
 
-    /// Where the nodes listen, in the order of the address.
+    /// The endpoints of all nodes, in the order of the address.
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
         self.nodes.iter().map(endpoint).collect()
     }
 
-    /// How to speak TLS; `None`: in plain text.
+    /// TLS settings; `None`: plain text.
     pub(crate) fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
@@ -77,7 +78,7 @@ impl AmqpUrl {
         &self.warning
     }
 
-    /// The same address with these certificates. Of no use for `amqp://`, which stays as it is.
+    /// Uses these certificates. Changes nothing for `amqp://`.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
@@ -85,8 +86,7 @@ impl AmqpUrl {
         self
     }
 
-    /// The same address with this password, for all nodes, where it does not stand in the address.
-    /// Fails where another one does.
+    /// Uses this password for all nodes. Fails if the address contains another one.
     pub fn with_password(mut self, password: &str) -> Result<Self, UrlError> {
         let theirs = self.nodes.iter().map(|node| &node.authority.userinfo);
         if self.has_password && theirs.into_iter().any(|user| user.password != password) {
@@ -104,9 +104,8 @@ impl AmqpUrl {
         user.map_or(String::new(), |user| quote(user.username.as_bytes()))
     }
 
-    /// The same with frames of 8 kB, where the URL does not say otherwise: for a connection that
-    /// carries one call. What a connection sets aside in memory grows with its frames, and filling
-    /// that takes longer than all the rest of one call.
+    /// Uses frames of 8 kB, unless the address sets a frame size: for a connection that carries one call. lapin
+    /// allocates and zeroes buffers of 64 frames, which with large ones takes longer than the call itself.
     pub(crate) fn with_small_frames(&self) -> Self {
         let mut small = self.clone();
         for node in &mut small.nodes {
@@ -123,8 +122,8 @@ impl AmqpUrl {
         }
         if !parts.iter().all(is_whole) {
             return Err(
-                "each node needs a whole address (amqp://HOST1/VHOST,amqp://HOST2/VHOST), and a , \
-                 inside a user, password or vhost is written %2c"
+                "each node needs a complete address (amqp://HOST1/VHOST,amqp://HOST2/VHOST), and a , \
+                 inside a user, password or vhost must be written %2c"
                     .to_owned(),
             );
         }
@@ -151,13 +150,13 @@ impl AmqpUrl {
         let vhost = match url.path() {
             "" | "/" => "/".to_owned(),
             path if path[1..].contains('/') => {
-                return Err("a slash inside the vhost's name is written %2f".to_owned());
+                return Err("a slash inside the vhost's name must be written %2f".to_owned());
             }
             path => decode(&path[1..])?,
         };
         if vhost.len() > MAX_VHOST {
             return Err(format!(
-                "the vhost has {} bytes, and {MAX_VHOST} are the most",
+                "the vhost has {} bytes; at most {MAX_VHOST} are allowed",
                 vhost.len()
             ));
         }
@@ -199,7 +198,7 @@ impl AmqpUrl {
         let tls = match nodes.iter().filter(|node| by_tls(node)).count() {
             0 => None,
             all if all == nodes.len() => Some(default_tls("amqps")?),
-            _ => return Err("either all nodes speak TLS (amqps://), or none".to_owned()),
+            _ => return Err("either all nodes must use TLS (amqps://), or none".to_owned()),
         };
         let shown: Vec<_> = nodes.iter().map(|node| node.shown.as_str()).collect();
         Ok(Self {
@@ -223,7 +222,7 @@ impl FromStr for AmqpUrl {
     }
 }
 
-/// Where a node listens.
+/// The endpoint of a node.
 pub(crate) fn endpoint(node: &AMQPUri) -> Endpoint {
     Endpoint::Tcp {
         host: node.authority.host.clone(),
@@ -247,7 +246,7 @@ fn amqp_query(url: &Url) -> Result<AMQPQueryString, String> {
                     .is_some_and(|max| (1..MIN_FRAME).contains(&max))
                 {
                     return Err(format!(
-                        "?frame_max= is 0 (no limit) or at least {MIN_FRAME}"
+                        "?frame_max= must be 0 (no limit) or at least {MIN_FRAME}"
                     ));
                 }
             }

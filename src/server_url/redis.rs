@@ -1,4 +1,4 @@
-//! Redis' address.
+//! Redis' address: a host, or a Unix socket.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,12 @@ use super::{scheme, set_once, two_passwords, unknown_parameter};
 use crate::tls::Tls;
 use crate::transport::{Endpoint, PlainTextWarning};
 
-/// A Redis address: `redis://USER:PASSWORD@HOST:PORT/DATABASE`; `rediss://` speaks TLS. `valkey://` and
-/// `valkeys://` mean the same.
+/// A Redis address: `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or with TLS `rediss://`. `valkey://` and
+/// `valkeys://` are synonyms.
 ///
-/// The parts may be left out: the port defaults to 6379 and the database to 0, which may be written
-/// `?db=DATABASE` as well. A Unix socket is `unix:///PATH?db=DATABASE` or `redis+unix://`, with
-/// `USER:PASSWORD@` before the path. Whatever else an address has is refused. The password is never
-/// printed.
+/// All parts but the host are optional: the port defaults to 6379 and the database to 0, which can also be
+/// written `?db=DATABASE`. A Unix socket is `unix:///PATH?db=DATABASE` or `redis+unix://`, with `USER:PASSWORD@`
+/// before the path. Other parameters are an error. The password is never printed.
 ///
 /// ```
 /// let url: rpcache::RedisUrl = "redis://:secret@cache/1".parse().unwrap();
@@ -26,7 +25,7 @@ use crate::transport::{Endpoint, PlainTextWarning};
 /// ```
 #[derive(Clone)]
 pub struct RedisUrl {
-    /// Without TLS, which is not redis-rs' concern.
+    /// Login and database. TLS is not redis-rs' task.
     info: ConnectionInfo,
     endpoint: Endpoint,
     shown: String,
@@ -40,9 +39,9 @@ impl RedisUrl {
     const EXAMPLE: &str = "redis://user:password@host:6379/0";
     const SOCKET_EXAMPLE: &str = "unix:///run/redis/redis.sock?db=0";
 
-    /// What redis-rs has to know. It is not to connect by it: it knows nothing of TLS.
+    /// Login and database for redis-rs. Not for connecting: it has no TLS settings.
     pub(crate) fn info(&self) -> ConnectionInfo {
-        // The name of a library, in CLIENT LIST, is not worth a round trip of every command.
+        // CLIENT SETINFO would cost a round trip at every start of a command.
         let login = self.info.redis_settings().clone().set_skip_set_lib_name();
         self.info.clone().set_redis_settings(login)
     }
@@ -51,7 +50,7 @@ impl RedisUrl {
         &self.endpoint
     }
 
-    /// How to speak TLS; `None`: in plain text.
+    /// TLS settings; `None`: plain text.
     pub(crate) fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
@@ -60,7 +59,7 @@ impl RedisUrl {
         &self.warning
     }
 
-    /// The same address with these certificates. Of no use for `redis://`, which stays as it is.
+    /// Uses these certificates. Changes nothing for `redis://`.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
@@ -68,8 +67,7 @@ impl RedisUrl {
         self
     }
 
-    /// The same address with this password, where it does not stand in the address. Fails where another
-    /// one does.
+    /// Uses this password. Fails if the address contains another one.
     pub fn with_password(mut self, password: &str) -> Result<Self, UrlError> {
         let login = self.info.redis_settings().clone();
         if self.has_password && login.password() != Some(password) {
@@ -100,11 +98,11 @@ impl RedisUrl {
             "rediss" | "valkeys" => Self::of_host(&parse(text)?, Some(default_tls(&scheme)?)),
             "unix" | "redis+unix" => Self::of_socket(&scheme, rest),
             of_several if of_several.contains("sentinel") => Err(
-                "Redis Sentinel is not supported yet: the primary's own address is redis://HOST:PORT"
+                "Redis Sentinel is not supported yet: give the primary's own address, redis://HOST:PORT"
                     .to_owned(),
             ),
             of_several if of_several.contains("cluster") => Err(
-                "Redis Cluster is not supported yet: one server's address is redis://HOST:PORT"
+                "Redis Cluster is not supported yet: give one server's address, redis://HOST:PORT"
                     .to_owned(),
             ),
             _ => Err("it does not start with redis://, rediss:// or unix://".to_owned()),
@@ -114,16 +112,14 @@ impl RedisUrl {
     fn of_host(url: &Url, tls: Option<Tls>) -> Result<Self, String> {
         let host = host(url)?;
         if host.contains(',') {
-            return Err("it names several hosts, and one Redis is used".to_owned());
+            return Err("it has several hosts; only one is supported".to_owned());
         }
         let port = url.port().unwrap_or(6379);
         let in_path = match url.path() {
             "" | "/" => None,
-            path => Some(
-                path[1..]
-                    .parse()
-                    .map_err(|_| "the part after the host is the database, a number".to_owned())?,
-            ),
+            path => Some(path[1..].parse().map_err(|_| {
+                "the part after the host must be the number of a database".to_owned()
+            })?),
         };
         let database = database(url, in_path)?;
         let shown = format!(
@@ -142,9 +138,9 @@ impl RedisUrl {
         let (login, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         login_ends_at_the_host(rest)?;
         if !login.is_empty() && !login.ends_with('@') {
-            return Err("a Unix socket has no host: its address is unix:///PATH".to_owned());
+            return Err("a Unix socket has no host: write unix:///PATH".to_owned());
         }
-        // A login wants a host in the standard for URLs.
+        // In the URL standard, a login needs a host.
         let url = parse(&format!("{scheme}://{login}localhost{path}"))?;
         let socket = PathBuf::from(decode(url.path())?);
         may_be_a_socket(&socket)?;
@@ -194,7 +190,7 @@ fn shown_user(url: &Url) -> String {
     }
 }
 
-/// As redis-py and others have it, in the path or by name.
+/// The database, from the path or from `?db=`, as in redis-py and others.
 fn database(url: &Url, in_path: Option<u32>) -> Result<u32, String> {
     let mut by_name = None;
     for (name, value) in url.query_pairs() {
@@ -216,7 +212,7 @@ fn may_be_a_socket(path: &Path) -> Result<(), String> {
     let address = std::os::unix::net::SocketAddr::from_pathname(path);
     match address {
         Ok(_) if path.file_name().is_some() => Ok(()),
-        Ok(_) => Err("it names no socket".to_owned()),
+        Ok(_) => Err("it has no path of a socket".to_owned()),
         Err(error) => Err(format!("it cannot be a socket's path: {error}")),
     }
 }

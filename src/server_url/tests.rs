@@ -91,7 +91,7 @@ fn a_redis_url_shows_everything_but_its_password() {
 }
 
 #[test]
-fn tls_is_shown_and_has_a_port_of_its_own() {
+fn tls_is_shown_and_has_its_own_default_port() {
     for (text, shown) in [
         ("amqps://h", "amqps://guest@h:5671/%2f"),
         ("amqps://u:s3cret@h:1/v", "amqps://u@h:1/v"),
@@ -114,7 +114,7 @@ fn tls_is_shown_and_has_a_port_of_its_own() {
 }
 
 #[test]
-fn a_password_beside_the_url_is_put_into_it() {
+fn a_separate_password_is_added_to_the_url() {
     let url: AmqpUrl = "amqp://u@a,amqp://u@b".parse().unwrap();
     let url = url.with_password("s3cret").unwrap();
     for node in url.nodes() {
@@ -153,7 +153,7 @@ fn redis_error(text: &str) -> String {
 }
 
 #[test]
-fn what_is_not_understood_is_refused_by_name() {
+fn unknown_or_malformed_parts_are_named_in_the_error() {
     for (text, named) in [
         ("redis://h?database=5", "?database="),
         ("redis://h/0?db=1", "two databases"),
@@ -161,7 +161,10 @@ fn what_is_not_understood_is_refused_by_name() {
         ("redis://h?db=x", "the value of ?db="),
         ("redis://h?db=", "the value of ?db="),
         ("redis://h?protocol=resp3", "?protocol="),
-        ("redis://h/1/2", "the part after the host is the database"),
+        (
+            "redis://h/1/2",
+            "the part after the host must be the number of a database",
+        ),
         ("redis://h1,h2:6379", "several hosts"),
         ("redis://h/0\n/1", "control character"),
         ("redis-sentinel://h", "Sentinel is not supported yet"),
@@ -171,8 +174,8 @@ fn what_is_not_understood_is_refused_by_name() {
         ),
         ("redis+cluster://h", "Cluster is not supported yet"),
         ("http://h", "redis://, rediss:// or unix://"),
-        ("unix://", "names no socket"),
-        ("unix:///", "names no socket"),
+        ("unix://", "it has no path of a socket"),
+        ("unix:///", "it has no path of a socket"),
         ("unix://run/redis.sock", "unix:///PATH"),
         ("unix:///run/redis.sock?database=5", "?database="),
         ("unix:///run/redis%00.sock", "cannot be a socket's path"),
@@ -203,7 +206,7 @@ fn what_is_not_understood_is_refused_by_name() {
 }
 
 #[test]
-fn parameters_that_are_known_are_honoured() {
+fn known_parameters_are_applied() {
     let url: AmqpUrl = "amqp://h?heartbeat=9&frame_max=8192&channel_max=7"
         .parse()
         .unwrap();
@@ -226,13 +229,13 @@ fn parameters_that_are_known_are_honoured() {
 }
 
 #[test]
-fn what_amqp_cannot_carry_is_refused() {
+fn values_beyond_amqps_limits_are_refused() {
     let refused = |text: &str| text.parse::<AmqpUrl>().unwrap_err().to_string();
     let vhost = |length| format!("amqp://h/{}", "v".repeat(length));
     assert!(vhost(255).parse::<AmqpUrl>().is_ok());
     let message = refused(&vhost(256));
     assert!(
-        message.contains("the vhost has 256 bytes, and 255 are the most"),
+        message.contains("the vhost has 256 bytes; at most 255"),
         "{message}"
     );
     for (max, is_ok) in [(0, true), (1, false), (4095, false), (4096, true)] {
@@ -244,15 +247,15 @@ fn what_amqp_cannot_carry_is_refused() {
 }
 
 #[test]
-fn a_raw_character_in_a_password_is_named_and_the_password_not_shown() {
+fn a_raw_special_character_in_a_password_is_named_without_the_password() {
     for (password, code) in [
-        ("s3#cret", "# is written %23"),
-        ("s3/cret", "/ is written %2f"),
-        ("s3?cret", "? is written %3f"),
-        ("12/s3cret", "/ is written %2f"),
-        ("12?s3cret", "? is written %3f"),
-        ("s3/cr?et", "/ is written %2f, ? is written %3f"),
-        ("s3%ffcret", "% in a user or password is written %25"),
+        ("s3#cret", "# must be written %23"),
+        ("s3/cret", "/ must be written %2f"),
+        ("s3?cret", "? must be written %3f"),
+        ("12/s3cret", "/ must be written %2f"),
+        ("12?s3cret", "? must be written %3f"),
+        ("s3/cr?et", "/ must be written %2f, ? must be written %3f"),
+        ("s3%ffcret", "% in a user or password must be written %25"),
     ] {
         for error in [
             amqp_error(&format!("amqp://u:{password}@h/v")),
@@ -281,7 +284,7 @@ fn a_raw_character_in_a_password_is_named_and_the_password_not_shown() {
 }
 
 #[test]
-fn characters_without_a_meaning_are_taken_as_they_are() {
+fn characters_without_a_special_meaning_are_kept() {
     for (text, password) in [
         ("amqp://u:p@ss@h", "p@ss"),
         ("amqp://u:p%ss@h", "p%ss"),
@@ -340,7 +343,7 @@ fn a_unix_socket_is_an_address_of_redis() {
 }
 
 #[test]
-fn valkey_means_redis() {
+fn valkey_is_a_synonym_of_redis() {
     let url: RedisUrl = "valkey://u:s3cret@h".parse().unwrap();
     assert_eq!(
         (url.to_string().as_str(), url.tls().is_some()),

@@ -12,12 +12,12 @@ fn in_ms(millis: u64) -> Instant {
 #[tokio::test(start_paused = true)]
 async fn thousand_callers_share_one_flight() {
     let flights = Flights::new(|_| false);
-    let flown = Arc::new(AtomicU32::new(0));
+    let runs = Arc::new(AtomicU32::new(0));
     let call = || {
-        let flown = Arc::clone(&flown);
+        let runs = Arc::clone(&runs);
         flights.join("k", in_ms(1000), move |_| async move {
             sleep(Duration::from_millis(100)).await;
-            flown.fetch_add(1, Ordering::Relaxed) + 1
+            runs.fetch_add(1, Ordering::Relaxed) + 1
         })
     };
     let outcomes = futures_util::future::join_all((0..1000).map(|_| call())).await;

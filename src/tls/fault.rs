@@ -1,49 +1,48 @@
-//! What can be wrong with TLS between this process and a server, one variant per remedy.
+//! Faults of TLS between this process and a server, one variant per remedy.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Why there is no TLS with a server. Nothing but the handshake was sent; somebody has to correct
-/// something before it is worth trying again.
+/// Why TLS with a server failed. Nothing but the handshake was sent. Retrying is useless before a certificate
+/// or the configuration is corrected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TlsFault {
-    /// The server's certificate is signed by no CA that is trusted: not the server, or its CA must be
-    /// named.
+    /// The server's certificate is signed by no trusted CA: it is another server, or its CA must be configured.
     UnknownIssuer {
-        /// Whether CAs were given, in place of the system's.
+        /// Whether CAs were configured, in place of the system's.
         own_ca: bool,
     },
     /// The server's certificate is for other names.
     WrongName {
-        /// As the address has it.
+        /// The host in the address.
         host: String,
-        /// As the certificate has them: peer text, escaped and shortened.
+        /// The names in the certificate: peer text, escaped and shortened.
         names: String,
     },
     /// The server's certificate has expired.
     Expired {
-        /// How long ago, to the second.
+        /// How long ago, in whole seconds.
         ago: Duration,
     },
     /// The server's certificate is not valid yet: perhaps a clock is wrong.
     NotYetValid {
-        /// For how long still, to the second.
+        /// Time until it is valid, in whole seconds.
         left: Duration,
     },
-    /// Something else is wrong with the server's certificate.
+    /// The server's certificate is invalid for another reason.
     Certificate(String),
-    /// What answers there does not speak TLS.
+    /// The server does not use TLS.
     NotSpoken,
-    /// The server speaks TLS only, and the address does not.
+    /// The server requires TLS, and the address does not ask for it.
     Expected,
-    /// The server wants a certificate from this client, which has none to show.
+    /// The server requires a client certificate, and none is configured.
     ClientCertificateMissing,
-    /// The server refuses the certificate that this client shows; what it says of it.
+    /// The server refused the client certificate, with this alert.
     ClientCertificateRefused(String),
     /// The system's CAs cannot be read.
     NoTrust(String),
-    /// The two find no way of talking that is safe enough.
+    /// The handshake failed for another reason, such as no common version of TLS.
     Handshake(String),
 }
 
@@ -57,37 +56,40 @@ impl fmt::Display for TlsFault {
                 f.write_str("its certificate is signed by no CA that this machine trusts")
             }
             Self::WrongName { host, names } if names.is_empty() => {
-                write!(
-                    f,
-                    "its certificate is for no name at all, and not for {host}"
-                )
+                write!(f, "its certificate has no name, so it is not for {host}")
             }
             Self::WrongName { host, names } => {
                 write!(f, "its certificate is for {names}, not for {host}")
             }
-            Self::Expired { ago } => write!(f, "its certificate expired {} ago", roughly(*ago)),
+            Self::Expired { ago } => write!(f, "its certificate expired {} ago", rounded(*ago)),
             Self::NotYetValid { left } => {
                 write!(
                     f,
-                    "its certificate is not valid yet, but in {}",
-                    roughly(*left)
+                    "its certificate is not valid yet; it will be in {}",
+                    rounded(*left)
                 )
             }
             Self::Certificate(reason) => write!(f, "its certificate cannot be used: {reason}"),
-            Self::NotSpoken => f.write_str("what answers there does not speak it"),
-            Self::Expected => f.write_str("the server expects it, and the address does not say so"),
-            Self::ClientCertificateMissing => f.write_str("it wants a certificate of this client"),
-            Self::ClientCertificateRefused(said) => {
-                write!(f, "it refuses this client's certificate: {said}")
+            Self::NotSpoken => f.write_str("the server does not use TLS"),
+            Self::Expected => {
+                f.write_str("the server requires TLS, and the address does not ask for it")
             }
-            Self::NoTrust(reason) => write!(f, "the CAs of this machine cannot be read: {reason}"),
+            Self::ClientCertificateMissing => {
+                f.write_str("it requires a client certificate, and none is configured")
+            }
+            Self::ClientCertificateRefused(said) => {
+                write!(f, "it refuses the client certificate: {said}")
+            }
+            Self::NoTrust(reason) => {
+                write!(f, "this machine's CA certificates cannot be read: {reason}")
+            }
             Self::Handshake(reason) => f.write_str(reason),
         }
     }
 }
 
-/// `3 d`: the largest unit that it has two of, so that it is not off by half.
-fn roughly(time: Duration) -> String {
+/// Formats a duration as `3 d`, in the largest unit of which it has at least two.
+fn rounded(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [("d", 24 * 60 * 60), ("h", 60 * 60), ("min", 60)];
     let (unit, each) = units
@@ -108,7 +110,7 @@ mod from_rustls {
     use super::TlsFault;
     use crate::text::quote;
 
-    /// What this side brings to a handshake.
+    /// The parts of this side's configuration that change what a fault means.
     #[derive(Debug, Clone, Copy)]
     pub(crate) struct Side {
         pub(crate) own_ca: bool,
@@ -116,7 +118,7 @@ mod from_rustls {
     }
 
     impl TlsFault {
-        /// What TLS has to say of an error on a stream; `None`: nothing, the stream itself failed.
+        /// The fault of TLS behind an error of a stream; `None`: the stream itself failed.
         pub(crate) fn of(error: &io::Error, side: Side) -> Option<Self> {
             let error = error.get_ref()?.downcast_ref::<Error>()?;
             Some(match error {
@@ -124,7 +126,7 @@ mod from_rustls {
                 Error::InvalidMessage(_) => Self::NotSpoken,
                 Error::AlertReceived(alert) => alerted(*alert, side),
                 Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
-                    Self::Handshake("it speaks none of TLS 1.2 and 1.3".to_owned())
+                    Self::Handshake("it supports neither TLS 1.2 nor TLS 1.3".to_owned())
                 }
                 error => Self::Handshake(quote(error.to_string().as_bytes())),
             })
@@ -133,7 +135,7 @@ mod from_rustls {
 
     fn certificate(error: &CertificateError, side: Side) -> TlsFault {
         match error {
-            // The second: by another CA of the same name, such as an earlier one.
+            // `BadSignature`: signed by another CA of the same name, such as an earlier one.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 TlsFault::UnknownIssuer {
                     own_ca: side.own_ca,
@@ -156,7 +158,7 @@ mod from_rustls {
         }
     }
 
-    /// `DnsName("a"), IpAddress(::1)` as `a, ::1`.
+    /// Formats `DnsName("a"), IpAddress(::1)` as `a, ::1`.
     fn names(presented: &[String]) -> String {
         let bare = presented.iter().map(|name| {
             let inner = name.split_once('(').map_or(name.as_str(), |(_, rest)| rest);
@@ -169,13 +171,13 @@ mod from_rustls {
         Duration::from_secs(later.as_secs().saturating_sub(earlier.as_secs()))
     }
 
-    /// The server broke off. What it says of certificates can only be meant for ours.
+    /// The fault behind an alert from the server. An alert about certificates means the client's.
     fn alerted(alert: AlertDescription, side: Side) -> TlsFault {
         use AlertDescription as Alert;
         let said = format!("{alert:?}");
         match alert {
             Alert::CertificateRequired => TlsFault::ClientCertificateMissing,
-            // How TLS 1.2 says the same, among other things.
+            // The alerts of TLS 1.2 for a missing client certificate, among other causes.
             Alert::HandshakeFailure | Alert::BadCertificate if !side.has_certificate => {
                 TlsFault::ClientCertificateMissing
             }
@@ -192,9 +194,9 @@ mod from_rustls {
                 TlsFault::ClientCertificateRefused(said)
             }
             Alert::ProtocolVersion => {
-                TlsFault::Handshake("it speaks none of TLS 1.2 and 1.3".to_owned())
+                TlsFault::Handshake("it supports neither TLS 1.2 nor TLS 1.3".to_owned())
             }
-            _ => TlsFault::Handshake(format!("it broke off the handshake: {said}")),
+            _ => TlsFault::Handshake(format!("it aborted the handshake: {said}")),
         }
     }
 }
@@ -207,8 +209,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_roughly() {
-        for (seconds, told) in [
+    fn durations_are_rounded_to_their_largest_unit() {
+        for (seconds, expected) in [
             (0, "0 s"),
             (119, "119 s"),
             (120, "2 min"),
@@ -217,7 +219,7 @@ mod tests {
             (2 * 24 * 60 * 60, "2 d"),
             (400 * 24 * 60 * 60, "400 d"),
         ] {
-            assert_eq!(roughly(Duration::from_secs(seconds)), told);
+            assert_eq!(rounded(Duration::from_secs(seconds)), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which certificates are believed and which one is shown, read once and shared by all connections.
+//! TLS configuration: trusted CAs and the client certificate, read once and shared by all connections.
 
 use std::fmt;
 use std::io;
@@ -18,22 +18,20 @@ use tokio_rustls::client::TlsStream;
 use super::fault::Side;
 use super::{HandshakeError, TlsFault};
 
-/// What TLS needs that the address does not say; by default nothing: the system's CAs are trusted, and
-/// this side shows no certificate.
+/// Certificates for TLS. By default the system's CAs are trusted, and there is no client certificate.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct TlsOptions {
-    /// CA certificates in PEM, one or several, in place of the system's. They hold for all servers: two
-    /// CAs stand in it one after the other.
+    /// CA certificates in PEM, one or several after each other, in place of the system's. Trusted for both servers.
     pub ca: Option<Vec<u8>>,
-    /// What this side shows to servers that want a certificate.
+    /// The client certificate, sent if the server requests one.
     pub identity: Option<TlsIdentity>,
 }
 
-/// A certificate of this side, with its key. The key is never printed.
+/// A client certificate with its key. The key is never printed.
 #[derive(Clone)]
 pub struct TlsIdentity {
-    /// The certificate in PEM, followed by those between it and the CA, if there are any.
+    /// The certificate in PEM, followed by intermediate certificates, if any.
     pub certificate: Vec<u8>,
     /// Its private key in PEM: PKCS#8, PKCS#1 or SEC1, not encrypted.
     pub key: Vec<u8>,
@@ -45,26 +43,27 @@ impl fmt::Debug for TlsIdentity {
     }
 }
 
-/// Which part of [`TlsOptions`] cannot be used, and why.
+/// Which part of [`TlsOptions`] is invalid, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsOptionsError {
-    /// The CAs.
-    #[error("no CA certificates in PEM: {0}")]
+    /// The CA certificates.
+    #[error("invalid CA certificates, expected PEM: {0}")]
     Ca(String),
-    /// The certificate of this side.
-    #[error("no certificate in PEM: {0}")]
+    /// The client certificate.
+    #[error("invalid certificate, expected PEM: {0}")]
     Certificate(String),
-    /// Its key.
-    #[error("no private key in PEM: {0}")]
+    /// The private key.
+    #[error("invalid private key, expected PEM: {0}")]
     Key(String),
-    /// Both can be read; the certificate is for another key.
+    /// Certificate and key are valid, but do not belong together.
     #[error("the certificate is not for this private key")]
     Mismatch,
 }
 
-/// How to speak TLS, for [`crate::AmqpUrl::with_tls`] and [`crate::RedisUrl::with_tls`]; clones share
-/// everything. TLS 1.2 and 1.3; the server's certificate is always checked, against its host's name, too.
+/// TLS settings for [`crate::AmqpUrl::with_tls`] and [`crate::RedisUrl::with_tls`]. Clones share everything.
+///
+/// TLS 1.2 and 1.3. The server's certificate is always checked, including the host's name.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -77,14 +76,14 @@ pub enum TlsOptionsError {
 /// # }
 /// ```
 ///
-/// [`Tls::default`], which an address has by itself, trusts the system's CAs, which are read when they are needed first. What was read is
-/// kept: a process must be started again to learn of other certificates.
+/// [`Tls::default`], the default of an address, trusts the system's CAs, which are read at the first connection.
+/// Certificates are read once: restart the process to use new ones.
 #[derive(Clone, Default)]
 pub struct Tls(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// `None`: the system's.
+    /// `None`: the system's CAs.
     ca: Option<Arc<RootCertStore>>,
     identity: Option<Arc<SingleCertAndKey>>,
     config: OnceCell<Arc<ClientConfig>>,
@@ -104,7 +103,7 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads the certificates. Connects to nobody.
+    /// Parses the certificates. Does no I/O.
     pub fn new(options: &TlsOptions) -> Result<Self, TlsOptionsError> {
         let ca = options.ca.as_deref().map(read_ca).transpose()?;
         let identity = options.identity.as_ref().map(read_identity).transpose()?;
@@ -122,8 +121,8 @@ impl Tls {
         }
     }
 
-    /// Speaks TLS with `host` over `stream`. A deadline is the caller's. Cancel safe: the stream is lost
-    /// then.
+    /// Performs the handshake with `host` over `stream`. The caller sets a deadline. Cancel safe: dropping the
+    /// future drops the stream.
     pub(crate) async fn handshake(
         &self,
         host: &str,
@@ -132,7 +131,7 @@ impl Tls {
         let config = self.config().await.map_err(HandshakeError::Fault)?;
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             HandshakeError::Fault(TlsFault::Handshake(
-                "the host in the address is no name that a certificate can have".to_owned(),
+                "the host in the address is not a name that a certificate can have".to_owned(),
             ))
         })?;
         let connected = TlsConnector::from(config).connect(name, stream).await;
@@ -160,7 +159,7 @@ impl Tls {
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    // Named, so that it does not matter what else the process installs, or has compiled in.
+    // Explicit: independent of the default provider that other code in the process installs.
     Arc::new(ring::default_provider())
 }
 
@@ -176,16 +175,16 @@ fn configure(
         Some(identity) => config.with_client_cert_resolver(identity),
         None => config.with_no_client_auth(),
     };
-    // Two servers, a few nodes.
+    // Enough for two servers of a few nodes each.
     config.resumption = Resumption::in_memory_sessions(8);
     Ok(config)
 }
 
-/// The system's CAs, read once in a process; again after a failure.
+/// The system's CAs, read once per process, and again after a failure.
 async fn system_roots() -> Result<Arc<RootCertStore>, TlsFault> {
     static ROOTS: OnceCell<Arc<RootCertStore>> = OnceCell::const_new();
     let roots = ROOTS.get_or_try_init(async || {
-        // Some hundred files on some systems.
+        // Blocking: hundreds of files on some systems.
         let read = tokio::task::spawn_blocking(read_system_roots).await;
         read.unwrap_or_else(|_| Err(TlsFault::NoTrust("reading them was cancelled".to_owned())))
     });
@@ -195,7 +194,7 @@ async fn system_roots() -> Result<Arc<RootCertStore>, TlsFault> {
 fn read_system_roots() -> Result<Arc<RootCertStore>, TlsFault> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Old ones that nobody reads any more are no reason to trust nobody.
+    // Unparsable certificates are skipped: an outdated one must not disable the others.
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         let reason = found.errors.first().map(ToString::to_string);
@@ -218,7 +217,7 @@ fn read_ca(pem: &[u8]) -> Result<RootCertStore, TlsOptionsError> {
 fn read_identity(identity: &TlsIdentity) -> Result<SingleCertAndKey, TlsOptionsError> {
     let chain = read_certificates(&identity.certificate).map_err(TlsOptionsError::Certificate)?;
     let key = PrivateKeyDer::from_pem_slice(&identity.key)
-        .map_err(|error| TlsOptionsError::Key(in_words(&error)))?;
+        .map_err(|error| TlsOptionsError::Key(describe(&error)))?;
     let certified = CertifiedKey::from_der(chain, key, &provider());
     certified
         .map(SingleCertAndKey::from)
@@ -231,24 +230,24 @@ fn read_identity(identity: &TlsIdentity) -> Result<SingleCertAndKey, TlsOptionsE
         })
 }
 
-/// One at least.
+/// Parses certificates in PEM. Fails if there are none.
 fn read_certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(in_words(&pem::Error::NoItemsFound)),
+        Ok(certificates) if certificates.is_empty() => Err(describe(&pem::Error::NoItemsFound)),
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(in_words(&error)),
+        Err(error) => Err(describe(&error)),
     }
 }
 
-/// Without what was read: it may be a key.
-fn in_words(error: &pem::Error) -> String {
+/// Describes an error without the text that was parsed, which may be a key.
+fn describe(error: &pem::Error) -> String {
     match error {
-        pem::Error::NoItemsFound => "there is none in it",
-        pem::Error::MissingSectionEnd { .. } => "it is cut off",
-        pem::Error::Base64Decode(_) => "it is not base64 between its lines",
-        pem::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => "it is no text",
-        _ => "it is malformed",
+        pem::Error::NoItemsFound => "none found",
+        pem::Error::MissingSectionEnd { .. } => "truncated",
+        pem::Error::Base64Decode(_) => "not base64",
+        pem::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => "not text",
+        _ => "malformed",
     }
     .to_owned()
 }
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_key_is_printed() {
+    fn keys_are_never_printed() {
         let options = showing(identity());
         let tls = Tls::new(&options).unwrap();
         assert_eq!(
@@ -287,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pem_is_told_by_its_part() {
+    fn invalid_pem_is_reported_by_its_part() {
         let (one, other) = (identity(), identity());
         let ca = |pem: &[u8]| TlsOptions {
             ca: Some(pem.to_vec()),

@@ -1,37 +1,37 @@
-//! Which trace a request belongs to, as it travels: W3C's [Trace Context](https://www.w3.org/TR/trace-context/).
-//! Pure: what a peer sent is read here, once, into what cannot be wrong.
+//! Parses and writes W3C's [Trace Context](https://www.w3.org/TR/trace-context/), which says which trace a request
+//! belongs to. Pure.
 
 use std::fmt;
 
-/// `00-TRACE-PARENT-FLAGS`.
+/// Bytes of `00-TRACE-PARENT-FLAGS`.
 const LENGTH: usize = 55;
 
-/// A later version may be longer. So long, nobody's is.
-const LONGEST: usize = 256;
+/// The largest `traceparent` that is parsed: later versions may be longer than [`LENGTH`].
+const MAX_LENGTH: usize = 256;
 
-/// What the specification wants to be passed on at least.
-const LONGEST_STATE: usize = 512;
+/// The largest `tracestate` that is passed on: the least that the specification requires.
+const MAX_STATE_LENGTH: usize = 512;
 
-/// A trace, the span in it that is the parent of what comes, and what vendors add.
+/// A trace, the parent span in it, and the vendors' additions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TraceContext {
-    /// Neither is zero.
+    /// Like `parent_id`, never zero.
     pub(crate) trace_id: u128,
     pub(crate) parent_id: u64,
-    /// Only the lowest bit has a meaning to us: the trace is recorded.
+    /// The lowest bit is set if the trace is recorded; the others are passed on.
     pub(crate) flags: u8,
-    /// `tracestate`: printable ASCII, of vendors that know what it means.
+    /// `tracestate`: printable ASCII, defined by vendors.
     pub(crate) state: Option<String>,
 }
 
 impl TraceContext {
-    /// Reads both headers; `None` for what is no context: then there is no parent, and nothing is wrong.
+    /// Parses both headers. `None` if `traceparent` is invalid: the span then has no parent.
     pub(crate) fn read(parent: &[u8], state: Option<&[u8]>) -> Option<Self> {
-        if !(LENGTH..=LONGEST).contains(&parent.len()) {
+        if !(LENGTH..=MAX_LENGTH).contains(&parent.len()) {
             return None;
         }
         let version = number(&parent[..2], 0xff)?;
-        // Of a later version, the beginning is the same, and more may follow after another dash.
+        // Later versions begin like version 0, and may go on after another dash.
         let ends = match (version, parent.get(LENGTH)) {
             (0xff, _) | (0, Some(_)) => false,
             (_, None) => true,
@@ -46,7 +46,7 @@ impl TraceContext {
                 .ok()
                 .filter(|&id| id != 0)?,
             flags: u8::try_from(number(&parent[53..55], 0xff)?).ok()?,
-            state: state.and_then(readable),
+            state: state.and_then(valid_state),
         })
     }
 }
@@ -64,8 +64,8 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// Lower-case hexadecimal digits and nothing else.
-fn number(digits: &[u8], most: u128) -> Option<u128> {
+/// Parses lower-case hexadecimal digits, up to `max`.
+fn number(digits: &[u8], max: u128) -> Option<u128> {
     let mut number = 0;
     for digit in digits {
         let value = match digit {
@@ -75,12 +75,13 @@ fn number(digits: &[u8], most: u128) -> Option<u128> {
         };
         number = number << 4 | u128::from(value);
     }
-    (number <= most).then_some(number)
+    (number <= max).then_some(number)
 }
 
-/// One that is too long or unreadable is left out, as the specification has it.
-fn readable(state: &[u8]) -> Option<String> {
-    let fits = (1..=LONGEST_STATE).contains(&state.len());
+/// The `tracestate` if it is valid. One that is too long or not printable is dropped, as the specification
+/// requires.
+fn valid_state(state: &[u8]) -> Option<String> {
+    let fits = (1..=MAX_STATE_LENGTH).contains(&state.len());
     let printable = state.iter().all(|byte| (b' '..=b'~').contains(byte));
     let state = (fits && printable).then_some(state)?;
     String::from_utf8(state.to_vec()).ok()
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_specification_s_example_is_read() {
+    fn the_specifications_example_is_parsed() {
         let context = read(EXAMPLE).unwrap();
         assert_eq!(context.trace_id, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
         assert_eq!(context.parent_id, 0x00f0_67aa_0ba9_02b7);
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_context_is_none() {
+    fn an_invalid_context_is_none() {
         for wrong in [
             "",
             "00",
@@ -132,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_read_as_far_as_it_is_known() {
+    fn the_known_part_of_a_later_version_is_parsed() {
         let later = format!("fe{}-more", &EXAMPLE[2..]);
         assert_eq!(read(&later), read(EXAMPLE));
     }
 
     #[test]
-    fn a_state_that_cannot_be_read_is_left_out() {
-        let long = "x".repeat(LONGEST_STATE + 1);
+    fn an_invalid_state_is_dropped() {
+        let long = "x".repeat(MAX_STATE_LENGTH + 1);
         for (state, expected) in [
             ("rojo=1,congo=2", Some("rojo=1,congo=2")),
             ("", None),
@@ -154,13 +155,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(trace_id in 1_u128.., parent_id in 1_u64.., flags: u8) {
+        fn a_written_context_is_parsed(trace_id in 1_u128.., parent_id in 1_u64.., flags: u8) {
             let context = TraceContext { trace_id, parent_id, flags, state: None };
             prop_assert_eq!(read(&context.to_string()), Some(context));
         }
 
         #[test]
-        fn whatever_comes_is_refused_or_written_alike(
+        fn a_parsed_context_is_written_alike(
             parent in "[0-9a-f]{2}-[0-9a-fA-F]{31,33}-[0-9a-f]{15,17}-[0-9a-f]{1,3}(-.*)?",
         ) {
             if let Some(context) = read(&parent) {
@@ -169,7 +170,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_at_all_are_too_much(
+        fn any_bytes_are_parsed_without_a_panic(
             parent in prop::collection::vec(any::<u8>(), 0..300),
             state in prop::collection::vec(any::<u8>(), 0..600),
         ) {

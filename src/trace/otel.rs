@@ -1,4 +1,4 @@
-//! Between spans and what travels: what `tracing-opentelemetry` knows of a span, if its layer is there.
+//! Converts between spans and trace contexts, by `tracing-opentelemetry`'s layer, if it is installed.
 
 use std::str::FromStr as _;
 
@@ -11,7 +11,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::context::TraceContext;
 
-/// `None` where nobody collects the trace: whoever is called need not record it then.
+/// The trace context of a span; `None` if the trace is not recorded, so that the worker does not record it either.
 pub(super) fn context_of(span: &Span) -> Option<TraceContext> {
     let context = span.context();
     let span = context.span();
@@ -24,6 +24,7 @@ pub(super) fn context_of(span: &Span) -> Option<TraceContext> {
     })
 }
 
+/// Makes a trace context the parent of a span.
 pub(super) fn set_parent(span: &Span, parent: &TraceContext) {
     let state = parent.state.as_deref().map(TraceState::from_str);
     let remote = SpanContext::new(
@@ -31,10 +32,10 @@ pub(super) fn set_parent(span: &Span, parent: &TraceContext) {
         SpanId::from_bytes(parent.parent_id.to_be_bytes()),
         TraceFlags::new(parent.flags),
         true,
-        // One that is no list of vendors is left out, as the specification has it.
+        // An invalid list of vendors is dropped, as the specification requires.
         state.and_then(Result::ok).unwrap_or_default(),
     );
     let parent = Context::new().with_remote_span_context(remote);
-    // Spans may be recorded by others than OpenTelemetry's layer.
+    // An error: the span is recorded by other layers than OpenTelemetry's.
     let _ = span.set_parent(parent);
 }

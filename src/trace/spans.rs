@@ -1,7 +1,7 @@
-//! The spans of a call: a client's in the order in which they come, then a worker's.
+//! Defines the spans of a call: the client's in order, then the worker's.
 //!
-//! Kinds are OpenTelemetry's: `client` for what waits for another program, `producer` and `consumer` for a
-//! request that is sent and taken, `internal` for the rest.
+//! Span kinds are OpenTelemetry's: `client` for waiting for another program, `producer` and `consumer` for sending
+//! and processing a request, `internal` for the rest.
 
 use std::fmt::Display;
 
@@ -14,7 +14,7 @@ use crate::procedure_name::ProcedureName;
 use crate::queue::QueueName;
 use crate::text::quote;
 
-/// A whole call, as its caller sees it. The root, unless the caller is within a span of its own.
+/// A whole call. The root span, unless the caller has a span of its own.
 pub(crate) fn call(procedure: &ProcedureName, key: &impl Display) -> Span {
     trace_span!(
         target: TARGET,
@@ -39,11 +39,11 @@ pub(crate) fn connect_to_redis() -> Span {
     )
 }
 
-/// A command, or several in one round trip, by Redis' conventions.
+/// A Redis command, or several in one round trip, as OpenTelemetry names them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Operation {
     Get,
-    /// Of so many keys.
+    /// With this number of keys.
     Mget(usize),
     Set,
     Pipeline,
@@ -61,14 +61,14 @@ impl Operation {
 
     fn keys(self) -> Option<u64> {
         match self {
-            // Conventions: a batch of one is none.
+            // By the conventions, a single operation has no batch size.
             Self::Mget(keys) => u64::try_from(keys).ok(),
             Self::Get | Self::Set | Self::Pipeline => None,
         }
     }
 }
 
-/// A look into Redis, and the check of what is there.
+/// A lookup in Redis, including the verification of the answer.
 pub(crate) fn lookup(operation: Operation) -> Span {
     let name = operation.name();
     trace_span!(
@@ -84,7 +84,7 @@ pub(crate) fn lookup(operation: Operation) -> Span {
     )
 }
 
-/// The storing of an answer.
+/// Storing an answer in Redis.
 pub(crate) fn store(operation: Operation) -> Span {
     let name = operation.name();
     trace_span!(
@@ -99,7 +99,7 @@ pub(crate) fn store(operation: Operation) -> Span {
     )
 }
 
-/// The wait for what is asked or computed for somebody else in the same process.
+/// The wait for a flight that another call or request of this process started.
 pub(crate) fn join() -> Span {
     trace_span!(
         target: TARGET,
@@ -109,7 +109,7 @@ pub(crate) fn join() -> Span {
     )
 }
 
-/// From a request to its reply, with whatever has to be tried again.
+/// From a request to its reply, including retries.
 pub(crate) fn request(conversation: &str) -> Span {
     trace_span!(
         target: TARGET,
@@ -134,7 +134,7 @@ pub(crate) fn connect_to_rabbitmq() -> Span {
     )
 }
 
-/// From the publishing of a request until the broker confirms it; the parent of what its worker does.
+/// From publishing a request to the broker's confirm. The parent of the worker's span.
 pub(crate) fn send(queue: &str, conversation: &str, size: usize) -> Span {
     trace_span!(
         target: TARGET,
@@ -150,8 +150,8 @@ pub(crate) fn send(queue: &str, conversation: &str, size: usize) -> Span {
     )
 }
 
-/// A worker's share in a call: from the taking of a request until it is settled. What lies between its
-/// parent's begin and its own is the wait in the queue, as far as the clocks of the two machines agree.
+/// A worker's part of a call: from receiving a request until it is settled. The time between the start of its
+/// parent and its own is the wait in the queue, as far as the clocks of the two machines agree.
 pub(crate) fn process(
     queue: &QueueName,
     correlation_id: Option<&[u8]>,
@@ -181,23 +181,23 @@ pub(crate) fn process(
     span
 }
 
-/// What a worker does for a request.
+/// A step of a worker's work on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// The look into Redis, where need be together with the attempt to take the lease.
+    /// The lookup in Redis, possibly with the attempt to take the lease.
     Lookup,
-    /// For another worker's answer.
+    /// The wait for the worker that holds the lease.
     LeaseWait,
-    /// For another request's flight in this worker.
+    /// The wait for another request's flight in this worker.
     FlightWait,
-    /// For a place to compute in; a suspect also for its turn.
+    /// The wait for a compute slot; a redelivered request also waits for its turn.
     SlotWait,
     Compute,
     Fill,
 }
 
 impl Work {
-    /// As it is told to callers.
+    /// The name in the reply's report.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Lookup => "lookup",
@@ -211,7 +211,7 @@ impl Work {
 
     pub(super) fn span(self) -> Span {
         match self {
-            // The cache has its own.
+            // The cache creates these spans itself.
             Self::Lookup | Self::Fill => Span::none(),
             Self::LeaseWait => trace_span!(
                 target: TARGET,
@@ -231,8 +231,8 @@ impl Work {
     }
 }
 
-/// The publishing of a reply until the broker confirms it. Nothing of the trace travels with it: so it is
-/// no producer's. A callback queue's name is made up for one client, and says nothing.
+/// From publishing a reply to the broker's confirm. Of kind `client`, not `producer`, because a reply carries no
+/// trace context. Without the callback queue's name, which is generated for one client.
 pub(crate) fn reply() -> Span {
     trace_span!(
         target: TARGET,

@@ -1,34 +1,33 @@
-//! What a worker tells of its own steps, as it travels in a reply. Pure.
+//! Parses and writes a worker's report of its steps, a header of the reply. Pure.
 //!
-//! `lookup=35+312 compute=400+10234 fill=10640+201 total=10890`: each step with the microseconds from the
-//! moment when the worker took the request to the step's begin, and those that it took. Clocks of two
-//! machines are not compared: these are all of one.
+//! `lookup=35+312 compute=400+10234 fill=10640+201 total=10890`: for each step, the microseconds from receiving the
+//! request to the start of the step, and its duration. All times are of the worker's clock.
 
 use std::fmt;
 
-/// More are not told: steps of one request, and bytes of what they are written in.
-const MOST: usize = 16;
-const LONGEST: usize = 1024;
-const LONGEST_NAME: usize = 20;
+/// Limits of a report: its steps, its bytes, and the bytes of a step's name.
+const MAX_STEPS: usize = 16;
+const MAX_LENGTH: usize = 1024;
+const MAX_NAME_LENGTH: usize = 20;
 
-/// A longer wait is no worker's: 12 digits are 11 days.
-const MOST_DIGITS: usize = 12;
+/// Digits of a time in microseconds: 12 digits are 11 days.
+const MAX_DIGITS: usize = 12;
 
 const TOTAL: &str = "total";
 
-/// All steps of one request in one worker, in the order in which they ended.
+/// The steps of one request in one worker, in the order in which they ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Steps {
     steps: Vec<Step>,
     total_us: u64,
 }
 
-/// One of them.
+/// One step and its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// Lower-case letters and dashes: of a peer, and harmless.
+    /// Lower-case letters and dashes, also if a peer sent it.
     pub(crate) name: String,
-    /// Since the request was taken.
+    /// Since the request was received.
     pub(crate) started_us: u64,
     pub(crate) took_us: u64,
 }
@@ -38,13 +37,13 @@ impl Steps {
         &self.steps
     }
 
-    /// From the moment when the request was taken until the reply was written.
+    /// From receiving the request until the reply was written.
     pub(crate) fn total_us(&self) -> u64 {
         self.total_us
     }
 
     pub(crate) fn push(&mut self, step: Step) {
-        if self.steps.len() < MOST {
+        if self.steps.len() < MAX_STEPS {
             self.steps.push(step);
         }
     }
@@ -53,14 +52,14 @@ impl Steps {
         Self { total_us, ..self }
     }
 
-    /// `None` for what no worker of ours writes.
+    /// Parses a report; `None` if it is invalid.
     pub(crate) fn read(text: &[u8]) -> Option<Self> {
-        if text.len() > LONGEST {
+        if text.len() > MAX_LENGTH {
             return None;
         }
         let mut words: Vec<&str> = std::str::from_utf8(text).ok()?.split(' ').collect();
         let (name, total) = words.pop()?.split_once('=')?;
-        if name != TOTAL || words.len() > MOST {
+        if name != TOTAL || words.len() > MAX_STEPS {
             return None;
         }
         Some(Self {
@@ -75,7 +74,7 @@ impl Step {
         let (name, times) = word.split_once('=')?;
         let (started, took) = times.split_once('+')?;
         let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
-        if !(1..=LONGEST_NAME).contains(&name.len()) || !name.bytes().all(is_name) {
+        if !(1..=MAX_NAME_LENGTH).contains(&name.len()) || !name.bytes().all(is_name) {
             return None;
         }
         Some(Self {
@@ -86,9 +85,9 @@ impl Step {
     }
 }
 
-/// Decimal digits and nothing else.
+/// Parses decimal digits, without a sign.
 fn micros(digits: &str) -> Option<u64> {
-    let fits = digits.len() <= MOST_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let fits = digits.len() <= MAX_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     fits.then(|| digits.parse().ok())?
 }
 
@@ -113,9 +112,9 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_no_worker_writes_is_none() {
-        let endless = format!("{}total=1", "a=1+1 ".repeat(MOST + 1));
-        let long = format!("{}=1+1 total=1", "a".repeat(LONGEST_NAME + 1));
+    fn an_invalid_report_is_none() {
+        let endless = format!("{}total=1", "a=1+1 ".repeat(MAX_STEPS + 1));
+        let long = format!("{}=1+1 total=1", "a".repeat(MAX_NAME_LENGTH + 1));
         for wrong in [
             "",
             "total",
@@ -141,11 +140,11 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_written_than_may_be_read() {
+    fn the_largest_report_is_parsed() {
         let mut steps = Steps::default();
-        for _ in 0..2 * MOST {
+        for _ in 0..2 * MAX_STEPS {
             steps.push(Step {
-                name: "x".repeat(LONGEST_NAME),
+                name: "x".repeat(MAX_NAME_LENGTH),
                 started_us: 999_999_999_999,
                 took_us: 999_999_999_999,
             });
@@ -156,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(
+        fn a_written_report_is_parsed(
             steps in prop::collection::vec(("[a-z-]{1,20}", 0..10_u64.pow(9), 0..10_u64.pow(9)), 0..8),
             total_us in 0..10_u64.pow(12),
         ) {
@@ -166,7 +165,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_comes_is_refused_or_written_alike(text in "([a-z]{0,3}[=+ ][0-9]{0,3}){0,6}") {
+        fn a_parsed_report_is_written_alike(text in "([a-z]{0,3}[=+ ][0-9]{0,3}){0,6}") {
             if let Some(steps) = Steps::read(text.as_bytes()) {
                 let again = Steps::read(steps.to_string().as_bytes());
                 prop_assert_eq!(again, Some(steps));

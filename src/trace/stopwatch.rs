@@ -1,4 +1,4 @@
-//! What a worker does for one request, step by step: as spans, and told to a caller who asks.
+//! Measures the steps of a worker's work on one request: as spans, and as a report in the reply.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,11 +11,11 @@ use super::on;
 use super::spans::Work;
 use super::steps::{Step, Steps};
 
-/// Runs from the moment when a request was taken. Clones are the same one.
+/// Measures steps since a request was received. Clones share the measurements.
 #[derive(Debug, Clone)]
 pub(crate) struct Stopwatch {
     pub(crate) taken: Instant,
-    /// `None`: nobody has asked.
+    /// `None`: the request does not ask for a report.
     steps: Option<Arc<Mutex<Steps>>>,
 }
 
@@ -27,51 +27,51 @@ impl Stopwatch {
         }
     }
 
-    /// Whether its steps are to be seen by anybody.
-    fn runs(&self) -> bool {
+    /// Whether steps are reported or recorded.
+    fn is_on(&self) -> bool {
         self.steps.is_some() || on()
     }
 
-    /// Does a step: as it is where nobody sees it, else in a box. One that is given up is not told.
+    /// Runs and measures a step. Boxed only if it is measured. A cancelled step is not reported.
     pub(crate) fn step<F: Future>(&self, work: Work, does: F) -> impl Future<Output = F::Output> {
-        if !self.runs() {
+        if !self.is_on() {
             return Either::Left(does);
         }
         let (watch, span) = (self.clone(), work.span());
         Either::Right(Box::pin(async move {
             let begun = Instant::now();
             let done = does.instrument(span).await;
-            watch.note(work, begun);
+            watch.record(work, begun);
             done
         }))
     }
 
-    /// The same for what takes no time of others.
+    /// Runs and measures a step that does not wait.
     pub(crate) fn step_now<T>(&self, work: Work, does: impl FnOnce() -> T) -> T {
-        if !self.runs() {
+        if !self.is_on() {
             return does();
         }
         let begun = Instant::now();
         let done = work.span().in_scope(does);
-        self.note(work, begun);
+        self.record(work, begun);
         done
     }
 
-    /// A step has ended that began then.
-    pub(crate) fn note(&self, work: Work, begun: Instant) {
+    /// Adds a step that started at `begun` and ends now to the report.
+    pub(crate) fn record(&self, work: Work, begun: Instant) {
         let Some(steps) = &self.steps else { return };
         let step = Step {
             name: work.name().to_owned(),
             started_us: micros(begun.saturating_duration_since(self.taken)),
             took_us: micros(begun.elapsed()),
         };
-        // Nothing panics while it is held.
+        // Nothing panics while the lock is held.
         let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
         steps.push(step);
     }
 
-    /// What is told with the reply that is about to be sent.
-    pub(crate) fn told(&self) -> Option<Box<Steps>> {
+    /// The steps so far and the total time, for the reply; `None` if the request does not ask.
+    pub(crate) fn report(&self) -> Option<Box<Steps>> {
         let steps = self.steps.as_ref()?.lock();
         let steps = steps.unwrap_or_else(PoisonError::into_inner).clone();
         Some(Box::new(steps.ended_after(micros(self.taken.elapsed()))))

@@ -1,4 +1,4 @@
-//! Where a server listens.
+//! Endpoints of servers, and opening plain connections to them.
 
 use std::fmt;
 use std::io;
@@ -12,17 +12,17 @@ use tokio::time::{Instant, timeout_at};
 use super::stream::Stream;
 use super::tcp;
 
-/// Where a server listens.
+/// Where a server listens: a TCP port, or a Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Endpoint {
-    /// A name or an address, and a port.
+    /// A host name or IP address, and a port.
     Tcp { host: String, port: u16 },
-    /// The path of a Unix socket: on this machine, and never by TLS.
+    /// The path of a Unix socket. Never with TLS.
     Unix(PathBuf),
 }
 
 impl Endpoint {
-    /// The name in a certificate; of a Unix socket nothing.
+    /// The host that a certificate must name; empty for a Unix socket.
     pub(crate) fn host(&self) -> &str {
         match self {
             Self::Tcp { host, .. } => host,
@@ -53,7 +53,7 @@ pub(crate) async fn open_unix(path: &Path, deadline: Instant) -> io::Result<Stre
 }
 
 #[cfg(not(unix))]
-#[expect(clippy::unused_async, reason = "as where there are such sockets")]
+#[expect(clippy::unused_async, reason = "same signature as on Unix")]
 pub(crate) async fn open_unix(_: &Path, _: Instant) -> io::Result<Stream> {
     Err(io::ErrorKind::Unsupported.into())
 }

@@ -1,4 +1,4 @@
-//! Attempts side by side, each with a head start over the next (RFC 8305, "Happy Eyeballs").
+//! Races connection attempts, each with a head start over the next (RFC 8305, "Happy Eyeballs").
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use tokio::select;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// What RFC 8305 recommends between two connection attempts.
-pub(crate) const CONNECTING: Duration = Duration::from_millis(250);
+/// The delay between two connection attempts that RFC 8305 recommends.
+pub(crate) const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// How long an attempt runs before the next one starts beside it.
 #[derive(Debug)]
@@ -20,13 +20,13 @@ pub(crate) struct HeadStart {
 }
 
 impl HeadStart {
-    /// For attempts that have succeeded once they are connected.
+    /// For attempts that succeed as soon as they are connected.
     pub(super) fn to_connect(time: Duration) -> Self {
         Self::to_log_in(time, Duration::ZERO)
     }
 
-    /// For attempts that log in, too: `for_login` is counted from [`connected`](Self::connected). A
-    /// login takes a busy server longer than the connection, and a second one makes it busier.
+    /// For attempts that also log in: `for_login` starts at [`connected`](Self::connected). On a busy server a
+    /// login takes longer than connecting, and a second one adds load.
     pub(crate) fn to_log_in(time: Duration, for_login: Duration) -> Self {
         Self {
             time,
@@ -35,12 +35,12 @@ impl HeadStart {
         }
     }
 
-    /// The attempt that calls this is connected and begins to log in.
+    /// Extends the head start: the calling attempt is connected and starts its login.
     pub(crate) fn connected(&self) {
         self.connected.notify_one();
     }
 
-    async fn is_over(&self) {
+    async fn elapse(&self) {
         let mut end = Instant::now() + self.time;
         loop {
             select! {
@@ -51,11 +51,10 @@ impl HeadStart {
     }
 }
 
-/// Runs `attempts` in their order, the next one as soon as one has failed or the head start of the
-/// latest is over, until the first succeeds; the others are dropped. If none does, returns their
-/// errors in the order in which they came.
+/// Runs `attempts` in order until the first one succeeds, and drops the others.
 ///
-/// There is no limit on the whole: attempts have deadlines, or the caller has one. Cancel safe.
+/// The next attempt starts when one has failed, or the head start of the latest is over. If all fail, returns
+/// their errors in the order in which they occurred. Sets no deadline of its own. Cancel safe.
 pub(crate) async fn race<T, E, F>(attempts: Vec<F>, head_start: &HeadStart) -> Result<T, Vec<E>>
 where
     F: Future<Output = Result<T, E>>,
@@ -70,7 +69,7 @@ where
                 Some(Err(error)) => errors.push(error),
                 None => return Err(errors),
             },
-            () = head_start.is_over(), if waiting.len() > 0 => {}
+            () = head_start.elapse(), if waiting.len() > 0 => {}
         }
         running.extend(waiting.next());
     }
@@ -91,7 +90,7 @@ mod tests {
         Duration::from_millis(count)
     }
 
-    /// An attempt that notes when it starts, and takes its time to its end.
+    /// An attempt that records when it starts, and ends after `takes`.
     async fn attempt(
         starts: &RefCell<Vec<Duration>>,
         epoch: Instant,
@@ -113,7 +112,7 @@ mod tests {
             attempt(&starts, epoch, LOGIN * 60, Ok(4)),
             attempt(&starts, epoch, LOGIN * 60, Ok(5)),
         ];
-        let won = race(attempts, &HeadStart::to_connect(CONNECTING)).await;
+        let won = race(attempts, &HeadStart::to_connect(CONNECTION_ATTEMPT_DELAY)).await;
         assert_eq!(won, Ok(3));
         let expected = [0, 250, 350, 600].map(millis);
         assert_eq!(*starts.borrow(), expected);
@@ -121,19 +120,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_attempt_that_is_overtaken_may_still_win() {
+    async fn an_earlier_attempt_may_still_win() {
         let (starts, epoch) = (RefCell::default(), Instant::now());
         let attempts = vec![
             attempt(&starts, epoch, millis(300), Ok(1)),
             attempt(&starts, epoch, millis(100), Ok(2)),
         ];
-        let won = race(attempts, &HeadStart::to_connect(CONNECTING)).await;
+        let won = race(attempts, &HeadStart::to_connect(CONNECTION_ATTEMPT_DELAY)).await;
         assert_eq!((won, epoch.elapsed()), (Ok(1), millis(300)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_login_has_a_longer_head_start_than_a_connection() {
-        let head_start = HeadStart::to_log_in(CONNECTING, LOGIN);
+        let head_start = HeadStart::to_log_in(CONNECTION_ATTEMPT_DELAY, LOGIN);
         let epoch = Instant::now();
         let frozen = async {
             sleep(millis(10)).await;
@@ -150,16 +149,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_errors_are_returned_in_their_order() {
+    async fn all_errors_are_returned_in_order_of_occurrence() {
         let (starts, epoch) = (RefCell::default(), Instant::now());
         let attempts = vec![
             attempt(&starts, epoch, millis(300), Err(1)),
             attempt(&starts, epoch, millis(10), Err(2)),
         ];
-        let lost = race(attempts, &HeadStart::to_connect(CONNECTING)).await;
+        let lost = race(attempts, &HeadStart::to_connect(CONNECTION_ATTEMPT_DELAY)).await;
         assert_eq!(lost, Err(vec![2, 1]));
         let none: Vec<std::future::Ready<Result<u32, u32>>> = Vec::new();
-        let lost = race(none, &HeadStart::to_connect(CONNECTING)).await;
+        let lost = race(none, &HeadStart::to_connect(CONNECTION_ATTEMPT_DELAY)).await;
         assert_eq!(lost, Err(Vec::new()));
     }
 }

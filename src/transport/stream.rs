@@ -1,4 +1,4 @@
-//! A connected stream, plain or by TLS.
+//! A connected stream: TCP, a Unix socket, or TLS over TCP.
 
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -22,11 +22,11 @@ use super::Fault;
 use crate::tls::HandshakeError;
 use crate::tls::{Tls, TlsFault};
 
-/// A connected stream.
+/// A connected stream that remembers the first fault of TLS.
 #[derive(Debug)]
 pub(crate) struct Stream {
     inner: Inner,
-    heard: Heard,
+    late_fault: LateFault,
 }
 
 #[derive(Debug)]
@@ -38,13 +38,17 @@ enum Inner {
     Tls(Box<TlsStream<TcpStream>>, Tls),
 }
 
-/// What TLS has said on a stream since the handshake. Kept apart, since the libraries on top of it lose
-/// the reasons of errors: a server that wants a certificate says so after its side of the handshake.
+/// Holds the first fault of TLS after the handshake. Clones share it.
+///
+/// lapin and redis-rs discard the cause of I/O errors, and a server that requires a client certificate reports
+/// that only after the client has finished its side of the handshake.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Heard(Arc<OnceLock<TlsFault>>);
+pub(crate) struct LateFault(Arc<OnceLock<TlsFault>>);
 
-/// Shuts a stream down when it is dropped, for a library that keeps a stream it was given: lapin's I/O
-/// thread waits for a silent server even when nothing waits for the login any more.
+/// Shuts a stream down when dropped, unless released.
+///
+/// For a library that keeps a stream: lapin's I/O thread waits for a silent server even after the login was
+/// cancelled.
 #[derive(Debug)]
 pub(crate) struct ShutdownOnDrop(Option<Socket>);
 
@@ -52,7 +56,7 @@ impl Stream {
     pub(crate) fn plain(stream: TcpStream) -> Self {
         Self {
             inner: Inner::Plain(stream),
-            heard: Heard::default(),
+            late_fault: LateFault::default(),
         }
     }
 
@@ -60,11 +64,11 @@ impl Stream {
     pub(super) fn unix(stream: UnixStream) -> Self {
         Self {
             inner: Inner::Unix(stream),
-            heard: Heard::default(),
+            late_fault: LateFault::default(),
         }
     }
 
-    /// Goes on by TLS on a plain stream on which nothing was said yet.
+    /// Starts TLS on a plain TCP stream that is still unused. Leaves other streams as they are.
     #[cfg(feature = "tls")]
     pub(crate) async fn encrypted(
         self,
@@ -84,21 +88,21 @@ impl Stream {
         };
         Ok(Self {
             inner: Inner::Tls(Box::new(encrypted), tls.clone()),
-            heard: self.heard,
+            late_fault: self.late_fault,
         })
     }
 
     #[cfg(not(feature = "tls"))]
-    #[expect(clippy::unused_async, reason = "as with the feature")]
+    #[expect(clippy::unused_async, reason = "same signature as with the feature")]
     pub(crate) async fn encrypted(self, _: &str, tls: &Tls, _: Instant) -> Result<Self, Fault> {
         match *tls {}
     }
 
-    pub(crate) fn heard(&self) -> Heard {
-        self.heard.clone()
+    pub(crate) fn late_fault(&self) -> LateFault {
+        self.late_fault.clone()
     }
 
-    /// Sends small writes at once.
+    /// Disables Nagle's algorithm: small writes are sent at once.
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
         match self.tcp() {
             Some(stream) => stream.set_nodelay(true),
@@ -106,13 +110,13 @@ impl Stream {
         }
     }
 
-    /// For what must not outlive an attempt.
+    /// A guard that shuts this stream down when the attempt that uses it is dropped.
     pub(crate) fn shutdown_on_drop(&self) -> io::Result<ShutdownOnDrop> {
         let socket = self.socket().try_clone()?;
         Ok(ShutdownOnDrop(Some(socket)))
     }
 
-    /// Where it leads to; `None`: to a socket in the file system.
+    /// The peer's address; `None` for a Unix socket.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
         self.tcp()?.peer_addr().ok()
     }
@@ -137,7 +141,7 @@ impl Stream {
         }
     }
 
-    /// `TLS 1.3`; `None`: nothing is encrypted.
+    /// The protocol, such as `TLS 1.3`; `None`: plain text.
     pub(crate) fn protocol(&self) -> Option<&'static str> {
         match &self.inner {
             Inner::Plain(_) => None,
@@ -152,8 +156,8 @@ impl Stream {
         }
     }
 
-    /// Whether the server is this machine: then both ends of a connection have one address.
-    pub(crate) fn stays_here(&self) -> bool {
+    /// Whether the server runs on this machine: then both ends of the connection have the same address.
+    pub(crate) fn is_local(&self) -> bool {
         let Some(stream) = self.tcp() else {
             return true;
         };
@@ -163,20 +167,20 @@ impl Stream {
         }
     }
 
-    /// Keeps what an error has to say of TLS.
-    fn note(&self, error: &io::Error) {
+    /// Remembers the fault of TLS that caused an error, if one did.
+    fn record_fault(&self, error: &io::Error) {
         #[cfg(feature = "tls")]
         if let Inner::Tls(_, tls) = &self.inner
             && let Some(fault) = TlsFault::of(error, tls.side())
         {
-            self.heard.0.get_or_init(|| fault);
+            self.late_fault.0.get_or_init(|| fault);
         }
         #[cfg(not(feature = "tls"))]
         let _ = (self, error);
     }
 
-    /// Who cannot write any more may not have heard yet why: an error of writing is held back until what
-    /// came last is read. That the stream is at its end is noticed by reading, too, so this ends.
+    /// Delays an error of writing until the stream is read to its end: the peer's last bytes may hold the TLS
+    /// alert that explains the error. Ends, because a stream that cannot be written is at its end when read.
     fn after_write<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -200,14 +204,14 @@ impl Stream {
     }
 }
 
-impl Heard {
+impl LateFault {
     pub(crate) fn fault(&self) -> Option<TlsFault> {
         self.0.get().cloned()
     }
 }
 
 impl ShutdownOnDrop {
-    /// Leaves the stream alone from here on.
+    /// Disarms the guard.
     pub(crate) fn release(mut self) {
         self.0 = None;
     }
@@ -216,7 +220,7 @@ impl ShutdownOnDrop {
 impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
         if let Some(socket) = &self.0 {
-            // It fails where the connection is gone already.
+            // Fails if the connection is closed already.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -256,7 +260,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let polled = on_inner!(self, |stream| stream.poll_read(cx, buffer));
         if let Poll::Ready(Err(error)) = &polled {
-            self.note(error);
+            self.record_fault(error);
         }
         polled
     }
@@ -306,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_addresses_are_this_machine() {
+    fn a_connection_between_own_addresses_is_local() {
         for (here, there, same) in [
             ("127.0.0.1", "127.0.0.1", true),
             ("127.0.0.1", "127.0.1.1", true),

@@ -1,4 +1,4 @@
-//! TCP connections: the addresses of a name raced as RFC 8305 has it, and keepalive.
+//! Opens TCP connections with keepalive, racing the addresses of a name as in RFC 8305.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,21 +8,21 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::race::{CONNECTING, HeadStart, race};
+use super::race::{CONNECTION_ATTEMPT_DELAY, HeadStart, race};
 
-/// Below this, attempts follow each other no faster (RFC 8305, section 8).
-const LEAST_HEAD_START: Duration = Duration::from_millis(10);
+/// The shortest delay between two attempts (RFC 8305, section 8).
+const MIN_HEAD_START: Duration = Duration::from_millis(10);
 
-/// A connection on which nothing was said for so long is probed. Well below what NAT gateways and
-/// balancers allow (from 60 s up), since those drop a connection without a word.
+/// A connection that is idle for so long is probed. Well below the limits of NAT gateways and load balancers
+/// (from 60 s), which drop idle connections silently.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
-/// Between probes; the connection is lost when [`KEEPALIVE_PROBES`] in a row are unanswered.
+/// Time between probes. The connection is lost after [`KEEPALIVE_PROBES`] unanswered ones in a row.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// Connects to the first of these addresses that answers, before the deadline; the other attempts are
-/// given up. Cancel safe.
+/// Connects to the first of these addresses that answers, before the deadline, and drops the other attempts.
+/// Cancel safe.
 pub(crate) async fn open(addresses: Vec<SocketAddr>, deadline: Instant) -> io::Result<TcpStream> {
     let addresses = interleaved(addresses);
     let head_start = HeadStart::to_connect(head_start(addresses.len(), deadline));
@@ -38,17 +38,17 @@ pub(crate) async fn open(addresses: Vec<SocketAddr>, deadline: Instant) -> io::R
     Ok(stream)
 }
 
-/// Short enough for each address to have its turn, and for the last one to answer and be logged in to.
+/// Short enough for every address to be tried, with one share of the time left to log in to the last.
 fn head_start(addresses: usize, deadline: Instant) -> Duration {
     let turns = u32::try_from(addresses)
         .unwrap_or(u32::MAX)
         .saturating_add(1);
     let share = deadline.saturating_duration_since(Instant::now()) / turns;
-    share.clamp(LEAST_HEAD_START, CONNECTING)
+    share.clamp(MIN_HEAD_START, CONNECTION_ATTEMPT_DELAY)
 }
 
-/// Both families by turns, beginning with that of the first address, each in its order: where one
-/// family is not routed, it costs one head start.
+/// Alternates IPv6 and IPv4 addresses, starting with the family of the first: a family without a route costs
+/// one head start.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let starts_with_ipv6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses
@@ -80,13 +80,13 @@ mod tests {
     use socket2::{Domain, Socket, Type};
     use tokio::net::TcpListener;
 
-    /// A listener whose backlog is full: it answers no further attempt, and refuses none.
-    struct Swallowing {
+    /// A listener whose backlog is full: further attempts are neither answered nor refused.
+    struct Blackhole {
         address: SocketAddr,
         _held: Vec<Socket>,
     }
 
-    impl Swallowing {
+    impl Blackhole {
         fn at(ip: &str) -> Self {
             let address = SocketAddr::new(ip.parse().unwrap(), 0);
             let open = || Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
@@ -122,19 +122,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_swallows_packets_costs_a_head_start() {
+    async fn an_address_that_drops_packets_costs_a_head_start() {
         let (_listener, good) = listening().await;
         let has_ipv6 = TcpListener::bind("[::1]:0").await.is_ok();
         for ip in ["127.0.0.1", "::1"]
             .into_iter()
             .take(1 + usize::from(has_ipv6))
         {
-            let swallowing = Swallowing::at(ip);
+            let blackhole = Blackhole::at(ip);
             let start = Instant::now();
-            let opened = open(vec![swallowing.address, good], deadline()).await;
+            let opened = open(vec![blackhole.address, good], deadline()).await;
             assert_eq!(opened.unwrap().peer_addr().unwrap(), good, "{ip}");
-            assert!(start.elapsed() >= CONNECTING, "{:?}", start.elapsed());
-            assert!(start.elapsed() < CONNECTING * 4, "{:?}", start.elapsed());
+            assert!(
+                start.elapsed() >= CONNECTION_ATTEMPT_DELAY,
+                "{:?}",
+                start.elapsed()
+            );
+            assert!(
+                start.elapsed() < CONNECTION_ATTEMPT_DELAY * 4,
+                "{:?}",
+                start.elapsed()
+            );
         }
     }
 
@@ -146,14 +154,18 @@ mod tests {
         let start = Instant::now();
         let opened = open(vec![refusing, good], deadline()).await;
         assert_eq!(opened.unwrap().peer_addr().unwrap(), good);
-        assert!(start.elapsed() < CONNECTING, "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() < CONNECTION_ATTEMPT_DELAY,
+            "{:?}",
+            start.elapsed()
+        );
     }
 
     #[tokio::test]
-    async fn where_no_address_answers_the_deadline_ends_it() {
-        let swallowing = Swallowing::at("127.0.0.1");
+    async fn without_an_answer_the_attempt_ends_at_the_deadline() {
+        let blackhole = Blackhole::at("127.0.0.1");
         let deadline = Instant::now() + Duration::from_millis(300);
-        let opened = open(vec![swallowing.address], deadline).await;
+        let opened = open(vec![blackhole.address], deadline).await;
         assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert!(open(Vec::new(), deadline).await.is_err());
     }
@@ -170,17 +182,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_address_has_a_turn_before_the_deadline() {
+    async fn every_address_is_tried_before_the_deadline() {
         let in_500_ms = Instant::now() + Duration::from_millis(500);
-        assert_eq!(head_start(1, in_500_ms), CONNECTING);
+        assert_eq!(head_start(1, in_500_ms), CONNECTION_ATTEMPT_DELAY);
         assert_eq!(head_start(4, in_500_ms), Duration::from_millis(100));
-        assert_eq!(head_start(2, deadline()), CONNECTING);
-        assert_eq!(head_start(usize::MAX, in_500_ms), LEAST_HEAD_START);
-        assert_eq!(head_start(1, Instant::now()), LEAST_HEAD_START);
+        assert_eq!(head_start(2, deadline()), CONNECTION_ATTEMPT_DELAY);
+        assert_eq!(head_start(usize::MAX, in_500_ms), MIN_HEAD_START);
+        assert_eq!(head_start(1, Instant::now()), MIN_HEAD_START);
     }
 
     #[test]
-    fn the_families_take_turns() {
+    fn address_families_alternate() {
         let addresses = |texts: &[&str]| -> Vec<SocketAddr> {
             texts.iter().map(|text| text.parse().unwrap()).collect()
         };

@@ -133,7 +133,7 @@ impl DirectReplies {
                 }
             }
             attempt += 1;
-            sleep(broker::redial_pause(attempt)).await;
+            sleep(broker::reconnect_pause(attempt)).await;
         }
     }
 
@@ -181,7 +181,7 @@ impl DirectReplies {
                 Err(error) => self.log_unconnected(&error),
             }
             attempt += 1;
-            sleep(broker::redial_pause(attempt)).await;
+            sleep(broker::reconnect_pause(attempt)).await;
         }
     }
 
@@ -202,7 +202,7 @@ impl DirectReplies {
                 Err(error) => {
                     self.log_unconnected(&error);
                     attempt += 1;
-                    sleep(broker::redial_pause(attempt)).await;
+                    sleep(broker::reconnect_pause(attempt)).await;
                 }
             }
         }

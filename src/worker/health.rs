@@ -1,7 +1,7 @@
 //! Health of a worker: for readiness probes and alerts.
 
 use super::counters::Counters;
-use crate::counts::State;
+use crate::counts::ConnectionState;
 
 /// A worker's health, before, while and after it runs: see [`Worker::health`](super::Worker::health).
 /// Clones are cheap and share the state.
@@ -34,23 +34,23 @@ impl WorkerHealth {
         if activity.is_stopping() {
             return Readiness::NotReady("stopping".to_owned());
         }
-        match broker.standing.state() {
-            State::Connecting => {
+        match broker.connection.state() {
+            ConnectionState::Connecting => {
                 return Readiness::NotReady("not connected to RabbitMQ yet".to_owned());
             }
-            State::Down(error) => return Readiness::NotReady(error.to_string()),
-            State::Up => {}
+            ConnectionState::Down(error) => return Readiness::NotReady(error.to_string()),
+            ConnectionState::Up => {}
         }
         let mut degraded = Vec::new();
         if broker.is_blocked() {
             degraded.push("RabbitMQ has raised an alarm: replies wait until it is over".to_owned());
         }
         match cache.redis.state() {
-            State::Connecting => degraded.push("not connected to Redis yet".to_owned()),
-            State::Down(error) => {
+            ConnectionState::Connecting => degraded.push("not connected to Redis yet".to_owned()),
+            ConnectionState::Down(error) => {
                 degraded.push(format!("{error}; calls go on without the cache"));
             }
-            State::Up => degraded.extend(cache.refusals.reason()),
+            ConnectionState::Up => degraded.extend(cache.refusals.reason()),
         }
         if degraded.is_empty() {
             Readiness::Ready
@@ -117,7 +117,7 @@ mod tests {
         let without = "cannot reach redis://b: nothing is listening there; calls go on without the \
             cache";
         assert_eq!(health.readiness(), degraded(without));
-        counters.broker.blocks(true);
+        counters.broker.set_blocked(true);
         let alarm = "RabbitMQ has raised an alarm: replies wait until it is over";
         assert_eq!(health.readiness(), degraded(&format!("{alarm}; {without}")));
         counters.cache.redis.up();
@@ -133,15 +133,15 @@ mod tests {
         counters.broker.up();
         counters.cache.redis.up();
         let refusals = &counters.cache.refusals;
-        refusals.fill("OOM command not allowed".to_owned());
+        refusals.fill_refused("OOM command not allowed".to_owned());
         let full = "Redis refuses to store answers: OOM command not allowed";
         assert_eq!(health.readiness(), Readiness::Degraded(full.to_owned()));
-        refusals.filled();
+        refusals.fill_stored();
         assert_eq!(health.readiness(), Readiness::Ready);
         let replica = "Redis at redis://b (127.0.0.1:1) is a read-only replica";
-        refusals.server(Some(replica.to_owned()));
+        refusals.set_server(Some(replica.to_owned()));
         assert_eq!(health.readiness(), Readiness::Degraded(replica.to_owned()));
-        refusals.server(None);
+        refusals.set_server(None);
         assert_eq!(health.readiness(), Readiness::Ready);
     }
 }

@@ -135,7 +135,7 @@ impl<P: Procedure> Service<P> {
         self.counters
             .activity
             .answered(&reply, watch.taken.elapsed());
-        reply.steps = watch.told();
+        reply.steps = watch.report();
         let Some(reply_to) = &request.reply_to else {
             return replier.ack(unsettled).await;
         };
@@ -234,7 +234,7 @@ impl<P: Procedure> Service<P> {
             Outcome::Own(reply) => reply,
             Outcome::Shared(reply) => {
                 self.counters.activity.shared_flights.count();
-                watch.note(Work::FlightWait, joined_at);
+                watch.record(Work::FlightWait, joined_at);
                 reply.map(|reply| Reply {
                     source: reply.source.map(|_| Source::Shared),
                     ..reply

@@ -11,7 +11,7 @@ use super::session::{Ended, Session};
 use super::{Service, Stopped, WorkerOptions};
 use crate::FOR_EVER;
 use crate::broker;
-use crate::counts::State;
+use crate::counts::ConnectionState;
 use crate::error::Error;
 use crate::procedure::Procedure;
 
@@ -79,7 +79,7 @@ impl<P: Procedure> Service<P> {
                 }
                 Err(error) if error.is_lasting() && !ever_served => return Err(error),
                 Err(error) => {
-                    let down = State::Down(error.clone());
+                    let down = ConnectionState::Down(error.clone());
                     if broker.down(error.clone()) != down {
                         warn!("{error}; trying again until it works");
                     }
@@ -87,7 +87,7 @@ impl<P: Procedure> Service<P> {
                 }
             }
             tokio::select! {
-                () = sleep(broker::redial_pause(attempt)) => {}
+                () = sleep(broker::reconnect_pause(attempt)) => {}
                 () = &mut stop => return Ok(Stopped::without_session(&tasks)),
             }
         }
@@ -95,8 +95,8 @@ impl<P: Procedure> Service<P> {
 
     fn log_serving(&self, options: &WorkerOptions, prefetch: u16) {
         let back = match self.counters.broker.up() {
-            State::Down(_) => "RabbitMQ is back: ",
-            State::Connecting | State::Up => "",
+            ConnectionState::Down(_) => "RabbitMQ is back: ",
+            ConnectionState::Connecting | ConnectionState::Up => "",
         };
         info!(
             "{back}serving {} from {} at {}, {} at once, prefetch {prefetch}, cache at {}",

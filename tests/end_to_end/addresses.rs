@@ -44,7 +44,7 @@ async fn redis_is_reached_by_a_unix_socket() {
         format!("ok       redis-url         {url}"),
         format!("ok       redis-name        {socket} is a path"),
         format!("ok       redis-port        {socket} is open"),
-        "ok       redis-encryption  not needed: it is this machine".to_owned(),
+        "ok       redis-encryption  not needed: the server is this machine".to_owned(),
         "ok       redis-protocol    Redis".to_owned(),
         "ok       hit ".to_owned(),
     ] {

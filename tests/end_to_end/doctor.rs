@@ -65,7 +65,7 @@ async fn healthy_set_up_is_told_as_such() {
 ok       amqp-url          amqp://guest@127.0.0.1:AMQP/VHOST
 ok       amqp-name         127.0.0.1 is an address
 ok       amqp-port         127.0.0.1:AMQP is open
-ok       amqp-encryption   not needed: it is this machine
+ok       amqp-encryption   not needed: the server is this machine
 ok       amqp-protocol     RabbitMQ VERSION
 ok       amqp-login        as guest
 ok       amqp-vhost        VHOST
@@ -76,12 +76,12 @@ ok       dead-letters      rpc_queue.dead: 1 consumer, 0 waiting
 ok       redis-url         redis://127.0.0.1:REDIS/0
 ok       redis-name        127.0.0.1 is an address
 ok       redis-port        127.0.0.1:REDIS is open
-ok       redis-encryption  not needed: it is this machine
+ok       redis-encryption  not needed: the server is this machine
 ok       redis-protocol    Redis
 ok       redis-login       as default
 ok       redis-version     VERSION
 ok       redis-rights      all that a client and a worker need
-ok       redis-memory      bounded to 104 MB, allkeys-lfu
+ok       redis-memory      limited to 104 MB, allkeys-lfu
 ok       call              a worker answered in N ms
 ok       hit               stored by the call, then found in N ms
 22 ok, 0 warnings, 0 failures, 0 skipped
@@ -114,7 +114,7 @@ async fn least_rights_are_enough() {
          +pexpire ~rpcache:worker:*\n\
          -> redis-cli ACL SETUSER least '~{fib:*' +eval +unlink +incrby +pexpire '~rpcache:worker:*'\n\
          -> or nothing, if no worker uses this login\n",
-        &[("unknown, this login is not told: INFO", &["redis-memory"])],
+        &[("unknown: this login may not run INFO", &["redis-memory"])],
     );
 }
 

@@ -162,7 +162,7 @@ async fn doctor_is_content_with_tls() {
     assert_eq!(doctor.code, Some(0), "{doctor:#?}");
     for (check, port) in [("amqp", setup.vhost.tls_port()), ("redis", redis.port)] {
         let encryption = format!("{check}-encryption");
-        let line = format!("ok       {encryption:<18}localhost:{port} speaks TLS 1.3\n");
+        let line = format!("ok       {encryption:<18}localhost:{port} uses TLS 1.3\n");
         assert!(doctor.stdout.contains(&line), "{}", doctor.stdout);
     }
 }

@@ -3,7 +3,7 @@
 use super::{Cache, INSPECT_DEADLINE};
 use crate::cache::store::StoreError;
 use crate::cache::{MissingRights, ServerFault, ServerStats};
-use crate::counts::State;
+use crate::counts::ConnectionState;
 use crate::error::Error;
 use crate::procedure_name::ProcedureName;
 
@@ -22,7 +22,7 @@ impl Cache {
     pub(crate) async fn connected(&self) -> Result<(), Error> {
         self.store.settled().await;
         match self.counts.redis.state() {
-            State::Up => Ok(()),
+            ConnectionState::Up => Ok(()),
             _ => Err(self.error(StoreError::Unavailable)),
         }
     }

@@ -32,7 +32,7 @@ use self::link::{Link, Slot};
 pub(super) use self::server::{Mode, Server};
 use super::errors::{CommandError, describe};
 use super::resp::Limits;
-use crate::counts::{CacheCounts, State};
+use crate::counts::{CacheCounts, ConnectionState};
 use crate::server_url::RedisUrl;
 
 /// The process's connection to one Redis. Dropping it ends the keeper and the connection.
@@ -108,7 +108,9 @@ impl Connection {
     pub(crate) async fn settled(&self) {
         let mut state = self.counts.redis.subscribe();
         // The sender cannot be gone: it is ours.
-        let _ = state.wait_for(|state| *state != State::Connecting).await;
+        let _ = state
+            .wait_for(|state| *state != ConnectionState::Connecting)
+            .await;
     }
 
     /// Waits until the first attempt to connect has ended, or, where commands may go ahead, until they can be
@@ -121,7 +123,7 @@ impl Connection {
     pub(crate) async fn up(&self) {
         let mut state = self.counts.redis.subscribe();
         // The sender cannot be gone: it is ours.
-        let _ = state.wait_for(|state| *state == State::Up).await;
+        let _ = state.wait_for(|state| *state == ConnectionState::Up).await;
     }
 
     /// Whether commands would be sent now, or in a moment: a connection that was lost is being replaced.
@@ -135,7 +137,7 @@ impl Connection {
     }
 
     #[cfg(test)]
-    fn state(&self) -> State {
+    fn state(&self) -> ConnectionState {
         self.counts.redis.state()
     }
 

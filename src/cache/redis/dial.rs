@@ -92,8 +92,8 @@ async fn open<T>(
     let stream = transport::connect(url.endpoint(), url.tls(), deadline).await;
     let stream =
         stream.map_err(|fault| DialError::Unreached(fault.into_error(url.to_string(), limit)))?;
-    url.warning().about(&stream, url, "rediss://");
-    let (heard, info) = (stream.heard(), url.info());
+    url.warning().check(&stream, url, "rediss://");
+    let (late_fault, info) = (stream.late_fault(), url.info());
     let health = Arc::<Health>::default();
     let opening = opening(info.redis_settings(), stream, Arc::clone(&health));
     let error = match timeout_at(deadline, opening).await {
@@ -103,12 +103,12 @@ async fn open<T>(
     };
     // An alert that TLS has received explains an error better than the error.
     let speechless = error.is_connection_dropped() || error.kind() == ErrorKind::Parse;
-    let fault = match heard.fault() {
+    let fault = match late_fault.fault() {
         None if url.tls().is_none() && speechless => {
             let expected = expects_tls(url.endpoint(), deadline).await;
             expected.then_some(TlsFault::Expected)
         }
-        heard => heard,
+        fault => fault,
     };
     Err(match (fault, health.how_lost()) {
         (Some(fault), _) => DialError::Unreached(no_tls(url, fault)),

@@ -16,7 +16,7 @@ fn reply(text: &str) -> Outcome {
 
 #[tokio::test]
 async fn the_first_reply_wins_and_later_ones_are_dropped() {
-    let pending = Pending::new(MOST_IN_FLIGHT);
+    let pending = Pending::new(MAX_IN_FLIGHT);
     let id = Uuid::new_v4();
     let mut waiter = pending.register(id, false).unwrap();
     pending.complete(Uuid::new_v4(), reply("somebody else's"));
@@ -28,7 +28,7 @@ async fn the_first_reply_wins_and_later_ones_are_dropped() {
 
 #[test]
 fn a_waiter_that_gives_up_leaves_nothing_behind() {
-    let pending = Pending::new(MOST_IN_FLIGHT);
+    let pending = Pending::new(MAX_IN_FLIGHT);
     let id = Uuid::new_v4();
     drop(pending.register(id, false).unwrap());
     assert!(pending.is_empty());
@@ -37,7 +37,7 @@ fn a_waiter_that_gives_up_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn dropping_an_old_waiter_spares_a_new_one_of_the_same_id() {
-    let pending = Pending::new(MOST_IN_FLIGHT);
+    let pending = Pending::new(MAX_IN_FLIGHT);
     let id = Uuid::new_v4();
     let old = pending.register(id, false).unwrap();
     let mut new = pending.register(id, false).unwrap();
@@ -48,7 +48,7 @@ async fn dropping_an_old_waiter_spares_a_new_one_of_the_same_id() {
 
 #[tokio::test]
 async fn all_are_told_when_the_connection_is_lost() {
-    let pending = Pending::new(MOST_IN_FLIGHT);
+    let pending = Pending::new(MAX_IN_FLIGHT);
     let mut waiters: Vec<Waiter> = (0..100)
         .map(|_| pending.register(Uuid::new_v4(), false).unwrap())
         .collect();
@@ -61,7 +61,7 @@ async fn all_are_told_when_the_connection_is_lost() {
 
 #[tokio::test]
 async fn only_the_impatient_are_told_that_nobody_serves() {
-    let pending = Pending::new(MOST_IN_FLIGHT);
+    let pending = Pending::new(MAX_IN_FLIGHT);
     let (early, late) = (Uuid::new_v4(), Uuid::new_v4());
     let mut impatient = pending.register(early, false).unwrap();
     let mut patient = pending.register(late, true).unwrap();
@@ -74,8 +74,8 @@ async fn only_the_impatient_are_told_that_nobody_serves() {
 
 #[test]
 fn the_table_is_bounded() {
-    let pending = Pending::new(MOST_IN_FLIGHT);
-    let waiters: Vec<Waiter> = (0..MOST_IN_FLIGHT)
+    let pending = Pending::new(MAX_IN_FLIGHT);
+    let waiters: Vec<Waiter> = (0..MAX_IN_FLIGHT)
         .map(|_| pending.register(Uuid::new_v4(), false).unwrap())
         .collect();
     assert!(pending.register(Uuid::new_v4(), false).is_none());

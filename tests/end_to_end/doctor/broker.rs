@@ -138,7 +138,7 @@ async fn declarations_are_told() {
         .unwrap();
     let _worker = serving(&setup, setup.rpcache(&["worker"])).await;
     examine(&setup, |doctor| doctor, 0).await.is(
-        "warning queue: classic, not durable: it ends with the broker, requests included\n\
+        "warning queue: classic, not durable: it and its requests are lost when the broker restarts\n\
          -> if no tutorial program needs this kind of queue, stop the workers, and\n\
          -> rabbitmqctl delete_queue -p VHOST rpc_queue --if-empty\n\
          -> rpcache worker\n",

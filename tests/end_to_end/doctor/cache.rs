@@ -38,7 +38,7 @@ async fn missing_rights_in_redis_are_told() {
 }
 
 #[tokio::test]
-async fn unbounded_memory_and_no_eviction_are_told() {
+async fn unlimited_memory_and_no_eviction_are_warnings() {
     let (setup, _worker) = healthy().await;
     let set = async |name: &str, value: &str| {
         setup.redis.run::<()>(&["CONFIG", "SET", name, value]).await;
@@ -47,16 +47,16 @@ async fn unbounded_memory_and_no_eviction_are_told() {
     let bound = "-> redis-cli CONFIG SET maxmemory 1gb\n";
     set("maxmemory-policy", "noeviction").await;
     let message =
-        "warning redis-memory: bounded to 104 MB, noeviction: it refuses to store when full\n";
+        "warning redis-memory: limited to 104 MB, noeviction: it refuses to store when full\n";
     examine(&setup, |doctor| doctor, 0)
         .await
         .is(&format!("{message}{policy}"), &[]);
     set("maxmemory", "0").await;
-    let message = "warning redis-memory: unbounded: all that is stored within a TTL must fit\n";
+    let message = "warning redis-memory: unlimited: all answers stored within a TTL must fit\n";
     examine(&setup, |doctor| doctor, 0)
         .await
         .is(&format!("{message}{bound}{policy}"), &[]);
-    let message = "warning redis-memory: unbounded, and answers are stored for ever\n";
+    let message = "warning redis-memory: unlimited, and answers are stored for ever\n";
     let ttl = "-> or let answers expire: --ttl 1d (RPCACHE_TTL)\n";
     let for_ever = |doctor: Program| doctor.env("RPCACHE_TTL", "none");
     let expected = format!("{message}{bound}{policy}{ttl}");
@@ -70,8 +70,8 @@ async fn what_stands_wrongly_under_the_key_is_told() {
     let doctor = setup.rpcache(&["doctor", "--json"]).run().await;
     assert_eq!(doctor.code, Some(0), "{doctor:#?}");
     told(&doctor.stdout).is(
-        "warning hit: fib:30 held \"a value that is no string\", no answer; the call has replaced \
-         it\n\
+        "warning hit: fib:30 held \"a value that is no string\", which is not the answer; the call \
+         has replaced it\n\
          -> find the program that writes there; check all entries:\n\
          -> rpcache cache verify --repair\n",
         &[],

@@ -47,14 +47,14 @@ async fn addresses_that_cannot_be_read_are_told_and_the_rest_is_looked_at() {
     after_url.extend(AFTER_AMQP_PORT);
     let told = examine(&setup, |doctor| doctor.env("AMQP_URL", &url), 3).await;
     told.is(
-        "failure amqp-url: #insecure is not known here: certificates are always checked; expected \
+        "failure amqp-url: #insecure is not supported: certificates are always checked; expected \
          something like amqp://user:password@host:5672/vhost\n\
          -> correct --amqp-url (AMQP_URL)\n",
         &[("amqp-url", &after_url)],
     );
     let url = format!("redis://:{SECRET}@localhost/x");
     let told = examine(&setup, |doctor| doctor.env("REDIS_URL", &url), 3).await;
-    let first = "failure redis-url: the part after the host is the database, a number; expected \
+    let first = "failure redis-url: the part after the host must be the number of a database; expected \
                  something like redis://user:password@host:6379/0\n\
                  -> correct --redis-url (REDIS_URL)\n";
     assert_eq!(told.troubles, first);
@@ -127,9 +127,10 @@ async fn strangers_are_told() {
     // For Redis, AMQP's hello is a line without an end.
     assert!(
         told.troubles.starts_with(
-            "failure amqp-protocol: 127.0.0.1:REDIS: it takes connections, and does not answer as \
-             RabbitMQ does\n\
+            "failure amqp-protocol: 127.0.0.1:REDIS: it accepts connections, and does not answer: \
+             not RabbitMQ, or it hangs\n\
              -> correct host and port in --amqp-url (AMQP_URL); RabbitMQ's own port is 5672\n\
+             -> or restart the server, if it hangs\n\
              failure redis-protocol: 127.0.0.1:AMQP: what answers there is not Redis: \"AMQP"
         ),
         "{}",
@@ -234,7 +235,7 @@ async fn servers_that_hang_hold_nothing_up_for_long() {
         let line = told.troubles.lines().find(|line| line.starts_with(&start));
         let line = line.unwrap_or_else(|| panic!("{}", told.troubles));
         assert!(
-            line.ends_with(&format!("and does not answer as {server} does")),
+            line.ends_with(&format!("and does not answer: not {server}, or it hangs")),
             "{line}"
         );
     }

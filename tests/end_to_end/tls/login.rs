@@ -146,7 +146,10 @@ async fn certificates_that_are_none_are_refused() {
         ["ca.pem", "client.pem", "client.key", "server.key"].map(file);
     for (arguments, reason) in [
         (&["--tls-ca", &text][..], "--tls-ca"),
-        (&["--tls-ca", &client_key], "no CA certificates in PEM"),
+        (
+            &["--tls-ca", &client_key],
+            "invalid CA certificates, expected PEM",
+        ),
         (&["--tls-ca", "/nowhere"], "No such file"),
         (&["--tls-cert", &client], "--tls-key"),
         (&["--tls-key", &client_key], "--tls-cert"),

@@ -80,7 +80,7 @@ fn common(tls: &str, expired: &str, early: &str) -> Vec<Case> {
         case(
             &unencrypted,
             nothing,
-            "the server expects it, and the address does not say so",
+            "the server requires TLS, and the address does not ask for it",
             if scheme == "amqps" {
                 "write amqps://"
             } else {
@@ -90,13 +90,13 @@ fn common(tls: &str, expired: &str, early: &str) -> Vec<Case> {
         case(
             tls,
             trusting,
-            "it wants a certificate of this client",
+            "it requires a client certificate, and none is configured",
             "--tls-cert (RPCACHE_TLS_CERT)",
         ),
         case(
             tls,
             strange,
-            "it refuses this client's certificate: ",
+            "it refuses the client certificate: ",
             "--tls-cert (RPCACHE_TLS_CERT)",
         ),
     ]
@@ -116,7 +116,7 @@ async fn broker_cases(setup: &Setup) -> Vec<Case> {
     cases.push(case(
         &plain.replacen("amqp:", "amqps:", 1),
         well,
-        "what answers there does not speak it",
+        "the server does not use TLS",
         "5671",
     ));
     cases
@@ -186,7 +186,7 @@ async fn who_never_speaks_tls_is_given_up_in_time() {
     let url = setup.redis.url().replacen("redis:", "rediss:", 1);
     let get = well(setup.rpcache(&["cache", "get", "30"])).env("REDIS_URL", &url);
     let get = get.run().await;
-    get.refuses(3, "perhaps it does not speak TLS");
+    get.refuses(3, "perhaps the server does not use TLS");
     assert!(get.took < Duration::from_secs(3), "{get:#?}");
 }
 
@@ -241,8 +241,8 @@ async fn doctor_tells_what_is_wrong() {
         .collect::<Vec<_>>()
         .join(" ");
     let line = format!(
-        "FAILURE amqp-protocol no TLS with localhost:{port}: the server expects it, and the \
-         address does not say so -> write amqps:// in --amqp-url (AMQP_URL)"
+        "FAILURE amqp-protocol no TLS with localhost:{port}: the server requires TLS, and the \
+         address does not ask for it -> write amqps:// in --amqp-url (AMQP_URL)"
     );
     assert!(text.contains(&line), "{text}");
 }

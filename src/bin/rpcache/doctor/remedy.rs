@@ -60,17 +60,17 @@ impl Remedies {
                  {}",
                 self.worker()
             ),
-            (Check::Consumers, Found::Audience { consumers: 0, .. }) => {
+            (Check::Consumers, Found::Consumers { consumers: 0, .. }) => {
                 format!("start a worker: {}", self.worker())
             }
-            (Check::Consumers, Found::Audience { .. }) => {
+            (Check::Consumers, Found::Consumers { .. }) => {
                 format!("start more workers: {}", self.worker())
             }
             (Check::DeadLetters, Found::NoQueue(dead)) => format!(
                 "declare {dead}, and set a policy that dead-letters messages of {queue} to it, \
                  as docker/rabbitmq/definitions.json does; then workers answer these messages"
             ),
-            (Check::DeadLetters, Found::Audience { queue, .. }) => format!(
+            (Check::DeadLetters, Found::Consumers { queue, .. }) => format!(
                 "start or restart the workers: they look for {queue} when they connect, and need \
                  the right to read it"
             ),
@@ -135,13 +135,13 @@ fn for_server(finding: &Finding) -> String {
         (Check::AmqpName | Check::RedisName, _) => {
             format!("correct the host in {url}, or this machine's name resolution")
         }
-        (Check::RedisPort, Found::Nodes { ill, .. })
-            if ill.iter().all(|at| at.starts_with('/')) =>
+        (Check::RedisPort, Found::Nodes { failed, .. })
+            if failed.iter().all(|at| at.starts_with('/')) =>
         {
             format!("{UNIX_SOCKET}\nor correct the path in {url}")
         }
-        (Check::AmqpPort | Check::RedisPort, Found::Nodes { ill, .. }) => {
-            if ill.iter().all(|node| is_local(node)) {
+        (Check::AmqpPort | Check::RedisPort, Found::Nodes { failed, .. }) => {
+            if failed.iter().all(|node| is_local(node)) {
                 format!(
                     "is it running? `scripts/services up` or `docker compose up -d` starts the \
                      servers\nor correct the port in {url}"
@@ -154,10 +154,12 @@ fn for_server(finding: &Finding) -> String {
             }
         }
         (Check::AmqpProtocol, _) => {
-            format!("correct host and port in {url}; RabbitMQ's own port is 5672")
+            let or_hangs = or_hangs(&finding.found);
+            format!("correct host and port in {url}; RabbitMQ's own port is 5672{or_hangs}")
         }
         (Check::RedisProtocol, _) => {
-            format!("correct host and port in {url}; Redis' own port is 6379")
+            let or_hangs = or_hangs(&finding.found);
+            format!("correct host and port in {url}; Redis' own port is 6379{or_hangs}")
         }
         (Check::AmqpLogin, Found::Failed(Error::Refused { reason, .. }))
             if reason.contains("channel_max") =>
@@ -210,6 +212,16 @@ fn for_server(finding: &Finding) -> String {
             },
         ) => for_memory(limit.is_some(), *for_ever),
         _ => LOGS.to_owned(),
+    }
+}
+
+/// A step for a server that accepts connections and does not answer.
+fn or_hangs(found: &Found) -> &'static str {
+    match found {
+        Found::Nodes { failed, .. } if failed.iter().any(|node| node.ends_with("it hangs")) => {
+            "\nor restart the server, if it hangs"
+        }
+        _ => "",
     }
 }
 

@@ -15,7 +15,7 @@ use super::manager::{CONNECT_DEADLINE, Failures, Manager};
 use super::server::Role;
 use crate::cache::redis::errors::{describe, unreachable};
 use crate::cache::redis::resp::Limits;
-use crate::counts::{CacheCounts, State};
+use crate::counts::{CacheCounts, ConnectionState};
 use crate::error::Error;
 use crate::server_url::RedisUrl;
 
@@ -94,10 +94,10 @@ impl Keeper {
             };
             self.slot.empty();
             // One reason is reported at a time.
-            self.counts.refusals.server(None);
+            self.counts.refusals.set_server(None);
             (self.warned, self.on_trial) = (false, false);
             let reason = error.to_string();
-            if !matches!(self.counts.redis.down(error), State::Down(_)) {
+            if !matches!(self.counts.redis.down(error), ConnectionState::Down(_)) {
                 warn!("{reason}; calls go on without the cache");
             }
             self.slot.was_tried();
@@ -112,7 +112,7 @@ impl Keeper {
     async fn serve(&mut self, mut link: Pooled) -> Error {
         loop {
             self.slot.fill(Arc::clone(&*link));
-            if matches!(self.counts.redis.up(), State::Down(_)) {
+            if matches!(self.counts.redis.up(), ConnectionState::Down(_)) {
                 info!("Redis at {} is back", self.url);
             }
             self.slot.was_tried();
@@ -161,7 +161,7 @@ impl Keeper {
         let address = link.server.get().and_then(|server| server.address);
         let at = address.map_or(String::new(), |address| format!(" ({address})"));
         let reason = format!("Redis at {}{at} {unfit}", self.url);
-        self.counts.refusals.server(Some(reason.clone()));
+        self.counts.refusals.set_server(Some(reason.clone()));
         if !std::mem::replace(&mut self.warned, true) {
             warn!(
                 "{reason}: lookups go on there, answers are not stored; connecting again until the address \
@@ -200,7 +200,7 @@ impl Keeper {
 
     fn is_fit(&mut self) {
         self.on_trial = false;
-        self.counts.refusals.server(None);
+        self.counts.refusals.set_server(None);
         if std::mem::take(&mut self.warned) {
             info!("Redis at {} stores answers again", self.url);
         }

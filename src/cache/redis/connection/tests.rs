@@ -156,11 +156,11 @@ async fn commands_that_may_go_ahead_are_sent_before_the_check_is_answered() {
     let url = answering_together(3, b"+PONG\r\n*0\r\n$1\r\n5\r\n").await;
     let connection = Connection::open(url, LONG, LIMITS, true, Arc::default());
     connection.ready().await;
-    assert_eq!(connection.state(), State::Connecting);
+    assert_eq!(connection.state(), ConnectionState::Connecting);
     let answer: Result<String, _> = connection.run(&Cmd::get("fib:5"), LONG).await;
     assert_eq!(answer.unwrap(), "5");
     connection.settled().await;
-    assert_eq!(connection.state(), State::Up);
+    assert_eq!(connection.state(), ConnectionState::Up);
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn a_command_that_went_ahead_without_an_answer_waits_for_the_check() {
     connection.ready().await;
     let answer: Result<String, _> = connection.run(&Cmd::get("fib:5"), LONG).await;
     assert!(answer.is_err());
-    assert!(matches!(connection.state(), State::Down(_)));
+    assert!(matches!(connection.state(), ConnectionState::Down(_)));
     assert!(!connection.is_up());
 }
 
@@ -179,5 +179,5 @@ async fn commands_wait_for_the_check_unless_they_may_go_ahead() {
     let url = answering_together(2, b"-LOADING not yet\r\n*0\r\n").await;
     let connection = Connection::open(url, LONG, LIMITS, false, Arc::default());
     connection.ready().await;
-    assert!(matches!(connection.state(), State::Down(_)));
+    assert!(matches!(connection.state(), ConnectionState::Down(_)));
 }

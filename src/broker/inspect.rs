@@ -1,6 +1,7 @@
-//! What the broker lets a login see and do, found out by attempts that change nothing.
+//! Inspects queues and rights of a login, by attempts that change nothing.
 //!
-//! For [`crate::doctor`] and [`super::QueueWatch`]. Each attempt has a channel of its own: the broker closes it over a refusal.
+//! For [`crate::doctor`] and [`super::QueueWatch`]. Each attempt uses a channel of its own, which the broker
+//! closes if it refuses.
 
 use std::fmt;
 
@@ -10,64 +11,70 @@ use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Connection, Queue};
 use uuid::Uuid;
 
-use super::dial::{Failure, dial};
-use super::{bounded_lapin, close, declare_passively, describe, hard_error, has_enough_channels};
+use super::dial::{DialError, dial};
+use super::{bounded_lapin, check_channel_max, close, declare_passively, describe, hard_error};
 use super::{open_channel, soft_error, translate};
 use crate::error::{Error, quote};
 use crate::server_url::AmqpUrl;
 use lapin::protocol::AMQPHardError;
 
-/// How a queue is declared, as far as the broker tells.
+/// How a queue is declared, as far as the broker reveals it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Declared {
     /// A durable quorum queue.
     Quorum,
-    /// A classic queue that is durable.
+    /// A durable classic queue.
     Classic,
-    /// A queue that is not durable, so a classic one.
+    /// A queue that is not durable, and therefore classic.
     Transient,
-    /// Otherwise: the broker's words on the difference to a quorum queue.
+    /// A durable quorum queue with other arguments than a worker declares, with the broker's message on the
+    /// first of them.
+    QuorumWithArguments(String),
+    /// Of another type, or with other arguments than a worker declares, with the broker's message on the first
+    /// difference.
     Otherwise(String),
-    /// Who may not declare it is not told.
+    /// Not known: this login may not declare it.
     Unknown,
 }
 
-/// A connection for looking around.
+/// A connection that inspects queues and rights.
 #[derive(Debug)]
-pub(crate) struct Visit {
+pub(crate) struct Inspector {
     url: AmqpUrl,
     connection: Connection,
 }
 
-/// What a look at a queue shows.
-pub(crate) enum Look {
-    Found {
+/// The result of inspecting a queue.
+pub(crate) enum QueueStatus {
+    Exists {
         consumers: u32,
         waiting: u32,
     },
     Missing,
     /// It is exclusive to another program's connection.
     Exclusive,
-    /// What the broker says instead.
-    NotTold(String),
+    /// This login may not inspect it, with the broker's message.
+    NotPermitted(String),
 }
 
-impl Visit {
-    /// Logs in, to whichever node lets us: the outer error is the login's, the inner one the vhost's.
-    /// `role` names the connection in the broker's lists.
-    pub(crate) async fn enter(url: &AmqpUrl, role: &str) -> Result<Result<Self, Error>, Error> {
+impl Inspector {
+    /// Logs in to the first node that accepts. The outer error is the login's, the inner one the vhost's. `role`
+    /// is part of the connection's name in the broker's lists.
+    pub(crate) async fn connect(url: &AmqpUrl, role: &str) -> Result<Result<Self, Error>, Error> {
         match Box::pin(dial(url, role)).await {
             Ok(connection) => {
-                has_enough_channels(url, &connection)?;
+                check_channel_max(url, &connection)?;
                 let url = url.clone();
                 Ok(Ok(Self { url, connection }))
             }
-            // By then the password was accepted.
-            Err(Failure::Amqp(error)) if hard_error(&error) == Some(AMQPHardError::NOTALLOWED) => {
+            // The vhost is refused only after the password was accepted.
+            Err(DialError::Amqp(error))
+                if hard_error(&error) == Some(AMQPHardError::NOTALLOWED) =>
+            {
                 Ok(Err(translate(url, &error)))
             }
-            Err(failure) => Err(failure.into_error(url)),
+            Err(error) => Err(error.into_error(url)),
         }
     }
 
@@ -79,10 +86,10 @@ impl Visit {
         quote(self.connection.status().vhost().as_str().as_bytes())
     }
 
-    /// Whether requests can be published: by one to a queue that nobody has. The broker returns it.
-    /// What it says if not.
+    /// Tests whether this login may publish requests, by a message to a queue that does not exist, which the
+    /// broker returns. The inner error is the broker's message.
     pub(crate) async fn may_publish(&self) -> Result<Result<(), String>, Error> {
-        let nobody = ShortString::from(format!("rpcache.doctor.{}", Uuid::new_v4().simple()));
+        let missing = ShortString::from(format!("rpcache.doctor.{}", Uuid::new_v4().simple()));
         let mandatory = BasicPublishOptions {
             mandatory: true,
             ..BasicPublishOptions::default()
@@ -94,7 +101,7 @@ impl Visit {
                 .await?;
             let properties = BasicProperties::default();
             channel
-                .basic_publish(ShortString::default(), nobody, mandatory, b"", properties)
+                .basic_publish(ShortString::default(), missing, mandatory, b"", properties)
                 .await?
                 .await
         });
@@ -104,23 +111,23 @@ impl Visit {
                 Ok(Err(describe(&error)))
             }
             Err(_) if self.connection.status().blocked() => Err(Error::Overloaded {
-                reason: "RabbitMQ has raised an alarm and takes no requests".to_owned(),
+                reason: "RabbitMQ has raised an alarm and accepts no requests".to_owned(),
             }),
             Err(error) => Err(translate(&self.url, &error)),
         }
     }
 
-    pub(crate) async fn look(&self, queue: &ShortString) -> Result<Look, Error> {
-        let found = bounded_lapin(declare_passively(&self.connection, queue)).await;
-        seen(found).map_err(|error| translate(&self.url, &error))
+    /// Inspects a queue: whether it exists, its consumers and its waiting messages.
+    pub(crate) async fn queue_status(&self, queue: &ShortString) -> Result<QueueStatus, Error> {
+        let declared = bounded_lapin(declare_passively(&self.connection, queue)).await;
+        status_of(declared).map_err(|error| translate(&self.url, &error))
     }
 
-    /// How a queue is declared, by declaring it as something that nothing can be.
+    /// Finds out how a queue is declared, by a declaration that can never create one.
     ///
-    /// For a queue that exists, the broker compares what a queue of its type can have, and says what
-    /// differs: durability before type. `x-max-age` is a stream's, so it is not compared; if the
-    /// queue does not exist, or not any more, it is what the broker refuses: a quorum queue has none,
-    /// and `none` is no age. So nothing is ever created.
+    /// For an existing queue, the broker compares the properties that its type can have, durability before type,
+    /// and names the first that differs. `x-max-age` belongs to streams, so it is not compared. If the queue does
+    /// not exist (any more), the broker refuses `x-max-age`: a quorum queue has none, and `none` is not an age.
     pub(crate) async fn declared(&self, queue: &ShortString) -> Result<Declared, Error> {
         let durable = QueueDeclareOptions {
             durable: true,
@@ -140,31 +147,40 @@ impl Visit {
         declared(answer.await).map_err(|error| translate(&self.url, &error))
     }
 
-    /// Whether the broker still holds the other end.
-    pub(crate) fn is_there(&self) -> bool {
+    /// Whether the connection is still open.
+    pub(crate) fn is_connected(&self) -> bool {
         self.connection.status().connected()
     }
 
-    pub(crate) async fn leave(&self) {
+    /// Closes the connection, within a second.
+    pub(crate) async fn close(&self) {
         close(&self.connection).await;
     }
 }
 
-fn seen(found: lapin::Result<Queue>) -> lapin::Result<Look> {
-    match found {
-        Ok(queue) => Ok(Look::Found {
+fn status_of(declared: lapin::Result<Queue>) -> lapin::Result<QueueStatus> {
+    match declared {
+        Ok(queue) => Ok(QueueStatus::Exists {
             consumers: queue.consumer_count(),
             waiting: queue.message_count(),
         }),
         Err(error) => match soft_error(&error) {
-            Some(AMQPSoftError::NOTFOUND) => Ok(Look::Missing),
-            Some(AMQPSoftError::RESOURCELOCKED) => Ok(Look::Exclusive),
-            // Newer brokers want rights for a look, too.
-            Some(AMQPSoftError::ACCESSREFUSED) => Ok(Look::NotTold(describe(&error))),
+            Some(AMQPSoftError::NOTFOUND) => Ok(QueueStatus::Missing),
+            Some(AMQPSoftError::RESOURCELOCKED) => Ok(QueueStatus::Exclusive),
+            // Newer brokers require a right for passive declarations, too.
+            Some(AMQPSoftError::ACCESSREFUSED) => Ok(QueueStatus::NotPermitted(describe(&error))),
             _ => Err(error),
         },
     }
 }
+
+/// Arguments that only quorum queues have, quoted as in the broker's messages.
+const QUORUM_ARGUMENTS: [&str; 4] = [
+    "'x-delivery-limit'",
+    "'x-quorum-initial-group-size'",
+    "'x-quorum-target-group-size'",
+    "'x-dead-letter-strategy'",
+];
 
 fn declared(answer: lapin::Result<Queue>) -> lapin::Result<Declared> {
     let Err(error) = answer else {
@@ -179,11 +195,11 @@ fn declared(answer: lapin::Result<Queue>) -> lapin::Result<Declared> {
     }
 }
 
-/// From what the broker says, such as "inequivalent arg 'durable' for queue ...: received 'true' but
-/// current is 'false'".
-fn from_difference(said: &str) -> Declared {
-    let Some((_, difference)) = said.split_once("inequivalent arg ") else {
-        // It has not come to comparing: the arguments were looked at first.
+/// Parses the broker's message, such as "inequivalent arg 'durable' for queue ...: received 'true' but current
+/// is 'false'".
+fn from_difference(message: &str) -> Declared {
+    let Some((_, difference)) = message.split_once("inequivalent arg ") else {
+        // Refused before any comparison: the queue does not exist.
         return Declared::Unknown;
     };
     let current = difference.rsplit("current is ").next().unwrap_or_default();
@@ -193,8 +209,13 @@ fn from_difference(said: &str) -> Declared {
         && (current.contains("'classic'") || current.starts_with("none"))
     {
         Declared::Classic
+    } else if QUORUM_ARGUMENTS
+        .iter()
+        .any(|argument| difference.starts_with(argument))
+    {
+        Declared::QuorumWithArguments(message.to_owned())
     } else {
-        Declared::Otherwise(said.to_owned())
+        Declared::Otherwise(message.to_owned())
     }
 }
 
@@ -203,9 +224,19 @@ impl fmt::Display for Declared {
         f.write_str(match self {
             Self::Quorum => "quorum, durable",
             Self::Classic => "classic, durable",
-            Self::Transient => "classic, not durable: it ends with the broker, requests included",
-            Self::Otherwise(said) => return write!(f, "no quorum queue: {said}"),
-            Self::Unknown => "it is there; how it is declared, this login is not told",
+            Self::Transient => {
+                "classic, not durable: it and its requests are lost when the broker restarts"
+            }
+            Self::QuorumWithArguments(message) => {
+                return write!(
+                    f,
+                    "quorum, durable, with other arguments than a worker declares: {message}"
+                );
+            }
+            Self::Otherwise(message) => {
+                return write!(f, "declared otherwise than by a worker: {message}");
+            }
+            Self::Unknown => "it exists; this login may not see how it is declared",
         })
     }
 }
@@ -216,35 +247,37 @@ mod tests {
 
     use super::*;
 
-    fn refusal(kind: AMQPSoftError, said: &str) -> lapin::Error {
-        let error = AMQPError::new(AMQPErrorKind::Soft(kind), said.into());
+    fn refusal(kind: AMQPSoftError, message: &str) -> lapin::Error {
+        let error = AMQPError::new(AMQPErrorKind::Soft(kind), message.into());
         lapin::ErrorKind::ProtocolError(error).into()
     }
 
     #[test]
-    fn who_may_not_look_knows_nothing() {
-        let look = seen(Err(refusal(
+    fn without_rights_the_status_is_not_permitted() {
+        let status = status_of(Err(refusal(
             AMQPSoftError::ACCESSREFUSED,
             "ACCESS_REFUSED - no",
         )));
-        assert!(matches!(look, Ok(Look::NotTold(said)) if said == "ACCESS_REFUSED - no"));
-        let locked = seen(Err(refusal(AMQPSoftError::RESOURCELOCKED, "no")));
-        assert!(matches!(locked, Ok(Look::Exclusive)));
+        assert!(
+            matches!(status, Ok(QueueStatus::NotPermitted(message)) if message == "ACCESS_REFUSED - no")
+        );
+        let locked = status_of(Err(refusal(AMQPSoftError::RESOURCELOCKED, "no")));
+        assert!(matches!(locked, Ok(QueueStatus::Exclusive)));
         for kind in [AMQPSoftError::ACCESSREFUSED, AMQPSoftError::RESOURCELOCKED] {
             assert_eq!(
                 declared(Err(refusal(kind, "no"))).ok(),
                 Some(Declared::Unknown)
             );
         }
-        let missing = seen(Err(refusal(
+        let missing = status_of(Err(refusal(
             AMQPSoftError::NOTFOUND,
             "NOT_FOUND - no queue",
         )));
-        assert!(matches!(missing, Ok(Look::Missing)));
+        assert!(matches!(missing, Ok(QueueStatus::Missing)));
     }
 
     #[test]
-    fn declarations_are_read_from_the_difference() {
+    fn declarations_are_parsed_from_the_difference() {
         let difference = |arg: &str, current: &str| {
             from_difference(&format!(
                 "PRECONDITION_FAILED - inequivalent arg '{arg}' for queue 'q' in vhost '/': \
@@ -261,6 +294,13 @@ mod tests {
             difference("auto_delete", "'true'"),
             Declared::Otherwise(_)
         ));
+        let limited = difference("x-delivery-limit", "the value '5' of type 'signedint'");
+        let text = limited.to_string();
+        assert!(matches!(limited, Declared::QuorumWithArguments(_)));
+        assert!(
+            text.starts_with("quorum, durable, with other arguments"),
+            "{text}"
+        );
         let invalid = "PRECONDITION_FAILED - invalid arg 'x-max-age' for queue 'q'";
         assert_eq!(from_difference(invalid), Declared::Unknown);
     }
