@@ -1,10 +1,9 @@
-//! A filter for AMQP frames, between our stream and lapin.
+//! Filters AMQP frames between the stream and lapin.
 //!
-//! RabbitMQ passes on what any publisher sent: text that is not UTF-8, tables nested thousands deep,
-//! content headers that outgrew the agreed frame size when a message was dead-lettered. lapin ends the
-//! connection over each of them, or the process. So nothing of that kind reaches it: see [`properties`]
-//! for what becomes of a message. The filter also holds frame sizes to what both sides can: lapin would
-//! take any size that a broker offers, allocate 64 times as much, and never agree to less than 8,192.
+//! RabbitMQ forwards what any publisher sent: text that is not UTF-8, tables nested thousands deep, content
+//! headers that exceed the agreed frame size after dead-lettering. Each of them makes lapin close the connection,
+//! or overflow the stack. The filter rewrites such frames, see [`properties`]. It also limits frame sizes: lapin
+//! accepts any size that a broker offers, allocates 64 times as much, and never agrees to less than 8,192 bytes.
 
 mod inbound;
 mod methods;
@@ -23,16 +22,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use self::inbound::Inbound;
 use self::outbound::Outbound;
 
-/// The largest frame that is asked for and taken, in bytes: RabbitMQ's own default. Content headers
-/// alone may be larger.
+/// The largest frame that is requested and accepted, in bytes: RabbitMQ's default. Only content headers may be
+/// larger.
 pub(crate) const MAX_FRAME: u32 = 131_072;
 
-/// The largest body that is taken, in bytes: what RabbitMQ 3 lets through by default. A message with a
-/// larger one comes without it, see [`properties::OVERSIZED`].
+/// The largest body that is accepted, in bytes: RabbitMQ 3's default limit. A larger body is dropped from its
+/// message, see [`properties::OVERSIZED`].
 pub(crate) const MAX_BODY: u64 = 128 * 1024 * 1024;
 
-/// Bytes of a write that are looked at, at most. lapin's buffer may hold megabytes, of which a socket takes a
-/// part at a time.
+/// Bytes of a write that are scanned at once. lapin's buffer may hold megabytes, of which a socket accepts only a
+/// part.
 const LOOK_AHEAD: usize = 256 * 1024;
 
 /// A stream with the filter in both directions.
@@ -43,7 +42,7 @@ pub(crate) struct Frames<S> {
     outbound: Outbound,
 }
 
-/// What stands before a frame's payload.
+/// The header of a frame: type, channel and size of the payload.
 #[derive(Debug, Clone, Copy)]
 struct Envelope {
     kind: u8,
@@ -56,13 +55,13 @@ impl Envelope {
     const HEADER: u8 = 2;
     const BODY: u8 = 3;
     const HEARTBEAT: u8 = 8;
-    /// The byte behind the payload.
+    /// The byte after the payload.
     const END: u8 = 0xce;
-    /// Bytes before the payload, and before and behind it.
+    /// Bytes before the payload; and with the byte after it.
     const SIZE: usize = 7;
     const OVERHEAD: usize = Self::SIZE + 1;
 
-    /// `None`: not all of it is there.
+    /// Parses the header; `None` if it is incomplete.
     fn read(bytes: &[u8]) -> Option<Self> {
         let &[kind, c0, c1, s0, s1, s2, s3] = bytes.first_chunk::<{ Self::SIZE }>()?;
         Some(Self {
@@ -76,7 +75,7 @@ impl Envelope {
         self.size.saturating_add(Self::OVERHEAD)
     }
 
-    /// Of the frame that the bytes begin with; `None`: not all of it is there.
+    /// The payload of the frame at the start of `bytes`; `None` if it is incomplete.
     fn payload(self, bytes: &[u8]) -> Option<&[u8]> {
         bytes.get(..self.total())?.get(Self::SIZE..self.total() - 1)
     }
@@ -86,7 +85,7 @@ impl Envelope {
         let mut frame = Vec::with_capacity(payload.len() + Self::OVERHEAD);
         frame.push(self.kind);
         frame.extend_from_slice(&self.channel.to_be_bytes());
-        // Not longer than what was read, which had a length of 32 bits.
+        // Never longer than a frame that was read, whose length has 32 bits.
         frame.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(0).to_be_bytes());
         frame.extend_from_slice(payload);
         frame.push(Self::END);
@@ -113,7 +112,7 @@ impl<S> Frames<S> {
 }
 
 impl<S: AsyncRead + Unpin> Frames<S> {
-    /// Reads into lapin's own buffer, behind the beginning of a frame that came before.
+    /// Reads into lapin's buffer, after the start of a frame that was read before.
     fn poll_read_in_place(
         &mut self,
         cx: &mut Context<'_>,
@@ -129,15 +128,15 @@ impl<S: AsyncRead + Unpin> Frames<S> {
         if read_to == read_from {
             return Poll::Ready(Ok(Read::End));
         }
-        // All of it is initialised: it was filled a moment ago.
+        // Initialised: it was just filled.
         let bytes = &mut buffer.initialized_mut()[start..read_to];
         let judged = self.inbound.judge_in_place(bytes)?;
         buffer.set_filled(start + judged);
         Poll::Ready(Ok(Read::Some))
     }
 
-    /// Reads apart, since the frame that has begun does not fit lapin's buffer.
-    fn poll_read_apart(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Read>> {
+    /// Reads into a buffer of its own, because the incomplete frame does not fit lapin's buffer.
+    fn poll_read_separately(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Read>> {
         let mut bytes = [0; 4096];
         let mut buffer = ReadBuf::new(&mut bytes);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
@@ -174,7 +173,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Frames<S> {
             let read = if this.inbound.pending().len() < buffer.remaining() {
                 ready!(this.poll_read_in_place(cx, buffer))?
             } else {
-                ready!(this.poll_read_apart(cx))?
+                ready!(this.poll_read_separately(cx))?
             };
             this.outbound.set_frame_max(this.inbound.frame_max());
             if read == Read::End || buffer.filled().len() > start {
@@ -209,7 +208,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
         let bytes = &bytes[..bytes.len().min(LOOK_AHEAD)];
         let unchanged = this.outbound.unchanged(bytes);
         if unchanged == 0 {
-            // Written by the flush that lapin asks for after each write, at the latest.
+            // Written at the latest by the flush that lapin requests after each write.
             return Poll::Ready(Ok(this.outbound.take(bytes)));
         }
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, &bytes[..unchanged]))?;
@@ -223,7 +222,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A peer that reads no more cannot be told the rest.
+        // A peer that does not read cannot receive the rest: not waited for.
         let _ = self.poll_write_ready(cx)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }

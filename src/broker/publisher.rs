@@ -1,10 +1,10 @@
-//! Publishing on a channel that may be closed over one message without any loss to the others.
+//! Publishes messages with confirms, and isolates a message that makes the broker close the channel.
 //!
-//! RabbitMQ refuses a publish by closing its channel, for instance one above `max_message_size`, and does
-//! not say which one it was: all that is not confirmed on that channel fails alike. A [`Publisher`] opens
-//! the channel again and publishes the others once more. The refused message is known by its size, where
-//! the broker names its limit, and by publishing one message at a time otherwise. What was accepted before
-//! the channel was closed may arrive twice: requests and replies have correlation ids.
+//! RabbitMQ refuses a message, such as one above `max_message_size`, by closing the channel, without saying which
+//! message it was: every unconfirmed message on the channel fails. A [`Publisher`] reopens the channel and publishes
+//! the others again. It identifies the refused message by its size, if the broker names its limit, and otherwise by
+//! publishing messages alone. Messages that were accepted before the channel was closed may arrive twice: requests
+//! and replies have correlation ids.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,64 +18,64 @@ use tokio::sync::Mutex;
 use super::{bounded_lapin, describe, hard_error, open_channel, soft_error};
 use crate::error::{ErrorCode, Failure};
 
-/// How often a message that was in flight beside a refused one is published on the shared channel again,
-/// before it is published alone.
+/// Attempts to publish a message on the shared channel, while others make the broker close it, before it is
+/// published alone.
 const MAX_ATTEMPTS: u32 = 5;
 
 /// Publishes to the default exchange, with confirms. Lives as long as its connection.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     connection: Arc<Connection>,
-    /// Shared by all messages. Replaced when the broker has closed it.
+    /// Shared by all messages. Replaced after the broker has closed it.
     channel: ArcSwap<Channel>,
     opening: Mutex<()>,
-    /// For one message at a time. `None` until it is needed, and while a message is on it.
+    /// For one message at a time. `None` before its first use, and while a message is on it.
     alone: Mutex<Option<Channel>>,
-    /// The largest body in bytes, as the broker has said; `usize::MAX` until then.
+    /// The largest body in bytes, once the broker has named it; `usize::MAX` before.
     limit: AtomicUsize,
 }
 
-/// One message, as it is published again if it has to be.
+/// A message, which may be published several times.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Message<'a> {
     /// The queue.
     pub(crate) to: &'a ShortString,
-    /// Whether the broker returns it where there is no such queue.
+    /// Whether the broker returns the message if the queue does not exist.
     pub(crate) mandatory: bool,
     pub(crate) body: &'a [u8],
     pub(crate) properties: &'a BasicProperties,
 }
 
-/// What became of a message.
+/// The outcome of publishing a message.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "the large one is the ordinary one: a box would be made for each message"
+    reason = "the large variant is the common one: boxing it would allocate for each message"
 )]
 pub(crate) enum Published {
-    /// The broker has confirmed it: an ack, a nack, or an ack with the returned message.
+    /// The broker's confirm: an ack, a nack, or an ack with the returned message.
     Confirmed(Confirmation),
-    /// The broker closes the channel over this message.
+    /// The broker closed the channel because of this message.
     Refused(Refusal),
 }
 
-/// Why the broker refuses a message.
+/// Why the broker refused a message.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// Its body is larger than the broker lets messages be; both in bytes.
+    /// Its body exceeds the broker's limit; both in bytes.
     TooLarge { size: usize, limit: usize },
     /// The broker closed the channel with this error.
     Other(lapin::Error),
 }
 
 impl Refusal {
-    /// Why a body of this size closed its channel with this error, if its size is the reason.
+    /// The refusal of a body of this size, if `error` names a limit that it exceeds.
     pub(crate) fn by_size(size: usize, error: &lapin::Error) -> Option<Self> {
         let limit = limit_named(error)?;
         (size > limit).then_some(Self::TooLarge { size, limit })
     }
 
-    /// The failure of the call whose message it was; `what` is the message: "request" or "answer".
+    /// The failure of the message's call. `what` names the message: "request" or "answer".
     pub(crate) fn failure(&self, what: &str) -> Failure {
         match self {
             Self::TooLarge { size, limit } => Failure {
@@ -106,11 +106,11 @@ impl Publisher {
         &self.connection
     }
 
-    /// Publishes a message and waits for its confirm; again if the channel is closed over another one.
+    /// Publishes a message and waits for its confirm; again if another message makes the broker close the channel.
     ///
     /// # Errors
     ///
-    /// When the connection is lost, or no channel can be opened on it.
+    /// If the connection is lost, or no channel can be opened.
     ///
     /// # Cancellation
     ///
@@ -120,7 +120,7 @@ impl Publisher {
             if let Some(refusal) = self.too_large(message) {
                 return Ok(Published::Refused(refusal));
             }
-            // What is rare is in a box: each message's task would be larger.
+            // The rare path is boxed: it would enlarge the task of each message.
             let channel = match self.open_channel() {
                 Some(channel) => channel,
                 None => Box::pin(self.reopen()).await?,
@@ -129,12 +129,12 @@ impl Publisher {
                 Ok(confirmed) => return Ok(Published::Confirmed(confirmed)),
                 Err(error) => error,
             };
-            // Of a connection that was closed over a message, the error says so.
+            // An error that closed the whole connection is the caller's to handle.
             if hard_error(&error).is_some() || !self.connection.status().connected() {
                 return Err(error);
             }
-            // Where the broker has not named its limit, any of those in flight may be the cause. Another
-            // kind of error only says that the channel was closed already.
+            // If the broker does not name its limit, any message in flight may be the cause. Other kinds of errors
+            // only mean that the channel was closed already.
             if soft_error(&error).is_some() && !self.learn_limit(&error) {
                 break;
             }
@@ -142,10 +142,10 @@ impl Publisher {
         Box::pin(self.publish_alone(message)).await
     }
 
-    /// Publishes with nothing beside it on its channel: whatever closes that, this message does.
+    /// Publishes a message alone on a channel: if the broker closes it, this message is the cause.
     async fn publish_alone(&self, message: Message<'_>) -> lapin::Result<Published> {
         let mut alone = self.alone.lock().await;
-        // Taken out: where this future is dropped, its unconfirmed message goes with the channel.
+        // Taken out: if this future is dropped, the channel is, too, with its unconfirmed message.
         let channel = match alone.take().filter(|channel| channel.status().connected()) {
             Some(channel) => channel,
             None => open_confirming(&self.connection).await?,
@@ -169,7 +169,7 @@ impl Publisher {
         (size > limit).then_some(Refusal::TooLarge { size, limit })
     }
 
-    /// Keeps the limit that an error names, for as long as the connection lives; `false` if it names none.
+    /// Remembers the limit that an error names, for this connection; `false` if it names none.
     fn learn_limit(&self, error: &lapin::Error) -> bool {
         let limit = limit_named(error);
         if let Some(limit) = limit {
@@ -184,7 +184,7 @@ impl Publisher {
         channel.status().connected().then_some(channel)
     }
 
-    /// The shared channel, opened again if nobody else does.
+    /// Reopens the shared channel, unless another message has done so.
     async fn reopen(&self) -> lapin::Result<Arc<Channel>> {
         let _opening = self.opening.lock().await;
         if let Some(channel) = self.open_channel() {
@@ -219,7 +219,7 @@ async fn open_confirming(connection: &Connection) -> lapin::Result<Channel> {
     .await
 }
 
-/// The limit on a message's body, where that is why the broker closed a channel.
+/// The limit on a body in bytes, if that is why the broker closed a channel.
 fn limit_named(error: &lapin::Error) -> Option<usize> {
     match error.kind() {
         lapin::ErrorKind::ProtocolError(error) => limit_in(error.get_message().as_str()),
@@ -227,14 +227,14 @@ fn limit_named(error: &lapin::Error) -> Option<usize> {
     }
 }
 
-/// The limit on a message's body in the broker's words, such as "message size 208988 is larger than
-/// configured max size 100000". Others may come with other versions: a number behind "max size".
+/// Parses the limit in the broker's message, such as "message size 208988 is larger than configured max size
+/// 100000". Versions differ in the words before "max size".
 fn limit_in(words: &str) -> Option<usize> {
     let (_, behind) = words.split_once("message size ")?;
     let (size, behind) = leading_number(behind)?;
     let (_, behind) = behind.split_once("max size ")?;
     let (limit, _) = leading_number(behind)?;
-    // Not believed where it does not explain the refusal.
+    // Ignored if it does not explain the refusal.
     (limit < size).then_some(limit)
 }
 
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limit_is_read_from_the_brokers_words() {
+    fn the_limit_is_parsed_from_the_brokers_message() {
         let configured =
             "PRECONDITION_FAILED - message size 208988 is larger than configured max size 100000";
         assert_eq!(limit_in(configured), Some(100_000));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn limit_that_explains_nothing_is_not_believed() {
+    fn a_limit_that_does_not_explain_the_refusal_is_ignored() {
         for words in [
             "",
             "PRECONDITION_FAILED - invalid expiration",

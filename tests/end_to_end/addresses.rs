@@ -89,6 +89,12 @@ async fn a_database_by_another_name_is_refused_and_nothing_is_removed() {
         assert_eq!(removed.code, Some(0), "{removed:#?}");
     }
     assert_eq!(redis.keys().await, ["fib:30"]);
+    let url = redis.url() + "16";
+    let refused = Program::rpcache(&remove).env("REDIS_URL", &url).run().await;
+    refused.refuses(
+        3,
+        "the number of the database in --redis-url (REDIS_URL) is out of range",
+    );
     let url = redis.url() + "?db=0";
     let removed = Program::rpcache(&remove).env("REDIS_URL", &url).run().await;
     assert_eq!(removed.code, Some(0), "{removed:#?}");

@@ -127,6 +127,10 @@ fn remedy(error: &Error) -> Option<String> {
         Error::Refused { reason, .. } if reason.contains("channel_max") => {
             "set channel_max in the broker's rabbitmq.conf, and none in --amqp-url (AMQP_URL)"
         }
+        Error::Refused { reason, .. } if reason.contains("DB index is out of range") => {
+            "the number of the database in --redis-url (REDIS_URL) is out of range: `redis-cli CONFIG GET \
+             databases` says how many there are"
+        }
         Error::Unreachable { server, .. } | Error::Refused { server, .. } => {
             if is_amqp(server) {
                 "check --amqp-url (AMQP_URL): host, user, password, vhost, and the user's rights there"

@@ -1,46 +1,47 @@
-//! Frames on their way from the broker to lapin. Pure: bytes in, bytes out.
+//! Filters frames from the broker to lapin. Pure: bytes in, bytes out.
 //!
-//! What lapin can take stays where it was read. A frame that has to be changed, and what came behind
-//! it in the same read, is copied; so is the beginning of a frame whose rest has not come yet.
+//! Frames that lapin can parse stay in the buffer that they were read into. A frame that is rewritten, and what
+//! follows it in the same read, is copied; so is the start of an incomplete frame.
 
 use std::io;
 
 use super::properties::ContentHeader;
 use super::{Envelope, MAX_BODY, MAX_FRAME, broken, methods};
 
-/// A content header larger than this is not even read: its message comes without properties.
+/// A content header larger than this is not buffered: its message arrives without properties.
 const MAX_HEADER: usize = 1024 * 1024;
 
-/// Properties of a message that has none.
+/// The encoding of no properties.
 const NO_PROPERTIES: [u8; 2] = [0, 0];
 
+/// The state of the filter in the direction of lapin.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    /// The largest frame that lapin asks for and the broker takes.
+    /// The largest frame that lapin requests and the broker offers.
     frame_max: u32,
-    /// Whether a frame has come: before, whatever answers there may not be a broker.
+    /// Whether a frame was received. Before that, the server may not be a broker.
     is_amqp: bool,
-    /// What comes is no frame, and lapin is to say so.
+    /// The server does not use AMQP frames: everything passes, and lapin reports it.
     is_foreign: bool,
-    /// Bytes of the current frame that are handed on, or dropped, without a look.
+    /// Bytes of the current frame that pass, or are dropped, without inspection.
     passing: usize,
     dropping: usize,
-    /// Bodies that are left out, by channel, and how much of each is still to come.
+    /// Bodies that are dropped: their channel, and the bytes still to come.
     oversized: Vec<(u16, u64)>,
-    /// Not judged yet: a frame without its end.
+    /// The start of an incomplete frame.
     pending: Vec<u8>,
-    /// Judged, for lapin, from this position on.
+    /// Filtered bytes for lapin, from `taken` on.
     ready: Vec<u8>,
     taken: usize,
 }
 
-/// What becomes of the frame that some bytes begin with.
+/// What to do with the frame at the start of some bytes.
 enum Verdict {
-    /// More has to be there to judge it.
+    /// Wait for more bytes.
     Incomplete,
-    /// So many bytes can be handed on as they are, those that are not there yet included.
+    /// Pass so many bytes unchanged, including those still to come.
     Pass(usize),
-    /// So many bytes are left out, with this in their place.
+    /// Drop so many bytes, and insert this in their place.
     Replace(usize, Vec<u8>),
 }
 
@@ -59,17 +60,17 @@ impl Inbound {
         }
     }
 
-    /// The largest frame for both sides.
+    /// The largest frame that both sides accept.
     pub(super) fn frame_max(&self) -> u32 {
         self.frame_max
     }
 
-    /// Bytes for lapin, until there are none.
+    /// Filtered bytes for lapin.
     pub(super) fn ready(&self) -> &[u8] {
         &self.ready[self.taken..]
     }
 
-    /// Some of them were handed over.
+    /// Removes `count` of the ready bytes.
     pub(super) fn take(&mut self, count: usize) {
         self.taken += count;
         if self.taken == self.ready.len() {
@@ -78,13 +79,13 @@ impl Inbound {
         }
     }
 
-    /// The beginning of a frame, to be put before what is read next.
+    /// The start of an incomplete frame, to be put before the next read.
     pub(super) fn pending(&self) -> &[u8] {
         &self.pending
     }
 
-    /// Judges what was read behind `pending`, both together in `bytes`. Returns how much of it can be
-    /// handed on as it stands; the rest is kept, and what of it can be handed on is `ready` now.
+    /// Filters `bytes`: `pending` and what was read after it. Returns how many bytes pass in place. The rest is
+    /// copied: filtered bytes to `ready`, an incomplete frame to `pending`.
     pub(super) fn judge_in_place(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         self.pending.clear();
         let mut at = 0;
@@ -117,7 +118,7 @@ impl Inbound {
         Ok(at)
     }
 
-    /// The same for bytes that do not go on where they are.
+    /// Filters bytes that were read into another buffer than lapin's.
     pub(super) fn judge_more(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut together = std::mem::take(&mut self.pending);
         together.extend_from_slice(bytes);
@@ -127,7 +128,7 @@ impl Inbound {
         Ok(())
     }
 
-    /// Returns how many bytes were judged; those that can be handed on are `ready`.
+    /// Filters bytes, and copies those that pass to `ready`. Returns how many were filtered.
     fn judge_copied(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let mut at = 0;
         while at < bytes.len() {
@@ -154,7 +155,7 @@ impl Inbound {
         Ok(at)
     }
 
-    /// Counts off up to so many bytes that are handed on.
+    /// Counts up to `available` bytes as passed. Returns their number.
     fn pass(&mut self, available: usize) -> usize {
         if self.is_foreign {
             return available;
@@ -164,11 +165,11 @@ impl Inbound {
         passed
     }
 
-    /// Judges the frame that the bytes begin with; text in methods is made UTF-8 on the way.
+    /// Decides about the frame at the start of the bytes, and makes text in methods UTF-8.
     fn judge(&mut self, bytes: &mut [u8]) -> io::Result<Verdict> {
         let first = *bytes.first().unwrap_or(&0);
         if !self.is_amqp && first != Envelope::METHOD {
-            // Another version of AMQP, TLS, HTTP: lapin and `super::super::dial` have words for it.
+            // Another version of AMQP, TLS, HTTP: lapin and `super::super::dial` report it.
             self.is_foreign = true;
             return Ok(Verdict::Pass(0));
         }
@@ -208,7 +209,7 @@ impl Inbound {
     fn judge_method(&mut self, channel: u16, payload: &mut [u8]) -> io::Result<()> {
         methods::make_parsable(payload)?;
         if let Some(offered) = methods::offered_frame_max(payload) {
-            // 0 stands for any size.
+            // 0: any size.
             if offered != 0 {
                 self.frame_max = self.frame_max.min(offered);
             }
@@ -238,7 +239,7 @@ impl Inbound {
         Ok(Verdict::Replace(total, reduced))
     }
 
-    /// So large that it is not kept until its end has come.
+    /// Decides about a content header that is too large to be buffered.
     fn judge_huge_header(&mut self, envelope: &Envelope, bytes: &[u8]) -> io::Result<Verdict> {
         let Some(fixed) = bytes.get(Envelope::SIZE..Envelope::SIZE + ContentHeader::FIXED) else {
             return Ok(Verdict::Incomplete);

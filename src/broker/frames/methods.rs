@@ -1,8 +1,7 @@
-//! Methods that come from the broker, made fit for lapin where they stand. Pure.
+//! Makes method frames from the broker parsable for lapin, in place. Pure.
 //!
-//! A delivery names the exchange and the routing key that its publisher used, and these may be any
-//! bytes. rpcache reads neither, so bytes that are not UTF-8 become question marks: the length stays,
-//! and nothing has to be moved.
+//! A delivery contains its publisher's exchange and routing key, which may be any bytes. rpcache reads neither, so
+//! bytes that are not UTF-8 become question marks, which keeps the length.
 
 use std::io;
 
@@ -14,12 +13,12 @@ const CHANNEL: u16 = 20;
 const QUEUE: u16 = 50;
 const BASIC: u16 = 60;
 
-/// `connection.tune`: channels, then frame size, then heartbeat.
+/// Class and method of `connection.tune`: channels, frame size, heartbeat.
 const TUNE: (u16, u16) = (CONNECTION, 30);
 const TUNE_OK: (u16, u16) = (CONNECTION, 31);
 const TUNED_FRAME_MAX: std::ops::Range<usize> = 6..10;
 
-/// An argument of a method.
+/// The type of a method's argument.
 enum Argument {
     Bytes(usize),
     Short,
@@ -27,11 +26,11 @@ enum Argument {
     Table,
 }
 
-/// The methods that a client receives and that hold text; lapin can take any other as it is.
+/// The arguments of methods that a client receives and that contain text. lapin parses any other method.
 fn arguments(method: (u16, u16)) -> &'static [Argument] {
     use Argument::{Bytes, Long, Short, Table};
     match method {
-        // start, secure; open-ok, blocked, declare-ok, consume-ok and its like; close
+        // start, secure; open-ok, blocked, declare-ok, consume-ok and similar; close
         (CONNECTION, 10) => &[Bytes(2), Table, Long, Long],
         (CONNECTION, 20) => &[Long],
         (CONNECTION, 41 | 60) | (QUEUE, 11) | (BASIC, 21 | 30 | 31 | 72) => &[Short],
@@ -44,8 +43,8 @@ fn arguments(method: (u16, u16)) -> &'static [Argument] {
     }
 }
 
-/// Makes all text of a method UTF-8. Fails where the method does not hold what AMQP says, or tables
-/// that lapin could not parse: only a broker can be at fault then.
+/// Makes all text of a method UTF-8. Fails if the method violates AMQP or has a table that lapin cannot parse:
+/// then the broker itself is at fault.
 pub(super) fn make_parsable(payload: &mut [u8]) -> io::Result<()> {
     let mut at = 4;
     for argument in arguments(method(payload)) {
@@ -65,25 +64,25 @@ pub(super) fn make_parsable(payload: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The frame size that the broker offers, 0 for any, if this is the method by which it does.
+/// The frame size that the broker offers, 0 for any, if the method is `connection.tune`.
 pub(super) fn offered_frame_max(payload: &[u8]) -> Option<u32> {
     tuned(TUNE, payload)
 }
 
-/// The frame size that lapin agrees to, if this is the method by which it does.
+/// The frame size that lapin agrees to, if the method is `connection.tune-ok`.
 pub(super) fn agreed_frame_max(payload: &[u8]) -> Option<u32> {
     tuned(TUNE_OK, payload)
 }
 
-/// Puts another frame size into the method by which lapin agrees to one.
+/// Replaces the frame size in lapin's `connection.tune-ok`.
 pub(super) fn agree_frame_max(frame: &mut [u8], frame_max: u32) {
     let at = Envelope::SIZE + TUNED_FRAME_MAX.start;
-    if let Some(place) = frame.get_mut(at..at + 4) {
-        place.copy_from_slice(&frame_max.to_be_bytes());
+    if let Some(field) = frame.get_mut(at..at + 4) {
+        field.copy_from_slice(&frame_max.to_be_bytes());
     }
 }
 
-/// Whether a channel has ended with it.
+/// Whether the method closes its channel.
 pub(super) fn ends_channel(payload: &[u8]) -> bool {
     matches!(method(payload), (CHANNEL, 40 | 41))
 }
@@ -93,7 +92,7 @@ fn tuned(tune: (u16, u16), payload: &[u8]) -> Option<u32> {
     (method(payload) == tune).then_some(u32::from_be_bytes(frame_max.try_into().ok()?))
 }
 
-/// Class and method; of no known class where there is none.
+/// Class and method; zeros if the payload is too short.
 fn method(payload: &[u8]) -> (u16, u16) {
     match payload {
         &[a, b, c, d, ..] => (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
@@ -117,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_becomes_utf8_in_its_place() {
+    fn text_becomes_utf8_in_place() {
         for (before, after) in [
             (&b"rpc_queue"[..], &b"rpc_queue"[..]),
             (b"\xff", b"?"),
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_s_routing_key_is_made_text_and_the_rest_stays() {
+    fn only_the_routing_key_of_a_delivery_changes() {
         let mut deliver = b"\0\x3c\0\x3c\x03tag\0\0\0\0\0\0\0\x01\x01\x02e\xff\x01\x80".to_vec();
         make_parsable(&mut deliver).unwrap();
         assert_eq!(
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_that_end_too_early_are_refused() {
+    fn truncated_methods_are_refused() {
         for method in [
             &b"\0\x3c\0\x3c\x03ta"[..],
             b"\0\x0a\0\x32\0",

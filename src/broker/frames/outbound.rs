@@ -1,24 +1,24 @@
-//! Frames on their way from lapin to the broker. Pure: bytes in, bytes out.
+//! Filters frames from lapin to the broker. Pure: bytes in, bytes out.
 //!
-//! Nearly all go on as they are. Changed are a content header that holds the bytes of a correlation
-//! id, and, where the broker takes smaller frames than lapin ever agrees to, the size that is agreed
-//! to and the frames of bodies.
+//! Most frames pass unchanged. Content headers with the bytes of a correlation id are rewritten. If the broker
+//! accepts only smaller frames than lapin ever agrees to, so are `connection.tune-ok` and the frames of bodies.
 
 use super::properties::ContentHeader;
 use super::{Envelope, methods};
 
-/// What a connection begins with is no frame: `AMQP` and the version.
+/// Bytes of the protocol header, `AMQP` and the version, which precedes the first frame.
 const PROTOCOL_HEADER: usize = 8;
 
+/// The state of the filter in the direction of the broker.
 #[derive(Debug)]
 pub(super) struct Outbound {
-    /// The largest frame that the broker takes.
+    /// The largest frame that the broker accepts.
     frame_max: u32,
-    /// Bytes of the current frame that go on without a look.
+    /// Bytes of the current frame that pass without inspection.
     passing: usize,
-    /// A frame that is to be looked at, without its end.
-    held: Vec<u8>,
-    /// Changed frames, to be written from this position on before anything else.
+    /// The start of an incomplete frame that must be inspected.
+    pending: Vec<u8>,
+    /// Rewritten frames, to be written before anything else, from `written` on.
     ready: Vec<u8>,
     written: usize,
 }
@@ -28,7 +28,7 @@ impl Outbound {
         Self {
             frame_max,
             passing: PROTOCOL_HEADER,
-            held: Vec::new(),
+            pending: Vec::new(),
             ready: Vec::new(),
             written: 0,
         }
@@ -38,7 +38,7 @@ impl Outbound {
         self.frame_max = frame_max;
     }
 
-    /// Bytes that are to be written before all others, until there are none.
+    /// Bytes to be written before all others.
     pub(super) fn ready(&self) -> &[u8] {
         &self.ready[self.written..]
     }
@@ -51,40 +51,40 @@ impl Outbound {
         }
     }
 
-    /// How many of these bytes can be written as they are. None: see [`take`](Self::take).
+    /// How many of these bytes can be written unchanged; if 0, call [`take`](Self::take).
     pub(super) fn unchanged(&self, bytes: &[u8]) -> usize {
-        if self.held.is_empty() {
+        if self.pending.is_empty() {
             self.walk(bytes, bytes.len()).0
         } else {
             0
         }
     }
 
-    /// So many of the bytes, not more than are [`unchanged`](Self::unchanged), were written.
+    /// Records that `count` of these bytes were written, at most [`unchanged`](Self::unchanged) ones.
     pub(super) fn wrote(&mut self, bytes: &[u8], count: usize) {
         self.passing = self.walk(bytes, count).1;
     }
 
-    /// Takes a frame that cannot go as it is, or as much of it as is there, and returns how many bytes
-    /// that were. What is to be written in its place is [`ready`](Self::ready).
+    /// Takes the available bytes of a frame that must be rewritten, and returns their number. Its replacement
+    /// becomes [`ready`](Self::ready).
     pub(super) fn take(&mut self, bytes: &[u8]) -> usize {
-        let missing = match Envelope::read(&self.held) {
-            Some(envelope) => envelope.total() - self.held.len(),
-            None => Envelope::SIZE.saturating_sub(self.held.len()),
+        let missing = match Envelope::read(&self.pending) {
+            Some(envelope) => envelope.total() - self.pending.len(),
+            None => Envelope::SIZE.saturating_sub(self.pending.len()),
         };
         let taken = missing.min(bytes.len());
-        self.held.extend_from_slice(&bytes[..taken]);
-        if let Some(envelope) = Envelope::read(&self.held)
-            && self.held.len() == envelope.total()
+        self.pending.extend_from_slice(&bytes[..taken]);
+        if let Some(envelope) = Envelope::read(&self.pending)
+            && self.pending.len() == envelope.total()
         {
-            let frame = std::mem::take(&mut self.held);
+            let frame = std::mem::take(&mut self.pending);
             self.change(&envelope, frame);
         }
         taken
     }
 
-    /// Walks over frames up to `end` as long as they can go as they are. Returns how far that is, and
-    /// how much of the last frame then is still to come.
+    /// Walks over frames that can pass unchanged, up to `end`. Returns the position reached, and the bytes of the
+    /// last frame beyond `end`.
     fn walk(&self, bytes: &[u8], end: usize) -> (usize, usize) {
         let mut at = self.passing;
         while at < end {

@@ -1,18 +1,17 @@
-//! A message's content header: checked, and rewritten where lapin could not take it. Pure.
+//! Checks content headers of messages, and rewrites those that lapin cannot parse. Pure.
 //!
-//! RabbitMQ passes the properties of a message on as its publisher sent them. What lapin cannot parse
-//! is reduced to what rpcache reads: `reply_to`, `correlation_id`, `expiration` and the headers in
-//! [`KEPT_HEADERS`]. A correlation id that is not UTF-8 travels through lapin in a header of its own,
-//! [`CORRELATION_BYTES`], and becomes a correlation id again on its way out.
+//! RabbitMQ forwards a message's properties as its publisher sent them. Properties that lapin cannot parse are
+//! reduced to those that rpcache reads: `reply_to`, `correlation_id`, `expiration` and [`KEPT_HEADERS`]. A
+//! correlation id that is not UTF-8 passes lapin in a header, [`CORRELATION_BYTES`], and becomes a correlation id
+//! again in the reply.
 
 use super::table::{self, entries, push_long_string, take_long, take_short};
 
-/// Holds the bytes of a correlation id that is not UTF-8. Between this filter and
-/// [`crate::message`] only: it never stands on the wire.
+/// Header with the bytes of a correlation id that is not UTF-8. Only between this filter and
+/// [`crate::message`], never on the wire.
 pub(crate) const CORRELATION_BYTES: &str = "x-rpcache-correlation-bytes";
 
-/// Holds the size of a body that was too large to be taken, in decimal digits; the message then comes
-/// without its body. Never on the wire either.
+/// Header with the size in bytes, in decimal digits, of a body that was dropped as too large. Never on the wire.
 pub(crate) const OVERSIZED: &str = "x-rpcache-oversized";
 
 /// Headers that rpcache reads.
@@ -28,8 +27,8 @@ const KEPT_HEADERS: [&[u8]; 9] = [
     b"tracestate",
 ];
 
-/// Bytes of headers that are kept when a content header is rewritten: with the other properties they
-/// fit the smallest frame there can be, 4,096 bytes.
+/// Bytes of headers that are kept in a rewritten content header: together with the other properties they fit
+/// AMQP's smallest frame, 4,096 bytes.
 const MAX_KEPT: usize = 2500;
 
 const CONTENT_TYPE: u16 = 1 << 15;
@@ -46,14 +45,14 @@ const KIND: u16 = 1 << 5;
 const USER_ID: u16 = 1 << 4;
 const APP_ID: u16 = 1 << 3;
 const CLUSTER_ID: u16 = 1 << 2;
-/// Bits that mean nothing, or that more flags follow: lapin does not read those.
+/// A bit without a meaning, and the bit that announces more flags, which lapin does not support.
 const UNUSED: u16 = 0b11;
 
-/// A content header, as far as it can be read.
+/// A content header, as far as it can be parsed.
 #[derive(Debug)]
 pub(super) struct ContentHeader<'a> {
     pub(super) body_size: u64,
-    /// `None` where the properties are not what AMQP says.
+    /// `None` if the properties violate AMQP.
     properties: Option<Properties<'a>>,
 }
 
@@ -63,7 +62,7 @@ struct Properties<'a> {
     headers: &'a [u8],
     /// Delivery mode and priority.
     modes: &'a [u8],
-    /// Content type and encoding, and all from the message id on, which rpcache does not read.
+    /// Content type and encoding; and everything from the message id on. Not read by rpcache.
     before: &'a [u8],
     after: &'a [u8],
     correlation_id: Option<&'a [u8]>,
@@ -77,7 +76,7 @@ impl<'a> ContentHeader<'a> {
     /// Bytes before the properties: class, weight and body size.
     pub(super) const FIXED: usize = 12;
 
-    /// `None`: too short to say how large the body is.
+    /// Parses a content header; `None` if it is too short for the body's size.
     pub(super) fn read(payload: &'a [u8]) -> Option<Self> {
         let body_size = payload.get(4..Self::FIXED)?.try_into().ok()?;
         Some(Self {
@@ -86,17 +85,17 @@ impl<'a> ContentHeader<'a> {
         })
     }
 
-    /// Whether lapin can take it as it is.
+    /// Whether lapin can parse it.
     pub(super) fn is_parsable(&self) -> bool {
         self.properties
             .as_ref()
             .is_some_and(|properties| properties.is_text && table::is_parsable(properties.headers))
     }
 
-    /// The same reduced to what rpcache reads; without a body where that is `oversized`.
+    /// Reduces the header to the properties that rpcache reads; with an empty body if that is `oversized`.
     pub(super) fn reduced(&self, oversized: bool) -> Vec<u8> {
-        let nothing = Properties::default();
-        let read = self.properties.as_ref().unwrap_or(&nothing);
+        let none = Properties::default();
+        let read = self.properties.as_ref().unwrap_or(&none);
         let is_text = |text: &&[u8]| std::str::from_utf8(text).is_ok();
         let mut headers = Vec::new();
         for entry in entries(read.headers) {
@@ -125,13 +124,13 @@ impl<'a> ContentHeader<'a> {
         kept.write(if oversized { 0 } else { self.body_size })
     }
 
-    /// On its way out: whether it holds the bytes of a correlation id.
+    /// Whether an outbound header contains [`CORRELATION_BYTES`].
     pub(super) fn has_correlation_bytes(&self) -> bool {
         let properties = self.properties.as_ref();
         properties.is_some_and(|read| correlation_bytes(read.headers).is_some())
     }
 
-    /// The same with these bytes as its correlation id, if it holds any.
+    /// Moves [`CORRELATION_BYTES`] to the correlation id; `None` if there are none.
     pub(super) fn with_correlation_bytes(&self) -> Option<Vec<u8>> {
         let read = self.properties.as_ref()?;
         let id = correlation_bytes(read.headers)?;
@@ -155,7 +154,7 @@ fn correlation_bytes(headers: &[u8]) -> Option<&[u8]> {
 }
 
 impl<'a> Properties<'a> {
-    /// The properties and nothing behind them.
+    /// Parses properties that fill all of `bytes`.
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let flags = u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?);
         if flags & UNUSED != 0 {
@@ -198,7 +197,7 @@ impl<'a> Properties<'a> {
         })
     }
 
-    /// As the payload of a content header of class basic.
+    /// Writes the payload of a content header of class basic.
     fn write(&self, body_size: u64) -> Vec<u8> {
         let strings = [
             (CORRELATION_ID, self.correlation_id),
@@ -218,7 +217,7 @@ impl<'a> Properties<'a> {
         payload.extend_from_slice(&flags.to_be_bytes());
         payload.extend_from_slice(self.before);
         if flags & HEADERS != 0 {
-            // No longer than what was read, but for what this module adds.
+            // At most as long as what was read, plus two headers of this module.
             let length = u32::try_from(self.headers.len()).unwrap_or(0);
             payload.extend_from_slice(&length.to_be_bytes());
             payload.extend_from_slice(self.headers);
@@ -233,12 +232,12 @@ impl<'a> Properties<'a> {
     }
 }
 
-/// A walk over properties in the order in which they stand.
+/// A cursor over properties in the order of the flags.
 struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
     flags: u16,
-    /// Whether all of them fitted so far.
+    /// Whether all properties so far fit.
     fits: bool,
     /// Whether all short strings so far are UTF-8.
     is_text: bool,
@@ -281,7 +280,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What was walked over since `start`.
+    /// The bytes from `start` to the cursor.
     fn since(&self, start: usize) -> &'a [u8] {
         self.bytes.get(start..self.at).unwrap_or_default()
     }

@@ -1,12 +1,12 @@
-//! Field tables as they stand on the wire: checked and taken apart without recursion. Pure.
+//! Checks and splits field tables in wire format, without recursion. Pure.
 //!
-//! RabbitMQ passes headers on as they came, whatever they hold. lapin parses them recursively and
-//! refuses what is not UTF-8, so a table is checked here before lapin sees it.
+//! RabbitMQ forwards headers unchecked. lapin parses them recursively and refuses text that is not UTF-8, so tables
+//! are checked before lapin parses them.
 
-/// Levels of tables and arrays inside a table. RabbitMQ itself nests two (`x-death`).
+/// The deepest nesting of tables and arrays. RabbitMQ's own headers nest two levels (`x-death`).
 const MAX_DEPTH: usize = 32;
 
-/// Whether lapin can parse the content of a table (the bytes behind its length).
+/// Whether lapin can parse the content of a table (the bytes after its length).
 pub(super) fn is_parsable(content: &[u8]) -> bool {
     let mut levels = Levels::new(content.len());
     let mut at = 0;
@@ -37,8 +37,7 @@ pub(super) fn is_parsable(content: &[u8]) -> bool {
     }
 }
 
-/// The top entries of a table: name, and name, type and value together as they stand there. Ends at
-/// the first entry that cannot be read.
+/// The top-level entries of a table. Ends at the first invalid entry.
 pub(super) fn entries(content: &[u8]) -> impl Iterator<Item = Entry<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -77,7 +76,7 @@ impl<'a> Entry<'a> {
 
 /// Appends an entry that holds a long string.
 pub(super) fn push_long_string(table: &mut Vec<u8>, name: &str, value: &[u8]) {
-    // Names are ours and values were bounded by what was read: neither length can overflow.
+    // Names are this module's, and values are parts of what was read: neither length overflows.
     table.push(u8::try_from(name.len()).unwrap_or(0));
     table.extend_from_slice(name.as_bytes());
     table.push(b'S');
@@ -85,14 +84,14 @@ pub(super) fn push_long_string(table: &mut Vec<u8>, name: &str, value: &[u8]) {
     table.extend_from_slice(value);
 }
 
-/// A short string at `at`, and where it ends.
+/// The short string at `at`, and its end.
 pub(super) fn take_short(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let length = usize::from(*bytes.get(at)?);
     let end = at + 1 + length;
     Some((bytes.get(at + 1..end)?, end))
 }
 
-/// What a 32-bit length at `at` covers, and where that ends.
+/// The bytes after the 32-bit length at `at`, and their end.
 pub(super) fn take_long(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let start = at.checked_add(4)?;
     let length = u32::from_be_bytes(bytes.get(at..start)?.try_into().ok()?);
@@ -112,11 +111,11 @@ enum Value {
 }
 
 impl Value {
-    /// The value whose type's letter stands at `at`.
+    /// The value whose type letter is at `at`.
     fn at(bytes: &[u8], at: usize) -> Option<Self> {
         let letter = *bytes.get(at)?;
         let start = at + 1;
-        // The types that lapin knows; RabbitMQ knows no others.
+        // The types that lapin supports; RabbitMQ has no others.
         let size = match letter {
             b'V' => 0,
             b't' | b'b' | b'B' => 1,
@@ -149,7 +148,7 @@ struct Level {
     is_table: bool,
 }
 
-/// The tables and arrays around the current position.
+/// The stack of tables and arrays around the current position.
 struct Levels {
     levels: [Level; MAX_DEPTH],
     depth: usize,
@@ -169,7 +168,7 @@ impl Levels {
         self.levels[self.depth - 1]
     }
 
-    /// `false`: too deep.
+    /// Pushes a level; `false` if that is too deep.
     fn enter(&mut self, level: Level) -> bool {
         let Some(free) = self.levels.get_mut(self.depth) else {
             return false;
@@ -179,7 +178,7 @@ impl Levels {
         true
     }
 
-    /// `false`: that was the outermost one.
+    /// Pops a level; `false` if it was the outermost one.
     fn leave(&mut self) -> bool {
         self.depth -= 1;
         self.depth > 0
@@ -196,7 +195,7 @@ mod tests {
         long
     }
 
-    /// A table entry that holds arrays inside each other.
+    /// A table entry with nested arrays.
     fn nested(depth: usize) -> Vec<u8> {
         let mut value = b"V".to_vec();
         for _ in 0..depth {
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_read_until_one_cannot_be() {
+    fn entries_end_at_the_first_invalid_one() {
         let mut table = Vec::new();
         push_long_string(&mut table, "one", b"\xff\xfe");
         table.extend_from_slice(b"\x03twot\x01");

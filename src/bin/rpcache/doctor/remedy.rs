@@ -237,6 +237,12 @@ fn for_redis_login(reason: &str) -> String {
             "redis-cli ACL SETUSER USER +select\nor use database 0 in {REDIS}, which needs no such right"
         );
     }
+    if reason.contains("DB index is out of range") {
+        return format!(
+            "correct the number of the database in {REDIS}:\n\
+             redis-cli CONFIG GET databases says how many there are"
+        );
+    }
     if reason.contains("is a Sentinel") {
         return format!("write the primary's address in {REDIS}");
     }
