@@ -5,6 +5,7 @@
 //! with new queue names. lapin's own recovery redeclares a server-named queue by its name, which the broker
 //! refuses.
 
+mod backoff;
 mod dial;
 mod errors;
 mod frames;
@@ -23,6 +24,7 @@ use lapin::{Channel, Connection, Event, Queue};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+pub(crate) use self::backoff::Backoff;
 use self::dial::dial;
 pub(crate) use self::errors::{
     describe, is_closed_over_message, is_locked, translate, unreachable,
@@ -168,13 +170,6 @@ pub(crate) async fn trouble(
         }
     }
     Trouble::Lost("the connection was closed".to_owned())
-}
-
-/// The pause before an attempt to connect: exponential from 50 ms to 1 s. The upper half is random, so that a
-/// fleet does not reconnect at the same moment.
-pub(crate) fn reconnect_pause(attempt: u32) -> Duration {
-    let ceiling = 50_u64.saturating_mul(1 << attempt.min(10)).min(1000);
-    Duration::from_millis(fastrand::u64(ceiling / 2..=ceiling))
 }
 
 /// Whether `queue` has consumers. Uses a channel of its own, which the broker closes if the queue is missing.

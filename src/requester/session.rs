@@ -14,7 +14,7 @@ use lapin::message::Delivery;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Connection, Consumer};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, info, warn};
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use super::RequesterOptions;
 use super::channels::{Channels, open_direct, open_queue};
 use super::pending::{MAX_IN_FLIGHT, Outcome, Pending};
 use super::requests::{Publication, RequestChannel, refusal_error};
-use crate::broker::{self, Consumers, Published, Trouble};
+use crate::broker::{self, Backoff, Consumers, Published, Trouble};
 use crate::counts::BrokerCounts;
 use crate::error::Error;
 use crate::message::{self, Reply};
@@ -37,9 +37,6 @@ const CONSUMER_MEMORY: Duration = Duration::from_secs(5);
 
 /// How long calls wait for a broker that was lost, which may be restarting; after that they fail at once.
 const OUTAGE: Duration = Duration::from_secs(15);
-
-/// A session that ends sooner counts as a failed attempt: the next one waits longer.
-const MIN_SESSION: Duration = Duration::from_secs(1);
 
 const ALARM: &str = "RabbitMQ has raised an alarm and accepts no requests";
 
@@ -125,7 +122,7 @@ impl Supervisor {
 
     /// Opens one session after another. Ends when stopped, after closing the last one.
     async fn keep_a_session(&self) {
-        let mut attempt = 0;
+        let mut backoff = Backoff::default();
         let mut lost_at: Option<Instant> = None;
         loop {
             let opening = self.stop.run_until_cancelled(self.open()).await;
@@ -157,11 +154,7 @@ impl Supervisor {
                     warn!("lost RabbitMQ: {error}; reconnecting");
                     self.counts.lost(error);
                     lost_at = Some(Instant::now());
-                    attempt = if opened.elapsed() < MIN_SESSION {
-                        attempt + 1
-                    } else {
-                        0
-                    };
+                    backoff.session_ended(opened);
                 }
                 Some(Err(error)) => {
                     self.counts.down(error.clone());
@@ -169,11 +162,10 @@ impl Supervisor {
                     if !outage || error.is_lasting() {
                         self.state.send_replace(SessionState::Down(error));
                     }
-                    attempt += 1;
+                    backoff.failed();
                 }
             }
-            let pause = sleep(broker::reconnect_pause(attempt));
-            self.stop.run_until_cancelled(pause).await;
+            self.stop.run_until_cancelled(backoff.pause()).await;
         }
     }
 

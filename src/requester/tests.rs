@@ -1,5 +1,5 @@
-//! The requester between callers and a broker that a test plays: no connection, but sessions that
-//! come and go, and requests that are answered, refused, given up or forgotten, as a seed has it.
+//! Tests the requester against a simulated broker, without a connection: sessions start and end, and requests are
+//! answered, refused, cancelled or lost, at random from a seed.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -17,44 +17,44 @@ use crate::message::Failure;
 const SEEDS: u64 = 1000;
 const REQUESTS: u64 = 100;
 
-/// What a timer may be late.
+/// The tolerance of timers.
 const TICK: Duration = Duration::from_millis(1);
 
 struct World {
     requester: Requester,
-    book: Mutex<Book>,
+    records: Mutex<Records>,
 }
 
 #[derive(Default)]
-struct Book {
-    asked: HashMap<Uuid, Asked>,
+struct Records {
+    by_id: HashMap<Uuid, Record>,
     begun: u32,
     copies: u32,
     session: u32,
     closed: bool,
-    met: Met,
+    coverage: Coverage,
 }
 
-/// One request, as the broker and its caller have seen it.
-struct Asked {
+/// What the broker and the caller have seen of one request.
+struct Record {
     deadline: Deadline,
-    /// The deadline before anybody joined.
+    /// The deadline before another caller joined.
     first: Instant,
-    /// What it was told while it waited.
-    heard: Vec<Outcome>,
-    /// When the latest publication expires, how many do then, and how many did sooner.
+    /// Its outcomes while it waited.
+    outcomes: Vec<Outcome>,
+    /// When the latest publications expire, their number, and the number of those that expire earlier.
     expires: Option<Instant>,
     publications: usize,
     outdated: usize,
-    /// Its session; whether there was a copy of it, and since when there is an outcome.
+    /// Its latest session; whether a copy was published in it; when its latest outcome came.
     session: u32,
     copied: bool,
-    told: Option<Instant>,
+    completed: Option<Instant>,
 }
 
-/// How often what is tested happened, in all worlds.
+/// Counts the tested events in all worlds.
 #[derive(Debug, Default)]
-struct Met {
+struct Coverage {
     answered: u32,
     after_a_loss: u32,
     after_a_nack: u32,
@@ -109,7 +109,7 @@ impl World {
                 queue: "rpc_queue".into(),
                 one_shot: false,
             }),
-            book: Mutex::default(),
+            records: Mutex::default(),
         });
         let broker = tokio::spawn(shuffled(rng.fork(), broker(rng.fork(), Arc::clone(&world))));
         let supervisor = AbortOnDropHandle::new(broker);
@@ -117,37 +117,37 @@ impl World {
         world
     }
 
-    /// Tells a request something, whether it waits or not.
-    fn tells(&self, id: Uuid, outcome: Outcome) {
+    /// Completes a request, whether it waits or not.
+    fn complete(&self, id: Uuid, outcome: Outcome) {
         if self.requester.pending.awaits(id) {
-            self.book.lock().unwrap().hears(id, &outcome);
+            self.records.lock().unwrap().add_outcome(id, &outcome);
         }
         self.requester.pending.complete(id, outcome);
     }
 
-    fn tells_all(&self, outcome: &Outcome) {
-        let mut book = self.book.lock().unwrap();
-        let asked: Vec<Uuid> = book.asked.keys().copied().collect();
-        for id in asked {
+    fn complete_all(&self, outcome: &Outcome) {
+        let mut records = self.records.lock().unwrap();
+        let ids: Vec<Uuid> = records.by_id.keys().copied().collect();
+        for id in ids {
             if self.requester.pending.awaits(id) {
-                book.hears(id, outcome);
+                records.add_outcome(id, outcome);
             }
         }
         self.requester.pending.complete_all(outcome);
     }
 }
 
-impl Book {
-    fn hears(&mut self, id: Uuid, outcome: &Outcome) {
-        let asked = self.asked.get_mut(&id).unwrap();
-        asked.heard.push(outcome.clone());
-        asked.told = Some(Instant::now());
+impl Records {
+    fn add_outcome(&mut self, id: Uuid, outcome: &Outcome) {
+        let record = self.by_id.get_mut(&id).unwrap();
+        record.outcomes.push(outcome.clone());
+        record.completed = Some(Instant::now());
     }
 
-    /// What must be true of every publication.
+    /// Asserts what must be true of every publication.
     fn published(&mut self, publication: &Publication) {
-        let asked = self.asked.get_mut(&publication.id).unwrap();
-        let (now, deadline) = (Instant::now(), asked.deadline.at());
+        let record = self.by_id.get_mut(&publication.id).unwrap();
+        let (now, deadline) = (Instant::now(), record.deadline.at());
         let properties = &publication.properties;
         assert_eq!(message::correlation_id(properties), Some(publication.id));
         assert!(now < deadline, "published after the deadline");
@@ -159,42 +159,42 @@ impl Book {
         );
 
         let expires = now + left;
-        let later = asked.expires.is_none_or(|last| expires > last + 2 * TICK);
+        let later = record.expires.is_none_or(|last| expires > last + 2 * TICK);
         if later {
-            asked.outdated += std::mem::take(&mut asked.publications);
+            record.outdated += std::mem::take(&mut record.publications);
         }
-        asked.publications += 1;
-        let anew = later || asked.session != self.session;
-        if asked.told == Some(now) && !anew {
-            // It was under way when its caller was told.
+        record.publications += 1;
+        let anew = later || record.session != self.session;
+        if record.completed == Some(now) && !anew {
+            // It was in flight when its request was completed.
             return;
         }
-        if asked.told.is_some() || anew {
-            let has_expired = asked.heard.last() == Some(&Outcome::Reply(expiry()));
-            let told = asked.told.is_some();
-            if asked.told != Some(now) {
-                asked.told = None;
+        if record.completed.is_some() || anew {
+            let has_expired = record.outcomes.last() == Some(&Outcome::Reply(expiry()));
+            let completed = record.completed.is_some();
+            if record.completed != Some(now) {
+                record.completed = None;
             }
-            // Otherwise it may have been under way when its caller was told, who asks again later.
-            // What a session that is over has taken with it counts, too, and is not seen here.
-            let extended = deadline > asked.first;
+            // Otherwise it may have been in flight when its request was completed, and is published again later.
+            // Publications that an result session has dropped count, too, and are not seen here.
+            let extended = deadline > record.first;
             assert!(
-                extended || !(told && has_expired),
-                "asked again, out of time"
+                extended || !(completed && has_expired),
+                "published again, out of time"
             );
-            asked.copied = false;
+            record.copied = false;
         } else {
-            assert!(!asked.copied, "a second copy");
-            asked.copied = true;
+            assert!(!record.copied, "a second copy");
+            record.copied = true;
             self.copies += 1;
             assert!(self.copies <= 10 + self.begun / 10, "beyond the budget");
         }
-        asked.session = self.session;
-        asked.expires = Some(expires);
+        record.session = self.session;
+        record.expires = Some(expires);
     }
 }
 
-/// One session after another, until it is closed in some worlds.
+/// Simulates one session after another, and then the end of the supervisor.
 async fn broker(mut rng: Rng, world: Arc<World>) {
     let Requester { state, pending, .. } = &world.requester;
     for _ in 0..rng.u8(3..20) {
@@ -204,7 +204,7 @@ async fn broker(mut rng: Rng, world: Arc<World>) {
             sleep(millis(&mut rng, 100)).await;
         }
         let (session, mut publications) = SessionHandle::new("amq.gen-1".into());
-        world.book.lock().unwrap().session += 1;
+        world.records.lock().unwrap().session += 1;
         state.send_replace(SessionState::Up(Arc::new(session)));
         let mut end = Box::pin(sleep(millis(&mut rng, 500)));
         let mut replies = JoinSet::new();
@@ -212,7 +212,7 @@ async fn broker(mut rng: Rng, world: Arc<World>) {
             tokio::select! {
                 biased;
                 Some(publication) = publications.recv() => {
-                    world.book.lock().unwrap().published(&publication);
+                    world.records.lock().unwrap().published(&publication);
                     // As the supervisor does.
                     if pending.awaits(publication.id) {
                         let fate = fate(rng.fork(), Arc::clone(&world), publication.id);
@@ -222,22 +222,22 @@ async fn broker(mut rng: Rng, world: Arc<World>) {
                 () = &mut end => break,
             }
         }
-        // As the supervisor does, in this order; callers on other threads come in between.
+        // In the supervisor's order; callers on other threads run in between.
         publications.close();
         yield_now().await;
         state.send_replace(SessionState::Connecting);
         yield_now().await;
-        world.tells_all(&match rng.u8(..10) {
+        world.complete_all(&match rng.u8(..10) {
             0 => Outcome::Failed(unreachable()),
             _ => Outcome::Lost,
         });
     }
-    world.book.lock().unwrap().closed = true;
+    world.records.lock().unwrap().closed = true;
     state.send_replace(SessionState::Closed);
-    world.tells_all(&Outcome::Lost);
+    world.complete_all(&Outcome::Lost);
 }
 
-/// What becomes of a request that was published.
+/// Completes a published request in a random way.
 async fn fate(mut rng: Rng, world: Arc<World>, id: Uuid) {
     let (soon, late) = (millis(&mut rng, 50), millis(&mut rng, 1000));
     let (pause, outcome) = match rng.u8(..20) {
@@ -247,19 +247,19 @@ async fn fate(mut rng: Rng, world: Arc<World>, id: Uuid) {
         12..14 => (soon, Outcome::Unroutable),
         14..16 => (soon, Outcome::Reply(expiry())),
         16 => (soon, no_worker()),
-        // For ever.
+        // Never answered.
         _ => return,
     };
     sleep(pause).await;
-    world.tells(id, outcome);
+    world.complete(id, outcome);
     if rng.bool() {
         sleep(soon).await;
-        world.tells(id, Outcome::Reply(text(&mut rng)));
+        world.complete(id, Outcome::Reply(text(&mut rng)));
     }
 }
 
-/// Somebody who joins the flight and has more time, or nobody.
-async fn company(mut rng: Rng, deadline: &Deadline) {
+/// Extends the deadline, in a third of all cases, as a caller that joins the flight. Never ends.
+async fn joining_caller(mut rng: Rng, deadline: &Deadline) {
     if rng.u8(..3) == 0 {
         sleep(millis(&mut rng, 1000)).await;
         deadline.extend(deadline.at() + millis(&mut rng, 500) + 5 * TICK);
@@ -267,54 +267,57 @@ async fn company(mut rng: Rng, deadline: &Deadline) {
     std::future::pending::<()>().await;
 }
 
-/// Asks once. Some have company that extends the deadline; some give up.
+/// Sends one request. For some, another caller extends the deadline; some are cancelled.
 async fn caller(mut rng: Rng, world: Arc<World>) {
     sleep(millis(&mut rng, 1000)).await;
     let deadline = Deadline::new(Instant::now() + millis(&mut rng, 1000));
     let (id, wait) = (Uuid::from_u128(rng.u128(..)), rng.bool());
-    let asked = Asked {
+    let record = Record {
         first: deadline.at(),
         deadline: deadline.clone(),
-        heard: Vec::new(),
+        outcomes: Vec::new(),
         expires: None,
         publications: 0,
         outdated: 0,
         session: 0,
         copied: false,
-        told: None,
+        completed: None,
     };
     {
-        let mut book = world.book.lock().unwrap();
-        book.begun += 1;
-        book.asked.insert(id, asked);
+        let mut records = world.records.lock().unwrap();
+        records.begun += 1;
+        records.by_id.insert(id, record);
     }
-    let gives_up = match rng.u8(..10) {
+    let cancelled = match rng.u8(..10) {
         0 => millis(&mut rng, 500),
         _ => Duration::from_secs(60),
     };
     let request = (world.requester).request(id, "30", CacheUse::Normal, wait, &deadline);
-    let ended = tokio::select! {
+    let result = tokio::select! {
         biased;
-        ended = request => Some(ended),
-        () = company(rng.fork(), &deadline) => unreachable!("it does not end"),
-        () = sleep(gives_up) => None,
+        result = request => Some(result),
+        () = joining_caller(rng.fork(), &deadline) => unreachable!("it does not end"),
+        () = sleep(cancelled) => None,
     };
-    assert!(!world.requester.pending.awaits(id), "it still waits");
-    if let Some(ended) = ended {
-        let Book {
-            asked, met, closed, ..
-        } = &mut *world.book.lock().unwrap();
-        met.judge(&asked[&id], &ended, *closed);
+    assert!(!world.requester.pending.awaits(id), "still registered");
+    if let Some(result) = result {
+        let Records {
+            by_id,
+            coverage,
+            closed,
+            ..
+        } = &mut *world.records.lock().unwrap();
+        coverage.check(&by_id[&id], &result, *closed);
     }
 }
 
-impl Met {
-    /// What must be true of every end.
-    fn judge(&mut self, asked: &Asked, ended: &Result<Reply, Error>, closed: bool) {
-        let (now, deadline) = (Instant::now(), asked.deadline.at());
+impl Coverage {
+    /// Asserts what must be true of every result, and counts it.
+    fn check(&mut self, record: &Record, result: &Result<Reply, Error>, closed: bool) {
+        let (now, deadline) = (Instant::now(), record.deadline.at());
         assert!(now <= deadline + TICK, "too late");
-        let heard = |outcome: &Outcome| asked.heard.iter().filter(|o| *o == outcome).count();
-        let (last, before) = match asked.heard.split_last() {
+        let count = |outcome: &Outcome| record.outcomes.iter().filter(|o| *o == outcome).count();
+        let (last, before) = match record.outcomes.split_last() {
             Some((last, before)) => (Some(last), before),
             None => (None, &[][..]),
         };
@@ -324,38 +327,47 @@ impl Met {
                 Outcome::Failed(_) => false,
                 Outcome::Lost | Outcome::Unroutable | Outcome::Nacked => true,
             };
-            assert!(retriable, "asked again after {outcome:?}");
+            assert!(retriable, "published again after {outcome:?}");
         }
         match last {
             Some(Outcome::Reply(reply)) if !reply.is_expired() => {
-                assert_eq!(ended.as_ref(), Ok(reply), "not the first reply");
+                assert_eq!(result.as_ref(), Ok(reply), "not the first reply");
                 self.answered += 1;
-                self.after_a_loss += u32::from(heard(&Outcome::Lost) > 0);
-                self.after_a_nack += u32::from(heard(&Outcome::Nacked) > 0);
-                self.after_unroutable += u32::from(heard(&Outcome::Unroutable) > 0);
-                self.after_expiry += u32::from(heard(&Outcome::Reply(expiry())) > 0);
-                self.after_a_copy += u32::from(asked.copied);
+                self.after_a_loss += u32::from(count(&Outcome::Lost) > 0);
+                self.after_a_nack += u32::from(count(&Outcome::Nacked) > 0);
+                self.after_unroutable += u32::from(count(&Outcome::Unroutable) > 0);
+                self.after_expiry += u32::from(count(&Outcome::Reply(expiry())) > 0);
+                self.after_a_copy += u32::from(record.copied);
             }
-            Some(Outcome::Failed(error)) => assert_eq!(ended.as_ref(), Err(error)),
-            Some(Outcome::Nacked) if heard(&Outcome::Nacked) == 2 => {
-                assert!(matches!(ended, Err(Error::Overloaded { .. })), "{ended:?}");
+            Some(Outcome::Failed(error)) => assert_eq!(result.as_ref(), Err(error)),
+            Some(Outcome::Nacked) if count(&Outcome::Nacked) == 2 => {
+                assert!(
+                    matches!(result, Err(Error::Overloaded { .. })),
+                    "{result:?}"
+                );
                 self.nacked_twice += 1;
             }
-            Some(Outcome::Reply(reply)) if ended.as_ref() == Ok(reply) => {
-                let expired = heard(&Outcome::Reply(expiry()));
-                assert!(expired > asked.outdated, "what was outdated has expired");
+            Some(Outcome::Reply(reply)) if result.as_ref() == Ok(reply) => {
+                let expired = count(&Outcome::Reply(expiry()));
+                assert!(
+                    expired > record.outdated,
+                    "an outdated copy's expiry was returned"
+                );
             }
-            // Not published, and there is no connection.
-            None if asked.expires.is_none() && *ended == Err(unreachable()) => {
+            // Never published, because there is no connection.
+            None if record.expires.is_none() && *result == Err(unreachable()) => {
                 self.unreachable += 1;
             }
             Some(_) | None if closed => {
-                assert!(matches!(ended, Err(Error::Unreachable { .. })), "{ended:?}");
+                assert!(
+                    matches!(result, Err(Error::Unreachable { .. })),
+                    "{result:?}"
+                );
             }
             Some(_) | None => {
-                assert!(now >= deadline, "too early: {ended:?} after {last:?}");
-                let late = matches!(ended, Err(Error::Deadline { .. }));
-                assert!(late || *ended == Err(unreachable()), "{ended:?}");
+                assert!(now >= deadline, "too early: {result:?} after {last:?}");
+                let late = matches!(result, Err(Error::Deadline { .. }));
+                assert!(late || *result == Err(unreachable()), "{result:?}");
                 self.too_late += 1;
             }
         }
@@ -363,11 +375,11 @@ impl Met {
 }
 
 #[test]
-fn in_a_hundred_thousand_interleavings_every_request_ends_as_it_should() {
-    let met = Mutex::new(Met::default());
+fn in_a_hundred_thousand_interleavings_every_request_ends_correctly() {
+    let coverage = Mutex::new(Coverage::default());
     of_each_seed(SEEDS, async |mut rng| {
         let world = World::new(&mut rng);
-        world.book.lock().unwrap().met = std::mem::take(&mut met.lock().unwrap());
+        world.records.lock().unwrap().coverage = std::mem::take(&mut coverage.lock().unwrap());
         let mut callers = JoinSet::new();
         for _ in 0..REQUESTS {
             let caller = caller(rng.fork(), Arc::clone(&world));
@@ -375,20 +387,20 @@ fn in_a_hundred_thousand_interleavings_every_request_ends_as_it_should() {
         }
         callers.join_all().await;
         assert!(world.requester.pending.is_empty());
-        *met.lock().unwrap() = std::mem::take(&mut world.book.lock().unwrap().met);
+        *coverage.lock().unwrap() = std::mem::take(&mut world.records.lock().unwrap().coverage);
     });
-    let met = met.into_inner().unwrap();
+    let coverage = coverage.into_inner().unwrap();
     let counts = [
-        met.answered,
-        met.after_a_loss,
-        met.after_a_nack,
-        met.after_unroutable,
-        met.after_a_copy,
-        met.nacked_twice,
-        met.unreachable,
-        met.too_late,
-        // Rarer: a deadline has to be extended meanwhile.
-        met.after_expiry * 10,
+        coverage.answered,
+        coverage.after_a_loss,
+        coverage.after_a_nack,
+        coverage.after_unroutable,
+        coverage.after_a_copy,
+        coverage.nacked_twice,
+        coverage.unreachable,
+        coverage.too_late,
+        // Rarer: needs an extended deadline.
+        coverage.after_expiry * 10,
     ];
-    assert!(counts.iter().all(|count| *count > 1000), "{met:?}");
+    assert!(counts.iter().all(|count| *count > 1000), "{coverage:?}");
 }

@@ -17,14 +17,14 @@ use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOpti
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Connection};
 use tokio::sync::Mutex as AsyncMutex;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
 
 use self::group::{Group, GroupStatus, Groups};
 use super::lifo_lock::LifoLock;
 use super::replier::{Sent, UnconfirmedBytes, send};
-use crate::broker::{self, Message, Publisher};
+use crate::broker::{self, Backoff, Message, Publisher};
 use crate::error::{Error, quote};
 use crate::log_throttle::LogThrottle;
 use crate::server_url::AmqpUrl;
@@ -91,7 +91,7 @@ impl DirectReplies {
         unconfirmed: &UnconfirmedBytes,
         on_wait: impl Fn(),
     ) -> Sent {
-        let (mut attempt, mut closed) = (0, 0);
+        let (mut backoff, mut closed) = (Backoff::default(), 0);
         loop {
             // Connecting also learns the group of this worker's own node.
             let publisher = self.proven(&on_wait).await;
@@ -132,8 +132,8 @@ impl DirectReplies {
                     }
                 }
             }
-            attempt += 1;
-            sleep(broker::reconnect_pause(attempt)).await;
+            backoff.failed();
+            backoff.pause().await;
         }
     }
 
@@ -153,7 +153,7 @@ impl DirectReplies {
         if let Some(not_before) = probation.not_before.take() {
             sleep_until(not_before).await;
         }
-        let mut attempt = 0;
+        let mut backoff = Backoff::default();
         loop {
             let kept = probation.publisher.take();
             let publisher = match kept.filter(|kept| kept.connection().status().connected()) {
@@ -180,8 +180,8 @@ impl DirectReplies {
                 },
                 Err(error) => self.log_unconnected(&error),
             }
-            attempt += 1;
-            sleep(broker::reconnect_pause(attempt)).await;
+            backoff.failed();
+            backoff.pause().await;
         }
     }
 
@@ -192,7 +192,7 @@ impl DirectReplies {
         }
         on_wait();
         let _connecting = self.connecting.lock().await;
-        let mut attempt = 0;
+        let mut backoff = Backoff::default();
         loop {
             if let Some(publisher) = self.connected() {
                 return publisher;
@@ -201,8 +201,8 @@ impl DirectReplies {
                 Ok(publisher) => self.proven.store(Some(Arc::new(publisher))),
                 Err(error) => {
                     self.log_unconnected(&error);
-                    attempt += 1;
-                    sleep(broker::reconnect_pause(attempt)).await;
+                    backoff.failed();
+                    backoff.pause().await;
                 }
             }
         }

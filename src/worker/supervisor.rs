@@ -1,22 +1,18 @@
 //! Runs one session with the broker after another until the worker stops, and logs what became of each.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::session::{Ended, Session};
 use super::{Service, Stopped, WorkerOptions};
 use crate::FOR_EVER;
-use crate::broker;
+use crate::broker::{self, Backoff};
 use crate::counts::ConnectionState;
 use crate::error::Error;
 use crate::procedure::Procedure;
-
-/// A session that ends sooner counts as a failed attempt: the next one waits longer.
-const MIN_SESSION: Duration = Duration::from_secs(1);
 
 impl Stopped {
     /// Stopped while there is no session: other workers answer what is being computed.
@@ -42,7 +38,7 @@ impl<P: Procedure> Service<P> {
         let broker = &self.counters.broker;
         let mut tasks = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
-        let mut attempt = 0;
+        let mut backoff = Backoff::default();
         let mut logged_otherwise = None;
         let mut ever_served = false;
         loop {
@@ -71,11 +67,7 @@ impl<P: Procedure> Service<P> {
                             broker.lost(broker::unreachable(&options.amqp, &reason));
                         }
                     }
-                    attempt = if opened.elapsed() < MIN_SESSION {
-                        attempt + 1
-                    } else {
-                        0
-                    };
+                    backoff.session_ended(opened);
                 }
                 Err(error) if error.is_lasting() && !ever_served => return Err(error),
                 Err(error) => {
@@ -83,11 +75,11 @@ impl<P: Procedure> Service<P> {
                     if broker.down(error.clone()) != down {
                         warn!("{error}; trying again until it works");
                     }
-                    attempt += 1;
+                    backoff.failed();
                 }
             }
             tokio::select! {
-                () = sleep(broker::reconnect_pause(attempt)) => {}
+                () = backoff.pause() => {}
                 () = &mut stop => return Ok(Stopped::without_session(&tasks)),
             }
         }

@@ -1,4 +1,4 @@
-//! The filter against lapin's own parser, on generated frames, honest and hostile ones.
+//! Tests the filter against lapin's parser, on generated frames, valid and hostile.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use super::*;
 /// Frames in each direction, in all.
 const GENERATED: usize = 500_000;
 
-/// A stream that gives and takes pieces of any size, and is not ready now and then.
+/// A stream that reads and writes chunks of random size, and is sometimes not ready.
 struct Choppy {
     rng: Rng,
     comes: VecDeque<u8>,
@@ -95,7 +95,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// What lapin would read, in buffers of any size.
+/// Filters `comes`, read in buffers of random size.
 fn filtered(seed: u64, comes: &[u8]) -> io::Result<Vec<u8>> {
     let mut frames = Frames::new(Choppy::new(seed, comes), MAX_FRAME);
     let mut rng = Rng::with_seed(seed);
@@ -164,10 +164,10 @@ fn nested(rng: &mut Rng, depth: usize) -> Vec<u8> {
     [openings.concat(), b"V".to_vec()].concat()
 }
 
-/// What a hostile publisher may send: bytes of any kind now and then.
+/// Generates messages, some of them with arbitrary bytes.
 struct Publisher {
     rng: Rng,
-    /// Whether lapin's parser, which recurses, may be asked about what was made.
+    /// Whether the nesting is shallow enough for lapin's recursive parser.
     is_shallow: bool,
 }
 
@@ -227,7 +227,7 @@ impl Publisher {
         table
     }
 
-    /// A content header, and the correlation id that it holds where it can be read.
+    /// A content header, and its correlation id if that can be parsed.
     fn header(&mut self, body_size: u64) -> (Vec<u8>, Option<Vec<u8>>) {
         self.is_shallow = true;
         let unused = if self.rng.u8(..30) == 0 {
@@ -296,7 +296,7 @@ fn correlation_id(frame: &AMQPFrame) -> Option<Vec<u8>> {
     }
 }
 
-/// One message as it comes, and what lapin has to be given for it.
+/// One message as received, and the frames that lapin must get for it.
 struct Message {
     comes: Vec<Vec<u8>>,
     /// `None`: something else that lapin can parse.
@@ -331,7 +331,7 @@ fn message(publisher: &mut Publisher) -> Message {
 }
 
 #[test]
-fn whatever_comes_lapin_can_parse_it_and_what_it_could_parse_is_not_changed() {
+fn lapin_can_parse_every_filtered_frame_and_parsable_ones_are_unchanged() {
     let (mut frames, mut changed) = (0, 0);
     for seed in 0.. {
         let mut publisher = Publisher {
@@ -382,7 +382,7 @@ fn whatever_comes_lapin_can_parse_it_and_what_it_could_parse_is_not_changed() {
 }
 
 #[test]
-fn bodies_that_are_too_large_are_left_out_and_the_rest_goes_on() {
+fn oversized_bodies_are_dropped_and_the_rest_passes() {
     let header = |size: u64| {
         let flags_and_id = [&[0x04, 0][..], &short(b"id")].concat();
         [&[0, 60, 0, 0][..], &size.to_be_bytes(), &flags_and_id].concat()
@@ -406,7 +406,7 @@ fn bodies_that_are_too_large_are_left_out_and_the_rest_goes_on() {
     comes.extend_from_slice(&other);
     comes.extend_from_slice(&frame(2, 1, &header(18)));
     comes.extend_from_slice(&last);
-    // In pieces as a socket gives them: one byte at a time would take for ever.
+    // In chunks like a socket's: one byte at a time would take too long.
     let mut inbound = Inbound::new(MAX_FRAME);
     let mut read = Vec::new();
     for piece in comes.chunks_mut(100_000) {
@@ -438,7 +438,7 @@ fn bodies_that_are_too_large_are_left_out_and_the_rest_goes_on() {
 }
 
 #[test]
-fn headers_of_any_size_are_survived() {
+fn headers_of_any_size_are_reduced() {
     for size in [MAX_FRAME as usize, 1 << 20, 1 << 24] {
         let table = [short(b"big"), b"S".to_vec(), long(&vec![b'x'; size])].concat();
         let payload = [
@@ -459,7 +459,7 @@ fn headers_of_any_size_are_survived() {
 }
 
 #[test]
-fn what_no_broker_sends_ends_the_connection_and_what_is_no_broker_goes_on() {
+fn invalid_frames_end_the_connection_and_other_protocols_pass() {
     let method = frame(1, 0, b"\0\x0a\0\x3d");
     let endless = [1, 0, 0, 0x7f, 0xff, 0xff, 0xff];
     let no_end = [&method[..method.len() - 1], b"x"].concat();
@@ -482,7 +482,7 @@ fn what_no_broker_sends_ends_the_connection_and_what_is_no_broker_goes_on() {
     }
 }
 
-/// What a broker gets of what lapin writes.
+/// What the broker receives of `writes`, written in chunks of random size.
 fn sent(seed: u64, frame_max: u32, writes: &[u8]) -> Vec<u8> {
     let mut frames = Frames::new(Choppy::new(seed, &[]), MAX_FRAME);
     frames.outbound.set_frame_max(frame_max);
@@ -507,7 +507,7 @@ fn sent(seed: u64, frame_max: u32, writes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_sent_goes_on_as_it_is_but_for_correlation_ids_of_bytes() {
+fn sent_frames_are_unchanged_except_for_correlation_bytes() {
     let mut frames = 0;
     for seed in 0.. {
         let mut publisher = Publisher {

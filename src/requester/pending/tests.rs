@@ -19,7 +19,7 @@ async fn the_first_reply_wins_and_later_ones_are_dropped() {
     let pending = Pending::new(MAX_IN_FLIGHT);
     let id = Uuid::new_v4();
     let mut waiter = pending.register(id, false).unwrap();
-    pending.complete(Uuid::new_v4(), reply("somebody else's"));
+    pending.complete(Uuid::new_v4(), reply("another request's"));
     pending.complete(id, reply("first"));
     pending.complete(id, reply("second"));
     assert_eq!(waiter.outcome().await, reply("first"));
@@ -27,7 +27,7 @@ async fn the_first_reply_wins_and_later_ones_are_dropped() {
 }
 
 #[test]
-fn a_waiter_that_gives_up_leaves_nothing_behind() {
+fn a_dropped_waiter_leaves_nothing_behind() {
     let pending = Pending::new(MAX_IN_FLIGHT);
     let id = Uuid::new_v4();
     drop(pending.register(id, false).unwrap());
@@ -36,7 +36,7 @@ fn a_waiter_that_gives_up_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn dropping_an_old_waiter_spares_a_new_one_of_the_same_id() {
+async fn dropping_an_old_waiter_keeps_a_new_one_of_the_same_id() {
     let pending = Pending::new(MAX_IN_FLIGHT);
     let id = Uuid::new_v4();
     let old = pending.register(id, false).unwrap();
@@ -47,7 +47,7 @@ async fn dropping_an_old_waiter_spares_a_new_one_of_the_same_id() {
 }
 
 #[tokio::test]
-async fn all_are_told_when_the_connection_is_lost() {
+async fn all_waiters_are_completed_when_the_connection_is_lost() {
     let pending = Pending::new(MAX_IN_FLIGHT);
     let mut waiters: Vec<Waiter> = (0..100)
         .map(|_| pending.register(Uuid::new_v4(), false).unwrap())
@@ -60,7 +60,7 @@ async fn all_are_told_when_the_connection_is_lost() {
 }
 
 #[tokio::test]
-async fn only_the_impatient_are_told_that_nobody_serves() {
+async fn only_impatient_waiters_are_completed_without_a_worker() {
     let pending = Pending::new(MAX_IN_FLIGHT);
     let (early, late) = (Uuid::new_v4(), Uuid::new_v4());
     let mut impatient = pending.register(early, false).unwrap();
@@ -83,85 +83,83 @@ fn the_table_is_bounded() {
     assert!(pending.register(Uuid::new_v4(), false).is_some());
 }
 
-/// What the table has to do, as simple as can be: who waits for which id, and what was said to
-/// whom. Waiters are told apart by number.
+/// A simple model of the table: the waiters by id, and the outcome of each. Waiters are numbered.
 #[derive(Default)]
 struct Model {
     waits: HashMap<Uuid, (usize, bool)>,
-    said: Vec<Option<Outcome>>,
+    outcomes: Vec<Option<Outcome>>,
 }
 
 impl Model {
     fn register(&mut self, id: Uuid, patient: bool) -> usize {
-        let number = self.said.len();
-        self.said.push(None);
+        let number = self.outcomes.len();
+        self.outcomes.push(None);
         if let Some((old, _)) = self.waits.insert(id, (number, patient)) {
-            self.said[old] = Some(Outcome::Lost);
+            self.outcomes[old] = Some(Outcome::Lost);
         }
         number
     }
 
-    fn say(&mut self, outcome: &Outcome, to: impl Fn(Uuid, bool) -> bool) {
+    fn complete(&mut self, outcome: &Outcome, to: impl Fn(Uuid, bool) -> bool) {
         for (_, (number, _)) in self.waits.extract_if(|id, (_, patient)| to(*id, *patient)) {
-            self.said[number] = Some(outcome.clone());
+            self.outcomes[number] = Some(outcome.clone());
         }
     }
 }
 
-/// Of twenty waiters each.
+/// Worlds, with twenty waiters each.
 const SEEDS: u64 = 5000;
 
-/// What a timer may be late.
+/// The tolerance of timers.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Fewer than there are ids: at times, the table is full.
-const MOST: usize = 4;
+/// Fewer than there are ids: the table is full at times.
+const CAPACITY: usize = 4;
 
 struct World {
     ids: [Uuid; 6],
     pending: Pending,
     model: Mutex<Model>,
-    met: Mutex<Met>,
+    coverage: Mutex<Coverage>,
 }
 
-/// How often what is tested happened, in all worlds.
+/// Counts the tested events in all worlds.
 #[derive(Debug, Default)]
-struct Met {
-    told: u32,
-    gave_up: u32,
-    anew: u32,
+struct Coverage {
+    replied: u32,
+    timed_out: u32,
+    replaced: u32,
     refused: u32,
 }
 
-/// Registers at a random moment, waits a random while, and gives up by itself, or is dropped
-/// whatever it knows.
+/// Registers at a random moment, waits for a random time, and is dropped; some are dropped without waiting.
 async fn waits(mut rng: Rng, world: Arc<World>) {
     sleep(millis(&mut rng, 40)).await;
     let (id, patient) = (world.ids[rng.usize(..6)], rng.bool());
-    let full = world.model.lock().unwrap().waits.len() == MOST;
+    let full = world.model.lock().unwrap().waits.len() == CAPACITY;
     let Some(mut waiter) = world.pending.register(id, patient) else {
         assert!(full, "refused though there was room");
-        world.met.lock().unwrap().refused += 1;
+        world.coverage.lock().unwrap().refused += 1;
         return;
     };
     assert!(!full, "more than the bound");
     let number = world.model.lock().unwrap().register(id, patient);
     if rng.u8(..4) == 0 {
-        // Without a look.
+        // Dropped without waiting.
         sleep(millis(&mut rng, 10)).await;
     } else {
         let (started, patience) = (Instant::now(), millis(&mut rng, 40));
-        let heard = timeout(patience, waiter.outcome()).await.ok();
-        let said = world.model.lock().unwrap().said[number].clone();
-        assert_eq!(heard, said, "not what was said to it");
-        let mut met = world.met.lock().unwrap();
-        if heard.is_none() {
+        let outcome = timeout(patience, waiter.outcome()).await.ok();
+        let expected = world.model.lock().unwrap().outcomes[number].clone();
+        assert_eq!(outcome, expected, "not its outcome");
+        let mut coverage = world.coverage.lock().unwrap();
+        if outcome.is_none() {
             let took = started.elapsed();
             assert!(took >= patience && took <= patience + TICK, "{took:?}");
-            met.gave_up += 1;
+            coverage.timed_out += 1;
         }
-        met.told += u32::from(matches!(heard, Some(Outcome::Reply(_))));
-        met.anew += u32::from(heard == Some(Outcome::Lost));
+        coverage.replied += u32::from(matches!(outcome, Some(Outcome::Reply(_))));
+        coverage.replaced += u32::from(outcome == Some(Outcome::Lost));
     }
     drop(waiter);
     let waits = &mut world.model.lock().unwrap().waits;
@@ -170,23 +168,23 @@ async fn waits(mut rng: Rng, world: Arc<World>) {
     }
 }
 
-/// Says something: to one, whether it waits or not, maybe twice; to the impatient; to all.
-async fn says(mut rng: Rng, world: Arc<World>, number: usize) {
+/// Completes one waiter, whether it waits or not, maybe twice; or the impatient ones; or all.
+async fn completes(mut rng: Rng, world: Arc<World>, number: usize) {
     sleep(millis(&mut rng, 60)).await;
     let id = world.ids[rng.usize(..6)];
     let (pending, mut model) = (&world.pending, world.model.lock().unwrap());
     match rng.u8(..12) {
         0 => {
-            model.say(&Outcome::Nacked, |_, _| true);
+            model.complete(&Outcome::Nacked, |_, _| true);
             pending.complete_all(&Outcome::Nacked);
         }
         1 => {
-            model.say(&Outcome::Unroutable, |_, patient| !patient);
+            model.complete(&Outcome::Unroutable, |_, patient| !patient);
             pending.complete_impatient(&Outcome::Unroutable);
         }
         times => {
             let outcome = reply(&number.to_string());
-            model.say(&outcome, |of, _| of == id);
+            model.complete(&outcome, |of, _| of == id);
             pending.complete(id, outcome);
             if times == 2 {
                 pending.complete(id, reply("twice"));
@@ -205,28 +203,32 @@ async fn says(mut rng: Rng, world: Arc<World>, number: usize) {
 }
 
 #[test]
-fn in_a_hundred_thousand_interleavings_everybody_hears_what_was_said_to_it() {
-    let met = Mutex::new(Met::default());
+fn in_a_hundred_thousand_interleavings_every_waiter_gets_its_outcome() {
+    let coverage = Mutex::new(Coverage::default());
     of_each_seed(SEEDS, async |mut rng| {
         let world = Arc::new(World {
             ids: std::array::from_fn(|_| Uuid::from_u128(rng.u128(..))),
-            pending: Pending::new(MOST),
+            pending: Pending::new(CAPACITY),
             model: Mutex::default(),
-            met: Mutex::new(std::mem::take(&mut met.lock().unwrap())),
+            coverage: Mutex::new(std::mem::take(&mut coverage.lock().unwrap())),
         });
         let mut tasks = JoinSet::new();
         for number in 0..20 {
             tasks.spawn(shuffled(rng.fork(), waits(rng.fork(), Arc::clone(&world))));
             tasks.spawn(shuffled(
                 rng.fork(),
-                says(rng.fork(), Arc::clone(&world), number),
+                completes(rng.fork(), Arc::clone(&world), number),
             ));
         }
         tasks.join_all().await;
         assert!(world.pending.is_empty());
-        *met.lock().unwrap() = std::mem::take(&mut world.met.lock().unwrap());
+        *coverage.lock().unwrap() = std::mem::take(&mut world.coverage.lock().unwrap());
     });
-    let met = met.into_inner().unwrap();
-    let rarest = met.told.min(met.gave_up).min(met.anew).min(met.refused);
-    assert!(rarest > 1000, "{met:?}");
+    let coverage = coverage.into_inner().unwrap();
+    let rarest = coverage
+        .replied
+        .min(coverage.timed_out)
+        .min(coverage.replaced)
+        .min(coverage.refused);
+    assert!(rarest > 1000, "{coverage:?}");
 }
