@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::{sleep, timeout};
 
 use super::key::Key;
-use super::store::{Store, StoreError};
+use super::store::{LeaseChange, Store, StoreError};
 
 /// TTL of a lease: a holder that is frozen for longer is overtaken.
 pub(super) const LEASE: Duration = Duration::from_secs(3);
@@ -161,32 +161,37 @@ impl Lease {
     async fn renew_for_ever(&self) -> Infallible {
         loop {
             sleep(RENEW).await;
-            let renewal = self
-                .store
-                .renew(&self.name, &self.token, LEASE, self.budget);
             // Late or refused: tried again in a second.
-            let _ = renewal.await;
+            let _ = self.change(LeaseChange::Renew(LEASE), self.budget).await;
         }
     }
 
     /// Releases it now.
     pub(super) async fn release(mut self, limit: Duration) {
-        let released = self.store.release(&self.name, &self.token, limit).await;
+        let released = self.change(LeaseChange::Release, limit).await;
         // Otherwise that is tried again when this is dropped.
         self.ended = !matches!(released, Err(StoreError::Unavailable));
     }
 
     /// Replaces it by a mark for those that wait for it: no answer will be stored.
     pub(super) async fn leave_uncached(mut self, limit: Duration) {
-        let (name, token) = self.name_and_token();
-        let left = self.store.leave(name, token, UNCACHED, UNCACHED_FOR, limit);
-        self.ended = !matches!(left.await, Err(StoreError::Unavailable));
+        let leave = LeaseChange::Leave {
+            mark: UNCACHED,
+            ttl: UNCACHED_FOR,
+        };
+        let left = self.change(leave, limit).await;
+        self.ended = !matches!(left, Err(StoreError::Unavailable));
     }
 
     /// Removes another worker's lease for the same request, which was lost there.
     pub(super) async fn take_over(&self, limit: Duration) {
         // Failing that, its lease expires.
-        let _ = self.store.take_over(&self.name, &self.token, limit).await;
+        let _ = self.change(LeaseChange::TakeOver, limit).await;
+    }
+
+    async fn change(&self, change: LeaseChange<'_>, limit: Duration) -> Result<(), StoreError> {
+        let (name, token) = self.name_and_token();
+        self.store.change_lease(name, token, change, limit).await
     }
 }
 
@@ -203,7 +208,10 @@ impl Drop for Lease {
         let (store, budget) = (Arc::clone(&self.store), self.budget);
         let (name, token) = (std::mem::take(&mut self.name), self.token.clone());
         runtime.spawn(timeout(LEASE, async move {
-            while let Err(StoreError::Unavailable) = store.release(&name, &token, budget).await {
+            let release = LeaseChange::Release;
+            while let Err(StoreError::Unavailable) =
+                store.change_lease(&name, &token, release, budget).await
+            {
                 sleep(RELEASE_PAUSE).await;
             }
         }));

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::types::{
-    Claimed, Event, Filled, GetResult, LeaseFacts, Refusal, RefusalKind, StoreError, Unchanged,
+    Claimed, Event, Filled, GetResult, LeaseChange, LeaseFacts, Refusal, RefusalKind, StoreError,
+    Unchanged,
 };
 pub use self::types::{Entry, ServerStats};
 
@@ -106,51 +107,16 @@ impl Store {
         redis.fill(key, answer, ttl, lease, limit).await
     }
 
-    /// Extends a lease to `ttl` from now, if this token holds it.
-    pub(crate) async fn renew(
+    /// Changes a lease, unless it is in other hands than the change is meant for.
+    pub(crate) async fn change_lease(
         &self,
         lease: &str,
         token: &Token,
-        ttl: Duration,
+        change: LeaseChange<'_>,
         limit: Duration,
     ) -> Result<(), StoreError> {
         let Self::Redis(redis) = self;
-        redis.renew(lease, token, ttl, limit).await
-    }
-
-    /// Removes a lease, if this token holds it.
-    pub(crate) async fn release(
-        &self,
-        lease: &str,
-        token: &Token,
-        limit: Duration,
-    ) -> Result<(), StoreError> {
-        let Self::Redis(redis) = self;
-        redis.release(lease, token, limit).await
-    }
-
-    /// Replaces a lease by a mark that lasts for `ttl`, if this token holds it.
-    pub(crate) async fn leave(
-        &self,
-        lease: &str,
-        token: &Token,
-        mark: &str,
-        ttl: Duration,
-        limit: Duration,
-    ) -> Result<(), StoreError> {
-        let Self::Redis(redis) = self;
-        redis.leave(lease, token, mark, ttl, limit).await
-    }
-
-    /// Removes a lease that another worker's token holds for the same request.
-    pub(crate) async fn take_over(
-        &self,
-        lease: &str,
-        token: &Token,
-        limit: Duration,
-    ) -> Result<(), StoreError> {
-        let Self::Redis(redis) = self;
-        redis.take_over(lease, token, limit).await
+        redis.change_lease(lease, token, change, limit).await
     }
 
     /// Adds one to a counter that expires after `ttl`; what it is then.

@@ -10,7 +10,7 @@ use redis::Cmd;
 
 use super::RedisStore;
 use crate::cache::Token;
-use crate::cache::store::StoreError;
+use crate::cache::store::{LeaseChange, StoreError};
 
 /// Compare and extend.
 const RENEW: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
@@ -55,47 +55,20 @@ pub(super) fn release(lease: &str, token: &Token) -> Cmd {
 }
 
 impl RedisStore {
-    pub(in crate::cache) async fn renew(
+    pub(in crate::cache) async fn change_lease(
         &self,
         lease: &str,
         token: &Token,
-        ttl: Duration,
+        change: LeaseChange<'_>,
         limit: Duration,
     ) -> Result<(), StoreError> {
-        let renew = script(RENEW, lease, token, &[&millis(ttl)]);
-        Ok(self.connection.run(&renew, limit).await?)
-    }
-
-    pub(in crate::cache) async fn release(
-        &self,
-        lease: &str,
-        token: &Token,
-        limit: Duration,
-    ) -> Result<(), StoreError> {
-        let release = release(lease, token);
-        Ok(self.connection.run(&release, limit).await?)
-    }
-
-    pub(in crate::cache) async fn leave(
-        &self,
-        lease: &str,
-        token: &Token,
-        mark: &str,
-        ttl: Duration,
-        limit: Duration,
-    ) -> Result<(), StoreError> {
-        let replace = script(LEAVE, lease, token, &[mark, &millis(ttl)]);
-        Ok(self.connection.run(&replace, limit).await?)
-    }
-
-    pub(in crate::cache) async fn take_over(
-        &self,
-        lease: &str,
-        token: &Token,
-        limit: Duration,
-    ) -> Result<(), StoreError> {
-        let take_over = script(TAKE_OVER, lease, token, &[token.request()]);
-        Ok(self.connection.run(&take_over, limit).await?)
+        let command = match change {
+            LeaseChange::Renew(ttl) => script(RENEW, lease, token, &[&millis(ttl)]),
+            LeaseChange::Release => release(lease, token),
+            LeaseChange::Leave { mark, ttl } => script(LEAVE, lease, token, &[mark, &millis(ttl)]),
+            LeaseChange::TakeOver => script(TAKE_OVER, lease, token, &[token.request()]),
+        };
+        Ok(self.connection.run(&command, limit).await?)
     }
 }
 

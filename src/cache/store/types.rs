@@ -65,6 +65,19 @@ pub(crate) struct Claimed {
     pub(crate) found: Option<GetResult>,
 }
 
+/// A change of a lease.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LeaseChange<'a> {
+    /// Extends it to this long from now, if the token holds it.
+    Renew(Duration),
+    /// Removes it, if the token holds it.
+    Release,
+    /// Replaces it by a mark that lasts for `ttl`, if the token holds it.
+    Leave { mark: &'a str, ttl: Duration },
+    /// Removes it, if another worker's token holds it for the same request.
+    TakeOver,
+}
+
 /// The store's answer to a fill. Either way the lease has been released.
 #[derive(Debug)]
 pub(crate) enum Filled {
