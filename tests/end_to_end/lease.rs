@@ -159,12 +159,16 @@ async fn hundreds_of_requests_for_one_key_keep_no_other_out() {
     let setup = Setup::new().await;
     let worker = setup.worker(&PATIENT).await;
     let mut caller = setup.caller().await;
-    // As if another worker had been computing it for a long time.
+    // As if another worker had been computing it for a long time: it renews its lease, which would expire.
     let held = lease(DEAR);
-    setup.redis.set(&held, "0123456789abcdef@another").await;
-    for _ in 0..700 {
+    let renew = async || setup.redis.set(&held, "0123456789abcdef@another").await;
+    for n in 0..700 {
+        if n % 50 == 0 {
+            renew().await;
+        }
         send(&caller, DEAR).await;
     }
+    renew().await;
     caller
         .ask(&(DEAR + 1).to_string())
         .await
