@@ -1,4 +1,4 @@
-//! Fills: an answer is stored where it was missing.
+//! Stores the answer of a key that was missed, over whatever stands there; and the permission for it, [`Vacancy`].
 
 use tokio::time::Instant;
 use tracing::{debug, warn};

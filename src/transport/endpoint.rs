@@ -1,4 +1,4 @@
-//! Endpoints of servers, and opening plain connections to them.
+//! The address of a server to connect to, and opening a plain connection to it.
 
 use std::fmt;
 use std::io;

@@ -168,7 +168,7 @@ fn size_of(said: Result<i64, RedisError>) -> Result<Option<u64>, StoreError> {
     }
 }
 
-/// What is no string is no token and no number.
+/// Reads a token or a counter. A value that is not a string counts as empty.
 fn text(said: Text) -> Result<Vec<u8>, StoreError> {
     match said {
         Err(error) if is_wrong_type(&error) => Ok(Vec::new()),

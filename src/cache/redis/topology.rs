@@ -12,7 +12,8 @@ use crate::cache::store::StoreError;
 use crate::cache::{Key, Namespace};
 use crate::procedure_name::ProcedureName;
 
-/// Keys that are asked for: in a cluster of two shards, all but one of a million sets have one elsewhere.
+/// The number of keys that are looked up. In a cluster of two shards, the chance that all are on this one is about
+/// one in a million.
 const PROBES: u32 = 20;
 
 /// Why a server that is there does not store answers.

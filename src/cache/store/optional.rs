@@ -9,8 +9,8 @@ use crate::procedure_name::ProcedureName;
 
 /// What a person needs to look into the store and to tidy up.
 impl Store {
-    /// Gets what stands under one key by a command of its own, which says what a value is that is no
-    /// answer.
+    /// Gets the value of one key by a separate command, whose error tells why a value is not an answer: its
+    /// type, or its size.
     pub(in crate::cache) async fn read(&self, key: &Key, limit: Duration) -> GetResult {
         let Self::Redis(redis) = self;
         redis.read(key, limit).await

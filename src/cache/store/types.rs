@@ -1,4 +1,4 @@
-//! What a store says, in words that hold for every store.
+//! The results and errors of a store, in types that hold for every store.
 
 use std::time::Duration;
 

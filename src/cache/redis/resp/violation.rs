@@ -1,4 +1,4 @@
-//! What ends a connection.
+//! What no Redis sends: each violation of the protocol ends the connection.
 
 use std::fmt;
 
