@@ -3,6 +3,7 @@
 //! Nothing outside of this folder knows redis-rs or bb8. What comes out of it is described in the words of
 //! [`super::store`].
 
+mod announcements;
 mod answers;
 mod attempts;
 mod batcher;
@@ -17,7 +18,6 @@ mod lease;
 mod listener;
 mod resp;
 mod rights;
-mod slots;
 mod topology;
 
 #[cfg(test)]
