@@ -29,8 +29,8 @@ const TAKE_BACK: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// One attempt at a redelivered request by this worker. Dropping it takes it back: the worker has survived
-/// it, which says nothing about other attempts. The computation may have been cancelled, or be of no more
-/// use to this session.
+/// it, which says nothing about other attempts. The computation may have been cancelled, or its connection to the
+/// broker may be lost.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Attempt {

@@ -169,6 +169,7 @@ async fn interrupts_end_it_although_its_output_is_not_read() {
     let _worker = setup.worker(&[]).await;
     for (arguments, last) in [
         (&["100000"][..], 100_000),
+        (&["100001", "--json"], 100_001),
         (&["99980..99990", "--keep-going"], 99_990),
     ] {
         let (unread, mut pipe) = std::io::pipe().unwrap();

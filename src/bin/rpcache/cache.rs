@@ -44,7 +44,7 @@ struct Interrupts(Signal);
 impl Interrupts {
     fn listen() -> Result<Self, Failure> {
         let signal = signal(SignalKind::interrupt());
-        interrupt::end_process();
+        interrupt::watch_in_thread();
         signal
             .map(Self)
             .map_err(|error| Failure::new(1, format!("cannot listen for signals: {error}")))

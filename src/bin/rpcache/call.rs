@@ -54,11 +54,16 @@ pub(crate) async fn run(
     let form = called.form();
     let client = Client::new(called, call.client_options(!many));
     if many || io::stdout().is_terminal() {
-        interrupt::end_process();
+        interrupt::watch_in_thread();
     }
     let print_all = async {
         if let [Input::Arguments(Arguments::One(argument))] = &inputs[..] {
             let ended = client.call_with(argument.clone(), options).await;
+            let is_large =
+                |found: &Answered<CalledAnswer>| found.answer.as_bytes().len() > MAX_UNREAD;
+            if ended.as_ref().is_ok_and(is_large) {
+                interrupt::watch_in_thread();
+            }
             return print.one(&Label::Argument(argument.clone()), ended);
         }
         let arguments = input::parsed(form, inputs);
@@ -137,9 +142,6 @@ impl<W: Write> Print<W> {
                 Err(Failure::of_input(label, error))
             }
             (Form::Answer, Ok(answered)) => {
-                if answered.answer.as_bytes().len() > MAX_UNREAD {
-                    interrupt::end_process();
-                }
                 answer::write(out, &answered.answer, io::stdout().is_terminal())?;
                 self.flush()?;
                 match &self.timeline {

@@ -10,9 +10,9 @@ use tokio::time::timeout;
 /// Time limit for a command to end by itself after the first interrupt: it closes connections and prints last lines.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Ends the process on the second interrupt, or [`GRACE`] after the first. Starts a thread, so it is for commands
-/// that write more than a pipe holds.
-pub(crate) fn end_process() {
+/// Watches for interrupts: ends the process on the second one, or [`GRACE`] after the first. Starts a thread, so it is
+/// for commands that write more than a pipe holds.
+pub(crate) fn watch_in_thread() {
     let watch = || {
         let Ok(runtime) = Builder::new_current_thread().enable_all().build() else {
             return;
