@@ -1,4 +1,5 @@
-//! What can be typed, and what the driver types when it starts itself in another role.
+//! The command line of `scripts/chaos`, and the arguments with which the driver starts itself as a client or
+//! as a crasher.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,14 +9,14 @@ use clap::{Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subc
 use crate::fault::{FAULTS, Selection};
 use crate::plan;
 
-/// Faults for workers, broker and Redis while clients call, and an oracle that knows every answer.
+/// Inject faults into workers, broker and Redis while clients call, and check every answer
 #[derive(Debug, Parser)]
 #[command(name = "scripts/chaos", max_term_width = 100)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) role: Option<Role>,
 
-    /// What all is drawn from: the same seed strikes the same way [default: drawn]
+    /// Seed of the faults and of the load: the same seed gives the same plan [default: random]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
 
@@ -27,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 60.0)]
     seconds: f64,
 
-    /// Which faults: names, workers, broker, redis, all or none, with commas between
+    /// Faults to inject: names, workers, broker, redis, all or none, separated by commas
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub(crate) faults: Selection,
 
@@ -43,11 +44,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     pub(crate) logs: Option<PathBuf>,
 
-    /// Print which fault would strike when, and end
+    /// Print which fault would be injected when, and exit
     #[arg(long)]
     pub(crate) plan: bool,
 
-    /// Worker processes; the first is spared worker faults
+    /// Worker processes; the first one is never killed or stopped
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) workers: u32,
 
@@ -66,19 +67,19 @@ pub(crate) struct Load {
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub(crate) callers: u32,
 
-    /// Calls a second of each client at most; 0: as fast as answers come
+    /// Maximum calls a second of each client; 0: no limit
     #[arg(long, value_name = "N", default_value_t = 800)]
     pub(crate) rate: u32,
 
-    /// Of a hundred calls, how many ask for one of the 500 hot arguments
+    /// Percentage of calls for one of the 500 hot arguments
     #[arg(long, value_name = "SHARE", default_value_t = 80.0)]
     pub(crate) hits: f64,
 
-    /// Of a hundred calls, how many go to a procedure that panics, or kills its worker, for some
+    /// Percentage of calls to a procedure that panics, or aborts its worker, for some arguments
     #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
-    pub(crate) traps: f64,
+    pub(crate) crashers: f64,
 
-    /// How long answers are kept, in milliseconds: so misses never end
+    /// TTL of answers, in milliseconds: short, so that there are misses all the time
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     pub(crate) ttl_ms: u64,
 }
@@ -88,11 +89,11 @@ pub(crate) enum Role {
     #[command(hide = true)]
     Client(ClientArgs),
     #[command(hide = true)]
-    Trap(TrapArgs),
+    Crasher(CrasherArgs),
 }
 
 #[derive(Debug, Clone, Parser)]
-pub(crate) struct TrapArgs {
+pub(crate) struct CrasherArgs {
     #[arg(long)]
     pub(crate) amqp_url: String,
     #[arg(long)]
@@ -118,7 +119,7 @@ pub(crate) struct ClientArgs {
     #[arg(long)]
     pub(crate) hits: f64,
     #[arg(long)]
-    pub(crate) traps: f64,
+    pub(crate) crashers: f64,
     #[arg(long)]
     pub(crate) ttl_ms: u64,
 }
@@ -150,11 +151,11 @@ impl Args {
             callers,
             rate,
             hits,
-            traps,
+            crashers,
             ttl_ms,
         } = &self.load;
         format!(
-            "scripts/chaos --seed {seed} --seconds {} --faults {}{} --workers {} --clients {} --callers {callers} --rate {rate} --hits {hits} --traps {traps} --ttl-ms {ttl_ms}",
+            "scripts/chaos --seed {seed} --seconds {} --faults {}{} --workers {} --clients {} --callers {callers} --rate {rate} --hits {hits} --crashers {crashers} --ttl-ms {ttl_ms}",
             self.length().as_secs_f64(),
             self.faults,
             if self.apart { " --apart" } else { "" },

@@ -1,4 +1,4 @@
-//! The private RabbitMQ, and what can be done to it from inside.
+//! The RabbitMQ node of a run, and the faults that are injected through its Erlang shell.
 
 use serde_json::json;
 use tokio::task::block_in_place;
@@ -6,12 +6,12 @@ use tokio::task::block_in_place;
 use crate::support::process::signal;
 use crate::support::rabbitmq::{Node, Vhost};
 
-/// The vhost of a run: the first of those that the node has.
+/// The vhost of a run: the first one of the node.
 pub(crate) const VHOST: &str = "t0";
-/// Of the procedure that is called: its requests, and those that the broker has given up.
+/// The request queue of the procedure that is called, and its dead-letter queue.
 pub(crate) const REQUESTS: &str = "rpc_queue";
 pub(crate) const DEAD_LETTERS: &str = "rpc_queue.dead";
-/// Where what is to expire is published.
+/// Messages published here expire, and are dead-lettered to [`DEAD_LETTERS`].
 pub(crate) const EXPIRING: &str = "expiring";
 
 pub(crate) struct Broker {
@@ -29,7 +29,7 @@ impl Broker {
         self.node.amqp
     }
 
-    /// Kills the Erlang machine.
+    /// Kills the Erlang VM.
     pub(crate) fn kill(&self) -> Result<(), String> {
         let text = self.evaluate("os:getpid().")?;
         let machine = text.trim().parse();
@@ -40,7 +40,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Starts it again on the same data; returns when it listens.
+    /// Starts the node again with its data; returns when it listens.
     pub(crate) fn start_again(&mut self) -> Result<(), String> {
         block_in_place(|| self.node.launch())
     }
@@ -51,7 +51,7 @@ impl Broker {
     }
 
     pub(crate) fn close_all_connections(&self) -> Result<(), String> {
-        // One that ends by itself meanwhile is an error.
+        // A connection that is closed at the same time is reported as an error: ignored.
         self.evaluate("[catch rabbit_networking:close_connection(Each, \"chaos\") || Each <- rabbit_networking:connections_local()].").map(drop)
     }
 
@@ -63,7 +63,7 @@ impl Broker {
         .map(drop)
     }
 
-    /// The largest message that it takes.
+    /// The size of the largest message that the broker accepts.
     pub(crate) fn max_message_size(&self) -> Result<u64, String> {
         let text = self.evaluate(
             "{ok, Size} = application:get_env(rabbit, max_message_size), integer_to_list(Size).",
@@ -71,9 +71,9 @@ impl Broker {
         text.trim().parse().map_err(|_| text)
     }
 
-    /// For channels that are opened from now on, or for all: it depends on the version.
+    /// Applies to channels that are opened from now on, or to all: it depends on the version.
     pub(crate) fn set_max_message_size(&self, bytes: u64) -> Result<(), String> {
-        // RabbitMQ 3.10 reads the first one when a channel is opened, 4 the second one.
+        // RabbitMQ 3.10 reads the first setting when a channel is opened, 4 the second one.
         self.evaluate(&format!(
             "application:set_env(rabbit, max_message_size, {bytes}), \
              persistent_term:put(max_message_size, {bytes})."
@@ -90,7 +90,7 @@ impl Broker {
         ]});
         self.evaluate(&format!(
             "ok = rabbit_definitions:import_raw(<<{}>>).",
-            // As bytes: a text would have to be escaped.
+            // As a list of bytes: a string would have to be escaped.
             queues
                 .to_string()
                 .bytes()
@@ -101,12 +101,12 @@ impl Broker {
         .map(drop)
     }
 
-    /// The vhost of the run, for a connection by no link.
+    /// The vhost of the run, for a connection that bypasses the links.
     pub(crate) fn vhost(&self) -> Vhost {
         Vhost::of(&self.node, 0)
     }
 
-    /// Deletes the queues whose name begins so, dead letters excepted: nobody would declare them again.
+    /// Deletes the queues with this prefix, except for dead letters, which no process declares again.
     pub(crate) fn delete_queues(&self, prefix: &str) -> Result<(), String> {
         let length = prefix.len();
         self.evaluate(&format!(
@@ -117,7 +117,7 @@ impl Broker {
         .map(drop)
     }
 
-    /// Each queue: its name, the messages that wait in it and those that are not acked.
+    /// The name of each queue, and its numbers of ready and unacked messages.
     pub(crate) fn queues(&self) -> Result<Vec<(String, u64, u64)>, String> {
         let text = self.evaluate(&format!(
             "[io_lib:format(\"~s ~p ~p~n\", [element(4, amqqueue:get_name(Q)) | \
@@ -139,7 +139,7 @@ impl Broker {
             .collect()
     }
 
-    /// How many connections it has.
+    /// The number of connections to the broker.
     pub(crate) fn connections(&self) -> Result<usize, String> {
         let text =
             self.evaluate("integer_to_list(length(rabbit_networking:connections_local())).")?;
@@ -149,7 +149,7 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // One that no longer listens to us is left to the run's watchdog.
+        // If the node does not respond, the run's watchdog ends it.
         let _ = self.kill();
     }
 }

@@ -1,4 +1,4 @@
-//! One run: from the start of the servers to the report.
+//! One run of the campaign: starts servers, workers and clients, injects the planned faults, and returns the report.
 
 use std::sync::Arc;
 
@@ -7,18 +7,18 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
+use crate::call::Clock;
 use crate::clients::Clients;
-use crate::ending;
 use crate::fleet::Fleet;
+use crate::inject::Injector;
 use crate::ledger::Ledger;
 use crate::oracle::Oracle;
 use crate::plan::LEAD_IN;
 use crate::progress::Progress;
-use crate::record::Clock;
 use crate::report::Report;
 use crate::self_test;
+use crate::shutdown;
 use crate::stall::Ticker;
-use crate::strikes::Striker;
 use crate::support::lifetime;
 use crate::timeline::Timeline;
 use crate::usage::{Growth, Usage};
@@ -41,14 +41,14 @@ pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
     let clients = Clients::start(&fleet, &ledger, args, seed, &answers)?;
     let progress = Progress::start(&ledger, &timeline, length);
     let stop = stop_on_signal()?;
-    let striker = Striker {
+    let injector = Injector {
         fleet: Arc::clone(&fleet),
         timeline: Arc::clone(&timeline),
         ledger: Arc::clone(&ledger),
-        orders: clients.orders(),
+        instructions: clients.instructions(),
         stop: stop.clone(),
     };
-    let follow = |lane| tokio::spawn(striker.clone().follow(lane, began));
+    let follow = |lane| tokio::spawn(injector.clone().follow(lane, began));
     let lanes: Vec<_> = lanes.into_iter().map(follow).collect();
 
     or_stopped(&stop, began + LEAD_IN.min(length)).await;
@@ -64,13 +64,13 @@ pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
     let end = usages(&fleet, &clients);
     clients.end(&ledger).await;
     progress.end();
-    drop(striker);
-    ending::of(fleet, &ledger, args.logs.as_deref()).await;
+    drop(injector);
+    shutdown::run(fleet, &ledger, args.logs.as_deref()).await;
 
     let growths = start
         .into_iter()
         .zip(end)
-        .map(|((who, start), (_, end))| Growth { who, start, end })
+        .map(|((name, start), (_, end))| Growth { name, start, end })
         .collect();
     Ok(Report {
         seed,
@@ -82,7 +82,7 @@ pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
     })
 }
 
-/// Cancelled by Ctrl-C and SIGTERM: the run then ends as if its time were up.
+/// Cancelled by Ctrl-C and SIGTERM: the run then ends as if its time had passed.
 fn stop_on_signal() -> Result<CancellationToken, String> {
     let listen = |kind| signal(kind).map_err(|error| error.to_string());
     let (mut interrupt, mut terminate) = (
@@ -97,7 +97,7 @@ fn stop_on_signal() -> Result<CancellationToken, String> {
             _ = terminate.recv() => {}
         }
         stopping.cancel();
-        // A second one ends it at once; the watchdog cleans up.
+        // A second signal ends the driver at once; the watchdog cleans up.
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
@@ -107,6 +107,7 @@ fn stop_on_signal() -> Result<CancellationToken, String> {
     Ok(stop)
 }
 
+/// Sleeps until `until`, or until the run is stopped.
 async fn or_stopped(stop: &CancellationToken, until: Instant) {
     tokio::select! {
         () = sleep_until(until) => {}
@@ -116,13 +117,13 @@ async fn or_stopped(stop: &CancellationToken, until: Instant) {
 
 fn usages(fleet: &Fleet, clients: &Clients) -> Vec<(String, Option<Usage>)> {
     let mut usages = Vec::new();
-    for (seat, worker) in fleet.workers.iter().enumerate() {
-        // A worker that is under a fault is taken as it was left: its lane holds it.
+    for (number, worker) in fleet.workers.iter().enumerate() {
+        // While a fault is injected into a worker, its lane holds the lock: no figures of that worker.
         let usage = worker
             .try_lock()
             .ok()
             .and_then(|worker| Usage::of(worker.id()?));
-        usages.push((format!("worker {seat}"), usage));
+        usages.push((format!("worker {number}"), usage));
     }
     for (number, process) in clients.ids().enumerate() {
         usages.push((format!("client {number}"), process.and_then(Usage::of)));

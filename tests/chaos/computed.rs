@@ -1,16 +1,16 @@
-//! How often the same was computed, as far as callers heard of it: by the source of their answers.
+//! Counts computations, and those that repeat another one for the same key, by the source of the callers' answers.
 
 use std::collections::HashMap;
 
-use crate::record::Call;
+use crate::call::Call;
 
 #[derive(Default)]
 pub(crate) struct Computed {
     pub(crate) total: u64,
-    /// Began before the last one for the same key had ended: a lease prevents it.
+    /// Began before the last one for that key had ended: a lease prevents it.
     pub(crate) overlapping: u64,
-    /// Began within a second after the last one for the same key had ended, while nothing was
-    /// wrong with Redis: the answer should have been there.
+    /// Began within a second after the last one for that key had ended, without a fault of Redis:
+    /// the answer should have been stored.
     pub(crate) again: u64,
     /// When the last call that computed a key began and ended.
     last: HashMap<u64, (u64, u64)>,
@@ -23,7 +23,7 @@ impl Computed {
             return;
         }
         if let Some((start, end)) = self.last.insert(n, (call.start, call.end)) {
-            // Batches of several clients come in any order.
+            // Batches of several clients arrive in any order.
             let (_, first_end) = (start, end).min((call.start, call.end));
             let second_start = start.max(call.start);
             if second_start < first_end {

@@ -1,4 +1,4 @@
-//! The processes of a run: servers, a link for each process to each server, workers, clients.
+//! The processes of a run: servers, workers, clients, crashers, and a link from each process to each server.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,44 +9,43 @@ use tokio::sync::Mutex;
 
 use crate::args::{Args, Load};
 use crate::broker::{Broker, VHOST};
+use crate::crasher_process::CrasherProcess;
 use crate::fault::Fault;
 use crate::proxy::Link;
 use crate::redis_server::Redis;
 use crate::support::lifetime;
 use crate::support::wait::wait_until;
 use crate::tap::{Protocol, Tap};
-use crate::trap_seat::TrapSeat;
 use crate::worker::Worker;
 
 pub(crate) struct Fleet {
     pub(crate) broker: Mutex<Broker>,
     pub(crate) redis: Mutex<Redis>,
     pub(crate) workers: Vec<Mutex<Worker>>,
-    /// Of the workers.
+    /// One for each worker.
     pub(crate) taps: Vec<Arc<Tap>>,
-    /// They serve the procedure with traps.
-    pub(crate) trap_seats: Mutex<Vec<TrapSeat>>,
-    /// Of the workers first, then of the clients, then of the trap seats; so are the logs, each with
-    /// the name of whose it is.
+    pub(crate) crashers: Mutex<Vec<CrasherProcess>>,
+    /// For the workers first, then for the clients, then for the crashers.
     pub(crate) links: Vec<Links>,
+    /// The name of each process and its log, in the order of the links.
     logs: Vec<(String, PathBuf)>,
     load: Load,
 }
 
-/// By which one process reaches the servers. The broker has two addresses.
+/// The links of one process to the servers. The broker has two addresses.
 pub(crate) struct Links {
     pub(crate) amqp: [Arc<Link>; 2],
     pub(crate) redis: Arc<Link>,
 }
 
-/// Enough for one to serve while the other is dead.
-const TRAP_SEATS: u32 = 2;
+/// One serves while the other restarts.
+const CRASHERS: u32 = 2;
 
 impl Fleet {
     pub(crate) fn start(args: &Args) -> Result<Self, String> {
         let broker = Broker::start()?;
         if args.faults.0.contains(&Fault::HostilePublisher) {
-            // Before the workers, who look for it when they connect.
+            // Before the workers, which look for the dead-letter queue when they connect.
             broker.declare_dead_letters()?;
         }
         let redis = Redis::start()?;
@@ -54,7 +53,7 @@ impl Fleet {
             .map(|_| Arc::new(Tap::default()))
             .collect();
         let mut links = Vec::new();
-        for number in 0..(args.workers + args.clients + TRAP_SEATS) as usize {
+        for number in 0..(args.workers + args.clients + CRASHERS) as usize {
             let link = |server, protocol| {
                 let tap = taps.get(number).map(|tap| (Arc::clone(tap), protocol));
                 Arc::new(Link::to(server, tap))
@@ -67,32 +66,36 @@ impl Fleet {
                 redis: link(redis.port(), Protocol::Redis),
             });
         }
-        let seat =
-            |who: &str, number| (format!("{who}-{number}"), lifetime::folder(who).join("log"));
+        let log = |role: &str, number| {
+            (
+                format!("{role}-{number}"),
+                lifetime::folder(role).join("log"),
+            )
+        };
         let logs: Vec<_> = (0..args.workers)
-            .map(|number| seat("worker", number))
-            .chain((0..args.clients).map(|number| seat("client", number)))
-            .chain((0..TRAP_SEATS).map(|number| seat("trap", number)))
+            .map(|number| log("worker", number))
+            .chain((0..args.clients).map(|number| log("client", number)))
+            .chain((0..CRASHERS).map(|number| log("crasher", number)))
             .collect();
-        let workers = (0..args.workers as usize).map(|seat| {
-            let (amqp, redis) = links[seat].urls();
+        let workers = (0..args.workers as usize).map(|process| {
+            let (amqp, redis) = links[process].urls();
             Mutex::new(Worker::start(
                 (amqp, redis),
                 args.load.ttl_ms,
-                &logs[seat].1,
+                &logs[process].1,
             ))
         });
-        let first_trap = (args.workers + args.clients) as usize;
-        let trap_seat = |seat: usize| {
-            let (amqp, redis) = links[seat].urls();
-            TrapSeat::start(&amqp, &redis, args.load.ttl_ms, &logs[seat].1)
+        let first_crasher = (args.workers + args.clients) as usize;
+        let crasher = |process: usize| {
+            let (amqp, redis) = links[process].urls();
+            CrasherProcess::start(&amqp, &redis, args.load.ttl_ms, &logs[process].1)
         };
-        let trap_seats: std::io::Result<_> = (first_trap..links.len()).map(trap_seat).collect();
+        let crashers: std::io::Result<_> = (first_crasher..links.len()).map(crasher).collect();
         Ok(Self {
             workers: workers.collect(),
             broker: Mutex::new(broker),
             redis: Mutex::new(redis),
-            trap_seats: Mutex::new(trap_seats.map_err(|error| format!("no trap: {error}"))?),
+            crashers: Mutex::new(crashers.map_err(|error| format!("no crasher: {error}"))?),
             links,
             taps,
             logs,
@@ -100,22 +103,22 @@ impl Fleet {
         })
     }
 
-    /// A client of the given number; its lines come by its stdout.
+    /// Starts the client with this number; it reports calls on its stdout.
     pub(crate) fn start_client(
         &self,
         number: usize,
         seed: u64,
         oracle: &Path,
     ) -> std::io::Result<Child> {
-        let seat = self.workers.len() + number;
+        let process = self.workers.len() + number;
         let Load {
             callers,
             rate,
             hits,
-            traps,
+            crashers,
             ttl_ms,
         } = &self.load;
-        let (amqp, redis) = self.links[seat].urls();
+        let (amqp, redis) = self.links[process].urls();
         Command::new(std::env::current_exe()?)
             .arg("client")
             .args(["--amqp-url", &amqp, "--redis-url", &redis])
@@ -128,17 +131,22 @@ impl Fleet {
                 "--rate",
                 &rate.to_string(),
             ])
-            .args(["--hits", &hits.to_string(), "--traps", &traps.to_string()])
+            .args([
+                "--hits",
+                &hits.to_string(),
+                "--crashers",
+                &crashers.to_string(),
+            ])
             .args(["--ttl-ms", &ttl_ms.to_string()])
             .process_group(lifetime::group())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(&self.logs[seat].1)?)
+            .stderr(std::fs::File::create(&self.logs[process].1)?)
             .kill_on_drop(true)
             .spawn()
     }
 
-    /// Waits until every worker takes requests, those with traps included.
+    /// Waits until every worker and crasher consumes requests.
     pub(crate) async fn serving(&self) {
         let workers = self.logs.iter();
         for (_, log) in workers.filter(|(name, _)| !name.starts_with("client")) {
@@ -148,24 +156,26 @@ impl Fleet {
         }
     }
 
-    /// One of the clients.
+    /// The number of one of the clients.
     pub(crate) fn client(&self, draw: u64) -> usize {
-        let seats = self.logs.iter();
-        let clients = seats.filter(|(name, _)| name.starts_with("client")).count();
+        let processes = self.logs.iter();
+        let clients = processes
+            .filter(|(name, _)| name.starts_with("client"))
+            .count();
         usize::try_from(draw % clients as u64).expect("a few")
     }
 
-    /// Whether the process with these links is neither replaced nor stopped by faults.
-    pub(crate) fn is_steady(&self, seat: usize) -> bool {
-        seat == 0 || self.logs[seat].0.starts_with("client")
+    /// Whether no fault kills or stops this process.
+    pub(crate) fn is_steady(&self, process: usize) -> bool {
+        process == 0 || self.logs[process].0.starts_with("client")
     }
 
-    /// Whose log is where.
+    /// The name of each process and its log, in the order of the links.
     pub(crate) fn logs(&self) -> Vec<(String, PathBuf)> {
         self.logs.clone()
     }
 
-    /// Connections that links still carry.
+    /// The number of open connections on all links.
     pub(crate) fn open_links(&self) -> usize {
         let links = self.links.iter();
         links
@@ -181,9 +191,9 @@ impl Fleet {
 }
 
 impl Links {
-    /// Of the broker and of Redis.
+    /// The URLs of the broker and of Redis.
     fn urls(&self) -> (String, String) {
-        // The heartbeat that rpcache has by itself.
+        // Without a heartbeat of its own: rpcache's default applies.
         let node = |link: &Link| format!("amqp://guest:guest@127.0.0.1:{}/{VHOST}", link.port);
         let [a, b] = &self.amqp;
         let amqp = format!("{},{}", node(a), node(b));

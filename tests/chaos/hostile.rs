@@ -1,5 +1,5 @@
-//! A peer with the rights of a client that publishes what no library would, byte by byte. RabbitMQ passes
-//! all of it on; each message may cost itself at most.
+//! A hostile publisher with the rights of a client: it writes messages byte by byte that no AMQP library
+//! would. RabbitMQ delivers all of them; each may harm no other message.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::support::wire::{
     CORRELATION_ID, EXPIRATION, HEADERS, REPLY_TO, Wire, long, nested, short, table,
 };
 
-/// Of the wire's flags, those of properties that are short strings, and that the broker does not check.
+/// Flags of the properties that are short strings and that the broker does not check.
 const CONTENT_TYPE: u16 = 1 << 15;
 const CONTENT_ENCODING: u16 = 1 << 14;
 const MESSAGE_ID: u16 = 1 << 7;
@@ -22,29 +22,29 @@ const APP_ID: u16 = 1 << 3;
 const CLUSTER_ID: u16 = 1 << 2;
 
 const IDS: u16 = CORRELATION_ID | REPLY_TO;
-/// Deeper than a parser that calls itself can go on a usual stack.
+/// Deeper than a recursive parser can go on a stack of the usual size.
 const DEEP_ARRAYS: usize = 4000;
 const DEEP_TABLES: usize = 2150;
 /// A header that just fits a frame.
 const NEARLY_A_FRAME: usize = 131_000;
 /// Many times the longest argument, in one frame.
 const LONG_BODY: usize = 131_000;
-/// Names at once in the first round, and in each of the others.
+/// Forged reply-to names in the first round, and in each later one.
 const FORGED: [usize; 2] = [100, 2];
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(250);
 
-/// Until it is stopped, and then until every request that asks for its reply in order has one, with its
-/// correlation id as it was sent. Blocks; panics if there is no such reply.
+/// Publishes until it is stopped, and then waits until each of its valid requests has a reply with the
+/// correlation id that was sent. Blocks; panics if such a reply does not come.
 pub(crate) fn publish(vhost: &Vhost, seed: u64, stop: &CancellationToken) {
     let mut rng = Rng::with_seed(seed);
     let mut wire = Wire::connect(vhost);
     let queue = wire.callback_queue();
-    let mut asked = HashSet::new();
+    let mut waiting = HashSet::new();
     let mut first = true;
     while !stop.is_cancelled() {
         let id: [u8; 16] = std::array::from_fn(|_| 0x80 | rng.u8(..));
         wire.publish(REQUESTS.as_bytes(), IDS, &ids(&id, &queue), b"30");
-        asked.insert(short(&id));
+        waiting.insert(short(&id));
         for message in hostile(&queue) {
             message.publish(&mut wire);
         }
@@ -56,9 +56,9 @@ pub(crate) fn publish(vhost: &Vhost, seed: u64, stop: &CancellationToken) {
         first = false;
         std::thread::sleep(BETWEEN_ROUNDS);
     }
-    while !asked.is_empty() {
+    while !waiting.is_empty() {
         let reply = wire.next_message();
-        asked.retain(|id| !reply.properties.ends_with(id));
+        waiting.retain(|id| !reply.properties.ends_with(id));
     }
 }
 
@@ -80,7 +80,7 @@ impl Message {
     }
 }
 
-/// One of each kind.
+/// One message of each kind.
 fn hostile(reply_to: &[u8]) -> Vec<Message> {
     let large = |size| table(b"a", &[b"S", &long(&vec![b'x'; size])[..]].concat());
     let with_headers = |queue, headers: Vec<u8>| Message {
@@ -99,7 +99,7 @@ fn hostile(reply_to: &[u8]) -> Vec<Message> {
     for queue in [REQUESTS, DEAD_LETTERS] {
         messages.extend(deep().map(|headers| with_headers(queue, headers)));
     }
-    // What dead-lettering adds makes it outgrow a frame.
+    // The headers that dead-lettering adds make it larger than a frame.
     let rest = ids(b"expires", reply_to);
     messages.push(Message {
         queue: EXPIRING,
@@ -139,8 +139,8 @@ fn ids(id: &[u8], reply_to: &[u8]) -> Vec<u8> {
     [short(id), short(reply_to)].concat()
 }
 
-/// A name for direct reply-to with all its parts, of a process that is none, on a node that is none. RabbitMQ
-/// 3.10 closes the connection that publishes there.
+/// A direct reply-to name of a valid form, for a process and a node that do not exist. RabbitMQ 3.10 closes the
+/// connection that publishes to it.
 fn forged(rng: &mut Rng) -> String {
     let node = format!("reply@{}", rng.u32(..));
     let mut process = vec![131, 88, 118];

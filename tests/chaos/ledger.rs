@@ -1,4 +1,4 @@
-//! Every call is counted here, and judged together with the faults that were active when it ran.
+//! Counts every call, and judges it by the faults that were active while it ran: wrong, lost, late or broken.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -6,36 +6,36 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hdrhistogram::Histogram;
 
+use crate::call::{Argument, Batch, Call, Clock, Outcome, micros};
 use crate::client::PATIENT;
 use crate::computed::Computed;
+use crate::crasher;
 use crate::fault::{Fault, Scope};
 use crate::oracle;
-use crate::record::{Asked, Batch, Call, Clock, Outcome, micros};
 use crate::stall::Ticker;
 use crate::timeline::Timeline;
-use crate::trap;
 
-/// So many of a kind are told in words; the others are counted.
-const TOLD: usize = 10;
+/// Failures beyond this number are counted but not described.
+const MAX_DESCRIBED: usize = 10;
 
-/// In microseconds: longer than any call is waited for.
+/// Longer than any call takes, in microseconds.
 const LONGEST: u64 = 100_000_000;
 
-/// Connections are made and the cache is filled, in microseconds.
+/// Time to connect and to fill the cache, in microseconds.
 const WARM_UP: u64 = 2_000_000;
 
 pub(crate) struct Ledger {
     clock: Clock,
     began: u64,
     timeline: Arc<Timeline>,
-    /// One fault at a time.
+    /// Whether one fault is injected at a time.
     apart: bool,
-    /// Stalls of this process, through which every call goes.
+    /// Stalls of this process, which forwards the traffic of every call.
     ticker: Ticker,
     tally: Mutex<Tally>,
 }
 
-/// All that a run has come to so far.
+/// All counts of a run so far.
 pub(crate) struct Tally {
     pub(crate) ended: u64,
     /// Calls begun, by client.
@@ -44,35 +44,35 @@ pub(crate) struct Tally {
     pub(crate) wrong: u64,
     pub(crate) lost: u64,
     pub(crate) late: u64,
-    /// Patient calls that ended in an error without an excuse, hits that were none, and whatever else a
-    /// fault must not come to.
+    /// Patient calls that ended in an error no fault explains, misses of stored answers, and other effects that a
+    /// fault must not have.
     pub(crate) broken: u64,
-    /// Workers that a call for a trap has ended.
-    pub(crate) killed_by_traps: u64,
-    /// What was wrong, lost, late or broken, in words.
+    /// Workers that aborted because of an argument of the crasher.
+    pub(crate) aborted_workers: u64,
+    /// Descriptions of what was wrong, lost, late or broken.
     pub(crate) failures: Vec<String>,
     pub(crate) errors: BTreeMap<String, Errors>,
     pub(crate) latencies: BTreeMap<(&'static str, bool), Histogram<u64>>,
-    /// Of calls beside a hostile publisher, and of those without: while no server is under a fault.
+    /// Latencies with and without a hostile publisher, while no server is under another fault.
     pub(crate) beside_hostile: BTreeMap<(&'static str, bool), Histogram<u64>>,
     pub(crate) stored: Stored,
     pub(crate) computed: Computed,
-    /// The longest stall of each client's own, in microseconds.
+    /// The longest stall of each client process, in microseconds.
     pub(crate) stalls: BTreeMap<usize, u64>,
     /// When a killed broker accepted connections again, and the first computed answer after that.
     pub(crate) recoveries: Vec<(u64, Option<u64>)>,
-    /// How often a worker that was asked to end did so with which exit code; none: it was killed.
+    /// Exit codes of workers after SIGTERM, and how often each; `None`: it had to be killed.
     pub(crate) worker_exits: BTreeMap<Option<i32>, u64>,
     pub(crate) leaks: Vec<String>,
-    /// What all workers together have logged.
+    /// Bytes that all processes logged.
     pub(crate) log_bytes: u64,
 }
 
-/// Calls for answers that were stored a moment before.
+/// Calls for answers that were stored just before.
 #[derive(Default)]
 pub(crate) struct Stored {
     pub(crate) hits: u64,
-    /// Misses while a process did not get to run.
+    /// Misses while a process was not scheduled.
     pub(crate) excused: u64,
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct Stored {
 #[derive(Default)]
 pub(crate) struct Errors {
     pub(crate) count: u64,
-    /// By how long the call could wait, in milliseconds, and by the faults that were active.
+    /// How many, by the timeout of the call in milliseconds and the active faults.
     pub(crate) by: BTreeMap<(u64, String), u64>,
     /// The first message.
     pub(crate) example: String,
@@ -96,7 +96,7 @@ impl Ledger {
             lost: 0,
             late: 0,
             broken: 0,
-            killed_by_traps: 0,
+            aborted_workers: 0,
             failures: Vec::new(),
             errors: BTreeMap::new(),
             latencies: BTreeMap::new(),
@@ -120,7 +120,7 @@ impl Ledger {
     }
 
     pub(crate) fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().expect("nobody panics with it")
+        self.tally.lock().expect("the lock is not poisoned")
     }
 
     pub(crate) fn take(&self, client: usize, batch: Batch) {
@@ -169,7 +169,7 @@ impl Ledger {
                     let undisturbed = faults
                         .iter()
                         .all(|fault| fault.about().scope != Scope::Redis);
-                    if let Asked::Fib(n) = call.asked {
+                    if let Argument::Fib(n) = call.argument {
                         tally.computed.note(call, n, undisturbed);
                     }
                 }
@@ -182,12 +182,12 @@ impl Ledger {
                 tally.lost += 1;
                 failure = Some("lost");
             }
-            Outcome::Failed(code, _) if must_end_in(call, code, &faults) => {
-                let ending = format!("{code}, as it must");
-                *tally.answers.entry(ending).or_default() += 1;
+            Outcome::Failed(code, _) if is_expected(call, code, &faults) => {
+                let expected = format!("{code}, as expected");
+                *tally.answers.entry(expected).or_default() += 1;
             }
             Outcome::Failed(code, message) => {
-                if never_ends_in(call, code) {
+                if is_impossible(call, code) {
                     tally.wrong += 1;
                     failure = Some("wrong");
                 } else if call.timeout_ms == PATIENT && !self.excuses(&faults, code) {
@@ -217,11 +217,11 @@ impl Ledger {
             failure = failure.or(Some("late"));
         }
         if let Some(failure) = failure
-            && tally.failures.len() < TOLD
+            && tally.failures.len() < MAX_DESCRIBED
         {
             tally.failures.push(format!(
                 "{failure}: {} with {} ms ended after {} ms, {} ms late, as {:?}, under {}",
-                call.asked,
+                call.argument,
                 call.timeout_ms,
                 took / 1000,
                 call.late / 1000,
@@ -231,17 +231,17 @@ impl Ledger {
         }
     }
 
-    /// Whether the client, or this process, which its lookups go through, did not get to run for a good part
-    /// of the time that a call may wait for the cache.
+    /// Whether the client, or this process, which forwards its lookups, was not scheduled for so much of the
+    /// cache budget that a hit may have become a miss.
     fn costs_a_hit(&self, call: &Call, stall: u64) -> bool {
         let start = self.clock.instant(call.start);
         let own = self.ticker.within(start, start + oracle::BUDGET);
         micros(own).max(stall) >= micros(oracle::COSTS_A_HIT)
     }
 
-    /// Whether a patient call may end in this error under these faults. One fault at a time it sits
-    /// out, except where the fault means that the call is refused at once; with several at a time
-    /// there is no telling.
+    /// Whether a patient call may end in this error under these faults. A single fault ends before the call's
+    /// deadline, so no error is excused unless the fault refuses calls at once; several faults together may
+    /// cause any error.
     fn excuses(&self, faults: &[Fault], code: &str) -> bool {
         match faults {
             [] => false,
@@ -250,7 +250,7 @@ impl Ledger {
         }
     }
 
-    /// A client that has ended: what it began must have ended, too.
+    /// Notes that a client has ended; calls that it began and did not report are lost.
     pub(crate) fn client_ended(&self, client: usize, ended: u64, clean: bool) {
         let mut tally = self.tally();
         let begun = tally.begun.get(&client).copied().unwrap_or(0);
@@ -277,7 +277,7 @@ impl Ledger {
         *self.tally().worker_exits.entry(code).or_default() += 1;
     }
 
-    /// What a fault has come to and must not.
+    /// Notes an effect that a fault must not have.
     pub(crate) fn broken(&self, what: impl Display) {
         let mut tally = self.tally();
         tally.broken += 1;
@@ -301,20 +301,21 @@ fn record(
         .saturating_record(took);
 }
 
-/// Whether this error is as right as an answer.
-fn must_end_in(call: &Call, code: &str, faults: &[Fault]) -> bool {
-    match call.asked {
-        Asked::Fib(n) => {
+/// Whether the call must end in this error.
+fn is_expected(call: &Call, code: &str, faults: &[Fault]) -> bool {
+    match call.argument {
+        Argument::Fib(n) => {
             code == "too-large" && oracle::is_large(n) && faults.contains(&Fault::ReplyRefused)
         }
-        Asked::Trap(n) => trap::nature(n).ends_in() == Some(code),
+        Argument::Crasher(n) => crasher::behaviour(n).error() == Some(code),
     }
 }
 
-fn never_ends_in(call: &Call, code: &str) -> bool {
-    match call.asked {
-        // Every argument is a good one.
-        Asked::Fib(_) => ["too-large", "bad-argument"].contains(&code),
-        Asked::Trap(n) => trap::nature(n).never_ends_in(code),
+/// Whether no call with this argument may end in this error, whatever the faults.
+fn is_impossible(call: &Call, code: &str) -> bool {
+    match call.argument {
+        // Every argument of the campaign is valid.
+        Argument::Fib(_) => ["too-large", "bad-argument"].contains(&code),
+        Argument::Crasher(n) => crasher::behaviour(n).excludes(code),
     }
 }

@@ -3,8 +3,8 @@
 //! Real worker and client processes between a private RabbitMQ and a private Redis, faults drawn from
 //! a seed, and an oracle that judges every call: it must end in the right answer or a typed error by
 //! its deadline. The path of a run: `args` → `plan` (which fault when) → `campaign` (the run) →
-//! `fleet` (processes and links) → `strikes` (faults done) beside `clients` (calls made, in `client`)
-//! → `ledger` (calls judged, by `oracle` and `timeline`) → `ending` → `report`.
+//! `fleet` (processes and links) → `inject` (faults and repairs) beside `clients` (processes that call,
+//! `client`) → `ledger` (judges calls by `oracle` and `timeline`) → `shutdown` (finds leaks) → `report`.
 
 #![expect(
     clippy::expect_used,
@@ -13,32 +13,32 @@
 
 mod args;
 mod broker;
+mod call;
 mod campaign;
 mod client;
 mod clients;
 mod computed;
-mod ending;
+mod crasher;
+mod crasher_process;
 mod fault;
 mod fleet;
 mod hostile;
+mod inject;
 mod ledger;
 mod oracle;
 mod plan;
 mod progress;
 mod proxy;
-mod record;
 mod redis_server;
 mod report;
 mod role;
 mod self_test;
+mod shutdown;
 mod stall;
-mod strikes;
 mod support;
 mod table;
 mod tap;
 mod timeline;
-mod trap;
-mod trap_seat;
 mod usage;
 mod worker;
 
@@ -50,7 +50,7 @@ use report::Report;
 fn main() -> ExitCode {
     let args = Args::parse_with_help();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // Servers are started and asked by blocking calls, several at once.
+        // Several blocking calls to servers at once.
         .worker_threads(4)
         .enable_all()
         .build()
@@ -60,9 +60,9 @@ fn main() -> ExitCode {
             runtime.block_on(client::run(client));
             return ExitCode::SUCCESS;
         }
-        Some(Role::Trap(trap)) => {
+        Some(Role::Crasher(crasher)) => {
             role::log_to_stderr();
-            return if runtime.block_on(trap::serve(trap)) {
+            return if runtime.block_on(crasher::serve(crasher)) {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     match runtime.block_on(async { campaign::run(&args, seed).await }) {
         Ok(report) => judge(&args, &report),
         Err(problem) => {
-            eprintln!("no campaign: {problem}");
+            eprintln!("the campaign failed: {problem}");
             ExitCode::from(2)
         }
     }

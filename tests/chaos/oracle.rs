@@ -1,36 +1,36 @@
-//! What every answer must be, and when: F(n) by decimal additions, sharing no code with the product, kept as
-//! one hash for each argument in use.
+//! Knows the right answer of every call, and when a call is late. F(n) is computed by decimal additions,
+//! without code of the product, and kept as one hash for each argument in use.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::record::{Asked, Outcome};
-use crate::trap;
+use crate::call::{Argument, Outcome};
+use crate::crasher::{self, Behaviour};
 
-/// What a call may take beyond its deadline.
+/// Time that a call may take beyond its deadline.
 const BOUND: Duration = Duration::from_millis(50);
 
-/// What a call may wait for the cache; and a stall of a process that may have cost a hit within it.
+/// The cache budget of a call.
 pub(crate) const BUDGET: Duration = Duration::from_millis(50);
+/// A stall of a process within that budget that may have turned a hit into a miss.
 pub(crate) const COSTS_A_HIT: Duration = Duration::from_millis(25);
 
-/// Arguments 0 to this, of which most calls ask.
+/// Most calls are for arguments below this.
 pub(crate) const COMMON: u64 = 20_000;
-/// And these, which are dear to compute.
-const DEAR: u64 = 100_000;
-const DEAR_ONES: u64 = 64;
-/// The first so many of [`hot`] are asked for again and again.
+/// The first of the arguments that are expensive to compute, and their number.
+const EXPENSIVE: u64 = 100_000;
+const EXPENSIVE_COUNT: u64 = 64;
+/// The number of hot arguments: see [`hot`].
 const HOT: u64 = 500;
 
-/// The n-th most wanted argument.
+/// The hot argument with this rank, from 0: the lower the rank, the more calls.
 pub(crate) fn hot(rank: u64) -> u64 {
     rank * 7919 % COMMON
 }
 
-/// The next argument: `hits` of a hundred calls ask for a hot one, the hotter the more often; of a
-/// hundred others one asks for a dear one.
+/// Draws an argument: `hits` percent are hot ones, by Zipf's law; one percent of the others is expensive.
 pub(crate) fn draw(rng: &mut fastrand::Rng, hits: f64) -> u64 {
     if rng.f64() * 100.0 < hits {
         // The logarithm of the rank is uniform: Zipf's law, near enough.
@@ -43,30 +43,30 @@ pub(crate) fn draw(rng: &mut fastrand::Rng, hits: f64) -> u64 {
         return hot((HOT as f64).powf(rng.f64()) as u64 - 1);
     }
     match rng.u64(0..100) {
-        0 => DEAR + rng.u64(0..DEAR_ONES),
+        0 => EXPENSIVE + rng.u64(0..EXPENSIVE_COUNT),
         _ => rng.u64(0..COMMON),
     }
 }
 
-/// The answers of all others are shorter than this, in bytes, and of these longer.
+/// Answers of expensive arguments are longer than this, in bytes; all others are shorter.
 pub(crate) const LARGE: u64 = 10_000;
 
-/// Some of those.
+/// Some expensive arguments.
 pub(crate) fn large(draw: u64) -> impl Iterator<Item = u64> {
-    (0..4).map(move |n| DEAR + (draw % DEAR_ONES + n * 7) % DEAR_ONES)
+    (0..4).map(move |n| EXPENSIVE + (draw % EXPENSIVE_COUNT + n * 7) % EXPENSIVE_COUNT)
 }
 
 pub(crate) fn is_large(n: u64) -> bool {
-    n >= DEAR
+    n >= EXPENSIVE
 }
 
 pub(crate) struct Oracle(Vec<u64>);
 
 impl Oracle {
-    /// A second or so of additions.
+    /// Computes all answers, in about a second.
     pub(crate) fn compute() -> Self {
         let mut hashes = Vec::new();
-        each_fibonacci(DEAR + DEAR_ONES, |n, limbs| {
+        each_fibonacci(EXPENSIVE + EXPENSIVE_COUNT, |n, limbs| {
             if position(n).is_some() {
                 hashes.push(hash(text(limbs).as_bytes()));
             }
@@ -90,12 +90,12 @@ impl Oracle {
         ))
     }
 
-    /// What an answer from there is.
-    pub(crate) fn judge(&self, asked: Asked, source: &str, answer: &str) -> Outcome {
-        let right = match asked {
-            Asked::Fib(n) => position(n).is_some_and(|at| self.0[at] == hash(answer.as_bytes())),
-            Asked::Trap(n) => {
-                trap::nature(n) == trap::Nature::Ordinary && answer == trap::answer(n)
+    /// Whether an answer is right.
+    pub(crate) fn judge(&self, argument: Argument, source: &str, answer: &str) -> Outcome {
+        let right = match argument {
+            Argument::Fib(n) => position(n).is_some_and(|at| self.0[at] == hash(answer.as_bytes())),
+            Argument::Crasher(n) => {
+                crasher::behaviour(n) == Behaviour::Answers && answer == crasher::answer(n)
             }
         };
         if right {
@@ -106,16 +106,16 @@ impl Oracle {
     }
 }
 
-/// By how much a call is late that took so long, this process's own stalls allowed for.
+/// By how much a call is late, after the process's own stalls are subtracted.
 pub(crate) fn late(took: Duration, patience: Duration, stalls: Duration) -> Duration {
     took.saturating_sub(patience + BOUND + stalls)
 }
 
-/// Where the hash of F(n) stands.
+/// The index of the hash of F(n).
 fn position(n: u64) -> Option<usize> {
     let at = match n {
         0..COMMON => n,
-        DEAR.. if n < DEAR + DEAR_ONES => COMMON + n - DEAR,
+        EXPENSIVE.. if n < EXPENSIVE + EXPENSIVE_COUNT => COMMON + n - EXPENSIVE,
         _ => return None,
     };
     usize::try_from(at).ok()
@@ -127,7 +127,7 @@ fn hash(text: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// 18 decimal digits a limb, the lowest first.
+/// A limb has 18 decimal digits; the lowest limb is first.
 const BASE: u64 = 1_000_000_000_000_000_000;
 
 fn each_fibonacci(count: u64, mut visit: impl FnMut(u64, &[u64])) {
@@ -148,7 +148,7 @@ fn each_fibonacci(count: u64, mut visit: impl FnMut(u64, &[u64])) {
     }
 }
 
-/// The nth Fibonacci number in decimal, for what is to be written where another answer belongs.
+/// The nth Fibonacci number in decimal, for answers that the driver writes to Redis.
 pub(crate) fn fibonacci(n: u64) -> String {
     let mut last = String::new();
     each_fibonacci(n + 1, |at, limbs| {
@@ -164,7 +164,7 @@ fn text(limbs: &[u64]) -> String {
     let (highest, rest) = limbs.split_last().expect("a number has a limb");
     let mut text = highest.to_string();
     for limb in rest.iter().rev() {
-        write!(text, "{limb:018}").expect("strings take everything");
+        write!(text, "{limb:018}").expect("a String can be written to");
     }
     text
 }

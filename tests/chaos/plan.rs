@@ -1,8 +1,8 @@
-//! Which fault strikes when, whom, and for how long: a pure function of the seed.
+//! Plans which fault is injected when, into which worker, and for how long: a pure function of the seed.
 //!
-//! Each scope is a lane of its own with a generator of its own, so that a lane's events follow one
-//! another and never overlap. Lanes overlap freely. Worker 0 has no lane: it sees every fault of the
-//! servers, and what it holds at the end is what a long life has left behind.
+//! Each worker but the first, the broker and Redis has a lane with a generator of its own. The events of
+//! a lane never overlap; those of different lanes do. Worker 0 has no lane: it lives through every fault
+//! of the servers, so that its memory and descriptors at the end show leaks.
 
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -11,23 +11,23 @@ use fastrand::Rng;
 
 use crate::fault::{Fault, Scope};
 
-/// Without faults at the start, to compare with, and at the end, to recover in.
+/// Time without faults at the start, as a baseline, and at the end, for recovery.
 pub(crate) const LEAD_IN: Duration = Duration::from_secs(5);
 pub(crate) const LEAD_OUT: Duration = Duration::from_secs(4);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// After the start of the run.
+    /// Time after the start of the run.
     pub(crate) at: Duration,
     pub(crate) fault: Fault,
-    /// The worker that it strikes, when it strikes one.
+    /// The target, if that is a worker.
     pub(crate) worker: Option<usize>,
     pub(crate) lasts: Duration,
-    /// Whatever else is drawn, such as which link.
+    /// Random bits for other choices, such as which link.
     pub(crate) draw: u64,
 }
 
-/// What a plan is made for.
+/// The parameters of a plan.
 pub(crate) struct Run<'a> {
     pub(crate) seed: u64,
     pub(crate) length: Duration,
@@ -37,17 +37,17 @@ pub(crate) struct Run<'a> {
     pub(crate) apart: bool,
 }
 
-/// A lane is drawn from these.
+/// The parameters of one lane.
 struct Lane {
     seed: u64,
     faults: Vec<Fault>,
-    /// Of which it may strike one.
+    /// The workers that its faults may target.
     workers: Range<usize>,
-    /// Between the repair of one fault and the next one, in milliseconds.
+    /// Time between the repair of one fault and the next fault, in milliseconds.
     pause: RangeInclusive<u64>,
 }
 
-/// The lanes of a run, each in the order of time.
+/// The lanes of a run; each has its events in the order of time.
 pub(crate) fn plan(run: &Run) -> Vec<Vec<Event>> {
     let of = |scope| {
         run.faults
@@ -106,7 +106,7 @@ impl Lane {
                 None => true,
             });
             let about = drawn.expect("the ticket is below the sum");
-            // The cube draws short ones often and long ones seldom.
+            // The cube makes short durations frequent and long ones rare.
             let share = rng.u64(0..=1000).pow(3);
             let (shortest, longest) = about.lasts;
             let lasts =
@@ -134,11 +134,11 @@ pub(crate) fn print(lanes: &[Vec<Event>]) -> String {
     let mut events: Vec<&Event> = lanes.iter().flatten().collect();
     events.sort_by_key(|event| event.at);
     let line = |event: &&Event| {
-        let whom = event
+        let target = event
             .worker
             .map_or(String::new(), |worker| format!("  worker {worker}"));
         format!(
-            "{:>8.3} s  {:<23} {:>6} ms{whom}\n",
+            "{:>8.3} s  {:<23} {:>6} ms{target}\n",
             event.at.as_secs_f64(),
             event.fault,
             event.lasts.as_millis()

@@ -1,4 +1,4 @@
-//! Where a run is: one line on stderr, rewritten on a terminal, else every ten seconds.
+//! Shows the progress of a run as one line on stderr: rewritten on a terminal, otherwise every ten seconds.
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Progress {
 }
 
 fn line(ledger: &Ledger, timeline: &Timeline, elapsed: Duration, length: Duration) -> String {
-    let faults: u64 = timeline.counts().values().map(|count| count.struck).sum();
+    let faults: u64 = timeline.counts().values().map(|count| count.injected).sum();
     let tally = ledger.tally();
     let errors: u64 = tally.errors.values().map(|errors| errors.count).sum();
     format!(

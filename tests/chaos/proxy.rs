@@ -1,4 +1,4 @@
-//! A link between one process and one server that can be made to fail at any moment.
+//! A link is a TCP proxy between one process and one server, into which faults can be injected at any time.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -12,27 +12,27 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::tap::{Protocol, Reader, Sender, Tap, Verdict};
+use crate::tap::{Action, Protocol, Reader, Sender, Tap};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Pass,
-    /// Each piece waits before it goes on.
+    /// Each piece of data is forwarded after a delay.
     Delay(Duration),
-    /// Nothing goes on, in either direction, and nobody is told.
+    /// Nothing is forwarded in either direction, and connections stay open.
     Stall,
     /// New connections are reset.
     Refuse,
-    /// New connections are not accepted; [`Link::swallow`].
+    /// Packets of new connections are dropped: see [`Link::swallow`].
     Swallow,
 }
 
-/// Connections that wait to be accepted: enough for all that one process makes at once.
+/// Connections that wait to be accepted: enough for all that one process opens at once.
 const BACKLOG: u32 = 16;
-/// A connection on this machine that has not come up by then is not going to.
-const COMES_UP: Duration = Duration::from_millis(200);
+/// A connection on this machine that takes longer is never established.
+const CONNECTS_WITHIN: Duration = Duration::from_millis(200);
 
-/// Listens on a port of its own and forwards to the server's. Its end is the runtime's.
+/// Listens on a port of its own and forwards to the server's port, until the runtime ends.
 pub(crate) struct Link {
     pub(crate) port: u16,
     mode: watch::Sender<Mode>,
@@ -40,19 +40,19 @@ pub(crate) struct Link {
     carried: Arc<Carried>,
 }
 
-/// What a link carries, and where to.
+/// The connections of a link, and their server.
 struct Carried {
-    /// The server's port.
+    /// The port of the server for new connections.
     server: AtomicU16,
     /// Connections, by the port of their server.
     open: Mutex<BTreeMap<u16, usize>>,
-    /// Connections that were accepted since the start.
+    /// Connections accepted since the start.
     accepted: AtomicUsize,
-    /// Connections that a server has ended.
+    /// Connections that a server closed.
     ended: AtomicUsize,
 }
 
-/// Who watches a link, and what is spoken there.
+/// The tap on a link, and the protocol of the link.
 pub(crate) type Tapped = Option<(Arc<Tap>, Protocol)>;
 
 impl Link {
@@ -80,7 +80,7 @@ impl Link {
                         accepted = listener.accept() => accepted,
                         _ = mode.wait_for(|mode| *mode == Mode::Swallow) => continue,
                     };
-                    // Out of descriptors for a moment: the caller sees a connection that hangs.
+                    // Out of descriptors: the peer sees a connection that hangs.
                     let Ok((near, _)) = accepted else {
                         continue;
                     };
@@ -102,43 +102,44 @@ impl Link {
         self.mode.send_replace(mode);
     }
 
-    /// Resets every connection there is.
+    /// Resets every open connection.
     pub(crate) fn cut(&self) {
         self.cuts.send_replace(());
     }
 
-    /// Packets of new connections are swallowed, until the mode is another one and what this returns is
-    /// dropped: what fills the queue of connections that wait to be accepted.
+    /// Drops packets of new connections, by filling the listener's backlog with the connections that it
+    /// returns, until the mode changes and those are dropped.
     pub(crate) async fn swallow(&self) -> Vec<TcpStream> {
         self.set(Mode::Swallow);
         let mut waiting = Vec::new();
         let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
-        while let Ok(Ok(connected)) = timeout(COMES_UP, connect()).await {
+        while let Ok(Ok(connected)) = timeout(CONNECTS_WITHIN, connect()).await {
             waiting.push(connected);
         }
         waiting
     }
 
-    /// New connections go to another server.
+    /// Forwards new connections to another server.
     pub(crate) fn lead_to(&self, server: u16) {
         self.carried.server.store(server, Ordering::Relaxed);
     }
 
+    /// The number of open connections.
     pub(crate) fn open(&self) -> usize {
         self.carried.open().values().sum()
     }
 
-    /// Of the open connections, those to this server.
+    /// The number of open connections to this server.
     pub(crate) fn open_to(&self, server: u16) -> usize {
         self.carried.open().get(&server).copied().unwrap_or(0)
     }
 
-    /// How many connections were accepted since the start.
+    /// The number of connections accepted since the start.
     pub(crate) fn accepted(&self) -> usize {
         self.carried.accepted.load(Ordering::Relaxed)
     }
 
-    /// How many connections the server has ended.
+    /// The number of connections that the server closed.
     pub(crate) fn ended_by_server(&self) -> usize {
         self.carried.ended.load(Ordering::Relaxed)
     }
@@ -146,7 +147,7 @@ impl Link {
 
 impl Carried {
     fn open(&self) -> MutexGuard<'_, BTreeMap<u16, usize>> {
-        self.open.lock().expect("nobody panics with it")
+        self.open.lock().expect("the lock is not poisoned")
     }
 
     async fn carry(
@@ -166,7 +167,7 @@ impl Carried {
     }
 }
 
-/// Returns who has ended the connection, if either side has.
+/// Forwards until one side closes the connection, and returns which; `None` if the link was cut or refuses.
 async fn forward(
     mut near: TcpStream,
     server: u16,
@@ -180,7 +181,7 @@ async fn forward(
         return None;
     }
     let Ok(mut far) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await else {
-        // As if it had not been accepted: the server is not there.
+        // The server does not listen: reset, as if the connection had been refused.
         let _ = near.set_zero_linger();
         return None;
     };
@@ -204,7 +205,7 @@ async fn forward(
     ended
 }
 
-/// Until either side ends.
+/// Forwards one direction until either side closes.
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
@@ -213,7 +214,7 @@ async fn pump(
 ) {
     let mut piece = vec![0; 64 * 1024];
     loop {
-        // A stalled link does not even notice that its peers have gone.
+        // A stalled link does not read, so that it does not notice closed peers either.
         let Ok(_) = modes.wait_for(|mode| *mode != Mode::Stall).await else {
             return;
         };
@@ -227,14 +228,14 @@ async fn pump(
         if let Ok(Mode::Delay(delay)) = mode {
             tokio::time::sleep(delay).await;
         }
-        let verdict = tap.as_mut().map_or(Verdict::Passes, |(tap, reader)| {
-            tap.judge(&reader.read(&piece[..length]))
+        let action = tap.as_mut().map_or(Action::Pass, |(tap, reader)| {
+            tap.observe(&reader.read(&piece[..length]))
         });
-        let last = match verdict {
-            Verdict::Passes => None,
-            Verdict::PassesAsTheLast(kill) => Some(kill),
-            Verdict::IsDroppedFor(kill) => return kill.carry_out(),
-            Verdict::IsDropped => return,
+        let last = match action {
+            Action::Pass => None,
+            Action::PassAndKill(kill) => Some(kill),
+            Action::DropAndKill(kill) => return kill.carry_out(),
+            Action::Drop => return,
         };
         let written = to.write_all(&piece[..length]).await;
         if let Some(kill) = last {

@@ -1,4 +1,4 @@
-//! The private Redis, and what can be done to it.
+//! The Redis server of a run, and the faults of its process.
 
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::support::process::signal;
 use crate::support::{lifetime, ports};
 
-/// For a command of the driver's, on a loaded machine.
+/// Limit for a command of the driver, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Redis {
@@ -26,7 +26,7 @@ impl Redis {
         let folder = lifetime::folder("redis");
         let mut failure = String::new();
         for _ in 0..3 {
-            // Another process may have taken the port: once more with another.
+            // Another process may have taken the port: try again with another one.
             let [port] = ports::free();
             match lifetime::start_server(command(port), &folder, port) {
                 Ok(server) => {
@@ -55,8 +55,8 @@ impl Redis {
         self.start_with(command(self.port))
     }
 
-    /// With what it has saved, and so long for each key of it; returns when it loads. By itself it
-    /// looks after its clients every 2 MB only.
+    /// Starts with the saved data, loading each key for this long; returns while it loads. The option on events
+    /// is needed because Redis otherwise serves clients every 2 MB only while it loads.
     pub(crate) fn start_loading(&mut self, each: Duration) -> Result<(), String> {
         let mut command = command(self.port);
         let each = each.as_micros().to_string();
@@ -70,7 +70,7 @@ impl Redis {
         Ok(())
     }
 
-    /// The next start is one with nothing again.
+    /// Deletes the saved data, so that the next start is empty.
     pub(crate) fn forget_saved(&self) {
         let _ = std::fs::remove_file(self.folder.join("dump.rdb"));
     }
@@ -79,7 +79,7 @@ impl Redis {
         signal(name, self.server.id());
     }
 
-    /// A connection of the driver's own, not by any link.
+    /// A connection of the driver itself, which bypasses the links.
     pub(crate) async fn connect(&self) -> Result<Connection, String> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port));
         let client = client.map_err(|error| error.to_string())?;
@@ -116,13 +116,13 @@ fn command(port: u16) -> Command {
 pub(crate) struct Connection(MultiplexedConnection);
 
 impl Connection {
-    /// One command, its words as one would type them.
+    /// Runs one command and returns its reply.
     pub(crate) async fn run<T: FromRedisValue>(&mut self, words: &[&str]) -> Result<T, String> {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
         match timeout(PATIENCE, command.query_async(&mut self.0)).await {
             Ok(answer) => answer.map_err(|error| {
-                // The word that Redis begins an error with, such as LOADING.
+                // The first word of an error of Redis, such as LOADING.
                 let code = error.code().unwrap_or("no answer");
                 format!("{words:?}: {code}: {error}")
             }),
@@ -130,18 +130,18 @@ impl Connection {
         }
     }
 
-    /// A number of those that INFO tells.
+    /// A number from INFO.
     pub(crate) async fn info(&mut self, name: &str) -> Result<u64, String> {
         let all: String = self.run(&["INFO"]).await?;
         let mut pairs = all.lines().filter_map(|line| line.split_once(':'));
         let found = pairs.find(|(found, _)| *found == name);
         found
             .and_then(|(_, value)| value.trim().parse().ok())
-            .ok_or_else(|| format!("INFO tells no {name}"))
+            .ok_or_else(|| format!("INFO has no {name}"))
     }
 
-    /// The same when only its success matters.
-    pub(crate) async fn order(&mut self, words: &[&str]) -> Result<(), String> {
+    /// Runs one command and discards its reply.
+    pub(crate) async fn execute(&mut self, words: &[&str]) -> Result<(), String> {
         self.run::<redis::Value>(words).await.map(drop)
     }
 }

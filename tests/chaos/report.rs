@@ -1,4 +1,4 @@
-//! What a run has come to: whether it failed, and all of it as JSON; `table` shows it to people.
+//! The result of a run: whether it failed, and its figures as JSON. `table` formats them for people.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Everything that makes the run a failure, in words.
+    /// Descriptions of everything that makes the run a failure.
     pub(crate) fn failures(&self) -> Vec<String> {
         let tally = self.ledger.tally();
         let mut failures = tally.failures.clone();
         failures.extend(tally.leaks.iter().map(|leak| format!("leak: {leak}")));
         let growing = self.growths.iter().filter(|growth| growth.is_leak());
-        failures.extend(growing.map(|growth| format!("leak: {} has grown", growth.who)));
+        failures.extend(growing.map(|growth| format!("leak: {} has grown", growth.name)));
         if tally.ended == 0 {
-            failures.push("nothing was called".to_owned());
+            failures.push("no call was made".to_owned());
         }
         failures
     }
@@ -80,7 +80,7 @@ impl Report {
             "callers": args.load.callers,
             "rate": args.load.rate,
             "hits": args.load.hits,
-            "traps": args.load.traps,
+            "crashers": args.load.crashers,
             "ttl_ms": args.load.ttl_ms,
             "faults": faults.collect::<serde_json::Map<_, _>>(),
             "calls": tally.ended,
@@ -90,7 +90,7 @@ impl Report {
             "lost": tally.lost,
             "late": tally.late,
             "broken": tally.broken,
-            "killed_by_traps": tally.killed_by_traps,
+            "aborted_workers": tally.aborted_workers,
             "longest_own_stall_us": tally.stalls.values().max(),
             "computed": {"calls": tally.computed.total, "keys": tally.computed.keys(),
                 "overlapping": tally.computed.overlapping, "again_at_once": tally.computed.again},

@@ -1,39 +1,39 @@
-//! The judges are judged before every run: each verdict is reached by what deserves it, and by no
-//! less. Forged calls go the way of real ones, into a ledger of their own.
+//! Tests ledger, oracle and tap before every run: each verdict is given for exactly the calls that deserve it.
+//! The calls of these tests are made up, and take the path of real ones into a ledger of their own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::call::{Argument, Batch, Call, Clock, Outcome, micros};
 use crate::client::PATIENT;
 use crate::fault::Fault;
 use crate::ledger::{Ledger, Tally};
 use crate::oracle::{self, Oracle};
-use crate::record::{Asked, Batch, Call, Clock, Outcome, micros};
 use crate::stall::Ticker;
-use crate::tap::{Protocol, Reader, Sender, Sight};
+use crate::tap::{Marker, Protocol, Reader, Sender};
 use crate::timeline::Timeline;
 
 const HASTY: u64 = 2000;
-/// One of each nature.
-const SAFE: Asked = Asked::Trap(7);
-const PANICS: Asked = Asked::Trap(10_007);
-const KILLS: Asked = Asked::Trap(20_007);
+/// One argument of the crasher for each behaviour.
+const ANSWERS: Argument = Argument::Crasher(7);
+const PANICS: Argument = Argument::Crasher(10_007);
+const ABORTS: Argument = Argument::Crasher(20_007);
 
 pub(crate) fn run(oracle: &Oracle) {
-    answers(oracle);
-    moments();
-    missing_calls();
-    patient_calls();
-    refused_replies();
-    stored_answers();
-    traps(oracle);
-    frames();
-    commands();
+    wrong_answers_are_wrong(oracle);
+    calls_are_late_after_the_bound();
+    calls_without_an_end_are_lost();
+    patient_calls_fail_under_certain_faults_only();
+    refused_replies_end_as_too_large();
+    stored_answers_are_hits();
+    crashers_have_errors_of_their_own(oracle);
+    amqp_markers_are_recognized();
+    redis_markers_are_recognized();
 }
 
 /// A ledger with these calls in it, all of which ran under `fault`.
 fn judged(
-    calls: Vec<(Asked, u64, Duration, Outcome)>,
+    calls: Vec<(Argument, u64, Duration, Outcome)>,
     fault: Option<Fault>,
     apart: bool,
 ) -> Ledger {
@@ -44,11 +44,11 @@ fn judged(
     }
     let now = clock.now();
     let ledger = Ledger::new(clock, timeline, apart, Ticker::default());
-    let call = |(asked, timeout_ms, late, outcome)| Call {
+    let call = |(argument, timeout_ms, late, outcome)| Call {
         start: now,
         end: now,
         timeout_ms,
-        asked,
+        argument,
         cached: true,
         stored: None,
         late: micros(late),
@@ -66,7 +66,7 @@ fn judged(
     ledger
 }
 
-/// Wrong, lost, late, broken; and nothing of it unless it is told.
+/// The numbers of wrong, lost, late and broken calls; each failure has a description.
 fn verdicts(ledger: &Ledger) -> [u64; 4] {
     let tally = ledger.tally();
     let Tally {
@@ -85,67 +85,68 @@ fn failed(code: &str) -> Outcome {
     Outcome::Failed(code.to_owned(), String::new())
 }
 
+/// The verdicts on one call.
 fn one(
-    asked: Asked,
+    argument: Argument,
     timeout_ms: u64,
     outcome: Outcome,
     fault: Option<Fault>,
     apart: bool,
 ) -> [u64; 4] {
     verdicts(&judged(
-        vec![(asked, timeout_ms, Duration::ZERO, outcome)],
+        vec![(argument, timeout_ms, Duration::ZERO, outcome)],
         fault,
         apart,
     ))
 }
 
-fn answers(oracle: &Oracle) {
-    let right = |n, answer| oracle.judge(Asked::Fib(n), "cache", answer) != Outcome::Wrong;
+fn wrong_answers_are_wrong(oracle: &Oracle) {
+    let right = |n, answer| oracle.judge(Argument::Fib(n), "cache", answer) != Outcome::Wrong;
     assert!(right(30, "832040") && right(0, "0") && right(100, "354224848179261915075"));
     for wrong in ["832041", "0832040", "832040\n", "1346269", ""] {
         assert!(!right(30, wrong));
     }
-    let off_by_one = oracle.judge(Asked::Fib(30), "cache", "832041");
+    let off_by_one = oracle.judge(Argument::Fib(30), "cache", "832041");
     assert_eq!(
-        one(Asked::Fib(30), HASTY, off_by_one, None, false),
+        one(Argument::Fib(30), HASTY, off_by_one, None, false),
         [1, 0, 0, 0]
     );
-    let right = oracle.judge(Asked::Fib(30), "cache", "832040");
-    assert_eq!(one(Asked::Fib(30), HASTY, right, None, false), [0; 4]);
+    let right = oracle.judge(Argument::Fib(30), "cache", "832040");
+    assert_eq!(one(Argument::Fib(30), HASTY, right, None, false), [0; 4]);
 }
 
-fn moments() {
+fn calls_are_late_after_the_bound() {
     let millis = Duration::from_millis;
     let late = |took, stalls| oracle::late(millis(took), millis(HASTY), millis(stalls));
     assert_eq!(late(HASTY + 50, 0), Duration::ZERO);
     assert_eq!(late(HASTY + 60, 20), Duration::ZERO);
     let late = late(HASTY + 60, 0);
     let ledger = judged(
-        vec![(Asked::Fib(1), HASTY, late, failed("deadline"))],
+        vec![(Argument::Fib(1), HASTY, late, failed("deadline"))],
         None,
         false,
     );
     assert_eq!(verdicts(&ledger), [0, 0, 1, 0]);
 }
 
-fn missing_calls() {
+fn calls_without_an_end_are_lost() {
     assert_eq!(
-        one(Asked::Fib(1), HASTY, Outcome::Lost, None, false),
+        one(Argument::Fib(1), HASTY, Outcome::Lost, None, false),
         [0, 1, 0, 0]
     );
     let answered = || Outcome::Answered("cache".to_owned());
-    let calls = vec![(Asked::Fib(1), HASTY, Duration::ZERO, answered()); 3];
+    let calls = vec![(Argument::Fib(1), HASTY, Duration::ZERO, answered()); 3];
     let ledger = judged(calls, None, false);
     ledger.client_ended(0, 3, true);
     assert_eq!(verdicts(&ledger), [0; 4]);
-    // It began three and has told of two.
+    // It began three and reported two.
     ledger.client_ended(0, 2, true);
     assert_eq!(verdicts(&ledger), [0, 1, 0, 0]);
 }
 
-fn patient_calls() {
+fn patient_calls_fail_under_certain_faults_only() {
     let broken = |timeout_ms, code, fault, apart| {
-        one(Asked::Fib(1), timeout_ms, failed(code), fault, apart) == [0, 0, 0, 1]
+        one(Argument::Fib(1), timeout_ms, failed(code), fault, apart) == [0, 0, 0, 1]
     };
     assert!(broken(PATIENT, "deadline", None, false));
     assert!(!broken(HASTY, "deadline", None, false));
@@ -161,10 +162,10 @@ fn patient_calls() {
     assert!(broken(PATIENT, "overloaded", Some(Fault::RedisFull), true));
 }
 
-/// An answer that the broker takes no more ends as `too-large`, and no other does.
-fn refused_replies() {
-    let (small, large) = (Asked::Fib(30), Asked::Fib(100_000));
-    let ends = |asked, code, fault, apart| one(asked, PATIENT, failed(code), fault, apart);
+/// An answer that is too large for the broker must end as `too-large`, and no other may.
+fn refused_replies_end_as_too_large() {
+    let (small, large) = (Argument::Fib(30), Argument::Fib(100_000));
+    let ends = |argument, code, fault, apart| one(argument, PATIENT, failed(code), fault, apart);
     let refused = Some(Fault::ReplyRefused);
     assert_eq!(ends(large, "too-large", refused, true), [0; 4]);
     assert_eq!(ends(small, "too-large", refused, false), [1, 0, 0, 0]);
@@ -177,8 +178,8 @@ fn refused_replies() {
     assert_eq!(ends(small, "nobody-serving", refused, true), [0, 0, 0, 1]);
 }
 
-/// What was stored a moment before is a hit, unless this process did not get to run.
-fn stored_answers() {
+/// An answer that was stored just before is a hit, unless the process was not scheduled.
+fn stored_answers_are_hits() {
     let verdict = |source: &str, stored: Option<u64>, stall: u64| {
         let clock = Clock::new();
         let ticker = Ticker::default();
@@ -189,7 +190,7 @@ fn stored_answers() {
             start,
             end: start + 1000,
             timeout_ms: PATIENT,
-            asked: Asked::Fib(30),
+            argument: Argument::Fib(30),
             cached: true,
             stored,
             late: 0,
@@ -212,26 +213,33 @@ fn stored_answers() {
     assert_eq!(verdict("computed", Some(100_000), 0), [0; 4]);
 }
 
-fn traps(oracle: &Oracle) {
-    let wrong = |asked, outcome| one(asked, HASTY, outcome, Some(Fault::BrokerKill), false)[0] == 1;
-    assert!(wrong(SAFE, oracle.judge(SAFE, "cache", "25 is safe")));
-    assert!(!wrong(SAFE, oracle.judge(SAFE, "cache", "22 is safe")));
+fn crashers_have_errors_of_their_own(oracle: &Oracle) {
+    let wrong =
+        |argument, outcome| one(argument, HASTY, outcome, Some(Fault::BrokerKill), false)[0] == 1;
+    assert!(wrong(ANSWERS, oracle.judge(ANSWERS, "cache", "25 is safe")));
+    assert!(!wrong(
+        ANSWERS,
+        oracle.judge(ANSWERS, "cache", "22 is safe")
+    ));
     assert!(wrong(
         PANICS,
         oracle.judge(PANICS, "cache", "30022 is safe")
     ));
-    assert!(wrong(KILLS, oracle.judge(KILLS, "cache", "60022 is safe")));
-    assert!(wrong(SAFE, failed("poison")) && wrong(SAFE, failed("failed")));
-    assert!(wrong(PANICS, failed("poison")) && wrong(KILLS, failed("failed")));
-    assert!(!wrong(SAFE, failed("deadline")) && !wrong(KILLS, failed("deadline")));
-    // Even without a fault and with all patience.
-    for (asked, code) in [(PANICS, "failed"), (KILLS, "poison")] {
-        assert_eq!(one(asked, PATIENT, failed(code), None, true), [0; 4]);
+    assert!(wrong(
+        ABORTS,
+        oracle.judge(ABORTS, "cache", "60022 is safe")
+    ));
+    assert!(wrong(ANSWERS, failed("poison")) && wrong(ANSWERS, failed("failed")));
+    assert!(wrong(PANICS, failed("poison")) && wrong(ABORTS, failed("failed")));
+    assert!(!wrong(ANSWERS, failed("deadline")) && !wrong(ABORTS, failed("deadline")));
+    // Also for a patient call without a fault.
+    for (argument, code) in [(PANICS, "failed"), (ABORTS, "poison")] {
+        assert_eq!(one(argument, PATIENT, failed(code), None, true), [0; 4]);
     }
 }
 
-/// Whole, and byte by byte.
-fn frames() {
+/// In one piece, and in pieces down to a byte.
+fn amqp_markers_are_recognized() {
     let frame = |kind, payload: &[u8]| {
         let size = u32::try_from(payload.len())
             .expect("it is short")
@@ -242,7 +250,7 @@ fn frames() {
         b"AMQP\0\0\x09\x01".to_vec(),
         frame(8, &[]),
         frame(1, &[0, 60, 0, 40, 1, 2, 3]),
-        // A body that looks like an ack.
+        // A message body that looks like an ack.
         frame(3, &frame(1, &[0, 60, 0, 80])),
         frame(1, &[0, 60, 0, 20]),
         frame(1, &[0, 60, 0, 80, 0]),
@@ -255,11 +263,11 @@ fn frames() {
             .collect::<Vec<_>>()
     };
     for piece in [1, 2, 3, 5, 8, sent.len()] {
-        assert_eq!(seen(piece), [Sight::Reply, Sight::Ack]);
+        assert_eq!(seen(piece), [Marker::Reply, Marker::Ack]);
     }
 }
 
-fn commands() {
+fn redis_markers_are_recognized() {
     let mut worker = Reader::new(Protocol::Redis, Sender::Worker);
     assert_eq!(
         worker.read(b"*3\r\n$3\r\nSET\r\n$5\r\nfib:1\r\n$1\r\n1\r\n"),
@@ -267,11 +275,11 @@ fn commands() {
     );
     assert_eq!(
         worker.read(b"*2\r\n$3\r\nGET\r\n$5\r\nfib:1\r\n"),
-        [Sight::Lookup]
+        [Marker::Lookup]
     );
     let mut redis = Reader::new(Protocol::Redis, Sender::Server);
-    assert_eq!(redis.read(b"+OK\r\n"), [], "nothing was looked up yet");
+    assert_eq!(redis.read(b"+OK\r\n"), [], "OK before a lookup is no fill");
     assert_eq!(redis.read(b"$1\r\n1\r\n"), []);
-    assert_eq!(redis.read(b"$-1\r\n"), [Sight::Nothing]);
-    assert_eq!(redis.read(b":1\r\n+OK\r\n"), [Sight::Stored]);
+    assert_eq!(redis.read(b"$-1\r\n"), [Marker::Miss]);
+    assert_eq!(redis.read(b":1\r\n+OK\r\n"), [Marker::Stored]);
 }

@@ -1,13 +1,13 @@
-//! How long this process itself did not get to run: a ticker that is late.
+//! Measures stalls: times in which this process was not scheduled, seen by a ticker that is late.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(10);
-/// Less is the timer's own grain.
+/// Shorter delays are the resolution of the timer.
 const NOTABLE: Duration = Duration::from_millis(2);
-/// For as long as a stall can matter to a call that is judged now.
+/// Stalls are kept this long: longer than from the start of a call to its judgement.
 const MEMORY: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Default)]
@@ -15,13 +15,13 @@ pub(crate) struct Ticker(Arc<Mutex<Seen>>);
 
 #[derive(Default)]
 struct Seen {
-    /// When each stall ended and how long it was.
+    /// The end and the duration of each stall.
     stalls: VecDeque<(Instant, Duration)>,
     worst: Duration,
 }
 
 impl Ticker {
-    /// Starts one in this runtime, beside the calls.
+    /// Starts a ticker in the runtime of the calls.
     pub(crate) fn start() -> Self {
         let ticker = Self::default();
         let seen = ticker.clone();
@@ -35,12 +35,13 @@ impl Ticker {
         ticker
     }
 
+    /// Adds a stall that ended now.
     pub(crate) fn note(&self, stall: Duration) {
         if stall < NOTABLE {
             return;
         }
         let now = Instant::now();
-        let mut seen = self.0.lock().expect("nobody panics with it");
+        let mut seen = self.0.lock().expect("the lock is not poisoned");
         seen.worst = seen.worst.max(stall);
         seen.stalls.push_back((now, stall));
         while seen
@@ -52,15 +53,15 @@ impl Ticker {
         }
     }
 
-    /// All stalls together that touch the time from `since` to now, the tick under way included.
+    /// The sum of all stalls from `since` to now, the present tick included.
     pub(crate) async fn since(&self, since: Instant) -> Duration {
         tokio::time::sleep(TICK * 2).await;
         self.within(since, Instant::now())
     }
 
-    /// Those that touch the time between these, as far as they are over.
+    /// The sum of all stalls that overlap this time and have ended.
     pub(crate) fn within(&self, since: Instant, until: Instant) -> Duration {
-        let seen = self.0.lock().expect("nobody panics with it");
+        let seen = self.0.lock().expect("the lock is not poisoned");
         let touches = |(at, stall): &&(Instant, Duration)| {
             *at >= since && at.checked_sub(*stall) <= Some(until)
         };
@@ -68,8 +69,8 @@ impl Ticker {
         touching.map(|(_, stall)| *stall).sum()
     }
 
-    /// The worst one since this was asked last.
+    /// The longest stall since the last call of this function.
     pub(crate) fn worst(&self) -> Duration {
-        std::mem::take(&mut self.0.lock().expect("nobody panics with it").worst)
+        std::mem::take(&mut self.0.lock().expect("the lock is not poisoned").worst)
     }
 }

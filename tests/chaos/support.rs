@@ -1,4 +1,4 @@
-//! What the end-to-end tests stand on, as far as it is of use here.
+//! Modules of the end-to-end tests that the campaign uses, too.
 
 #![expect(dead_code, reason = "shared with the end-to-end tests")]
 #![expect(clippy::unwrap_used, reason = "as tests may")]
@@ -16,7 +16,7 @@ pub(crate) mod wait;
 #[path = "../end_to_end/support/wire.rs"]
 pub(crate) mod wire;
 
-/// The broker speaks in plain text only.
+/// Further listeners in the broker's configuration: none.
 pub(crate) fn also_speaking(_: u16) -> String {
     String::new()
 }

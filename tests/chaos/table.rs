@@ -1,4 +1,4 @@
-//! What a run has come to, for people.
+//! Formats the report of a run as a table of text.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use crate::report::Report;
 use crate::timeline::Count;
 use crate::usage::{Growth, Usage};
 
-/// So many faults are shown for an error.
-const SHOWN: usize = 6;
+/// The number of faults that are listed for an error.
+const MAX_SHOWN: usize = 6;
 
 #[derive(Default)]
 struct Table(String);
@@ -20,7 +20,7 @@ struct Table(String);
 impl Table {
     fn row(&mut self, name: impl Display, value: impl Display) {
         use fmt::Write as _;
-        writeln!(self.0, "{:<26}{value}", name.to_string()).expect("strings take everything");
+        writeln!(self.0, "{:<26}{value}", name.to_string()).expect("a String can be written to");
     }
 }
 
@@ -40,14 +40,14 @@ pub(crate) fn of(report: &Report) -> String {
         ),
     );
     let counts = report.timeline.counts();
-    let struck = counts.values().map(|count| count.struck);
-    table.row("faults", struck.sum::<u64>());
-    for (fault, Count { struck, missed }) in &counts {
-        let missed = match missed {
+    let injected = counts.values().map(|count| count.injected);
+    table.row("faults", injected.sum::<u64>());
+    for (fault, Count { injected, skipped }) in &counts {
+        let skipped = match skipped {
             0 => String::new(),
-            missed => format!(", and {missed} times without a chance"),
+            skipped => format!(", and {skipped} times skipped"),
         };
-        table.row(format!("  {fault}"), format!("{struck}{missed}"));
+        table.row(format!("  {fault}"), format!("{injected}{skipped}"));
     }
     let tally = report.ledger.tally();
     calls(&mut table, &tally);
@@ -57,15 +57,15 @@ pub(crate) fn of(report: &Report) -> String {
         let recoveries: Vec<_> = tally.recoveries.iter().map(recovery).collect();
         table.row("broker back, first", recoveries.join(", "));
     }
-    table.row("killed by traps", tally.killed_by_traps);
+    table.row("workers aborted", tally.aborted_workers);
     table.row("worker exits", format!("{:?}", tally.worker_exits));
     table.row("worker logs", format!("{} kB", tally.log_bytes / 1024));
     table.row("process", "rss MB start, end; descriptors; threads");
     for growth in &report.growths {
-        table.row(format!("  {}", growth.who), grown(growth));
+        table.row(format!("  {}", growth.name), grown(growth));
     }
     for problem in report.timeline.problems() {
-        table.row("the driver", problem);
+        table.row("driver problem", problem);
     }
     table.0
 }
@@ -80,7 +80,7 @@ fn calls(table: &mut Table, tally: &Tally) {
             format!("  {code}"),
             format!("{} ({})", errors.count, errors.example),
         );
-        for line in by_patience(errors) {
+        for line in by_timeout(errors) {
             table.row("", line);
         }
     }
@@ -110,12 +110,11 @@ fn calls(table: &mut Table, tally: &Tally) {
     );
 }
 
-/// For each patience, the longest first: how many errors, and which share of them ran under
-/// which fault.
-fn by_patience(errors: &Errors) -> Vec<String> {
-    let mut patiences: BTreeMap<u64, (u64, BTreeMap<&str, u64>)> = BTreeMap::new();
+/// For each timeout, the longest first: the number of errors, and the share of them under each fault.
+fn by_timeout(errors: &Errors) -> Vec<String> {
+    let mut timeouts: BTreeMap<u64, (u64, BTreeMap<&str, u64>)> = BTreeMap::new();
     for ((timeout_ms, faults), count) in &errors.by {
-        let (all, under) = patiences.entry(*timeout_ms).or_default();
+        let (all, under) = timeouts.entry(*timeout_ms).or_default();
         *all += count;
         for fault in faults.split('+') {
             *under.entry(fault).or_default() += count;
@@ -129,12 +128,12 @@ fn by_patience(errors: &Errors) -> Vec<String> {
         under.sort_by_key(|(share, _)| Reverse(*share));
         let under: Vec<_> = under
             .iter()
-            .take(SHOWN)
+            .take(MAX_SHOWN)
             .map(|(share, fault)| format!("{fault} {share} %"))
             .collect();
         format!("  {errors} with {timeout_ms} ms: {}", under.join(", "))
     };
-    patiences.iter().rev().map(line).collect()
+    timeouts.iter().rev().map(line).collect()
 }
 
 fn latencies(table: &mut Table, tally: &Tally) {
@@ -153,7 +152,7 @@ fn latencies(table: &mut Table, tally: &Tally) {
     }
 }
 
-/// The 99th percentile of calls beside a hostile publisher, and of others.
+/// The 99th percentile of calls with and without a hostile publisher.
 fn beside_hostile(table: &mut Table, tally: &Tally) {
     for kind in ["hit", "miss"] {
         let [with, without] =

@@ -1,8 +1,8 @@
-//! What passes on a worker's links, watched closely enough to kill it at a chosen moment.
+//! A tap reads the traffic of a worker's links, and kills the worker at a chosen point of its work.
 //!
-//! A tap is shared by all links of one worker. Armed with a point, it waits for the bytes that mark
-//! it, kills the worker, and from then on nothing of that worker passes any more: for everybody else
-//! it died at that point exactly, whatever it still did in its last millisecond.
+//! All links of one worker share a tap. Armed with a fault, it waits for the bytes that mark its point,
+//! kills the worker, and drops all further traffic: for all peers the worker died at exactly that point,
+//! whatever it did in its last millisecond.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,43 +13,43 @@ use tokio::task::block_in_place;
 use crate::fault::Fault;
 use crate::support::process::signal;
 
-/// Who speaks on a link.
+/// The protocol of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Amqp,
     Redis,
 }
 
-/// Who sends what passes.
+/// The sender of one direction of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sender {
     Worker,
     Server,
 }
 
-/// What can be told from the bytes.
+/// A point of a worker's work that its traffic shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sight {
-    /// A lookup on its way to Redis: a request was delivered before.
+pub(crate) enum Marker {
+    /// A lookup on its way to Redis, after a request was delivered.
     Lookup,
-    /// There is no answer yet: it is computed now.
-    Nothing,
+    /// The lookup missed: the worker computes next.
+    Miss,
     /// Redis has stored an answer.
     Stored,
     /// A reply on its way to the broker.
     Reply,
-    /// An ack on its way to the broker: the reply's confirm came before.
+    /// An ack on its way to the broker, after the confirm of the reply.
     Ack,
 }
 
-/// What a fault waits for, and whether that still passes.
-fn mark(point: Fault) -> Option<(Sight, bool)> {
-    Some(match point {
-        Fault::KillBeforeCompute => (Sight::Lookup, false),
-        Fault::KillInCompute => (Sight::Nothing, true),
-        Fault::KillAfterFill => (Sight::Stored, false),
-        Fault::KillAfterReply => (Sight::Reply, true),
-        Fault::KillBeforeAck => (Sight::Ack, false),
+/// The marker that a fault waits for, and whether those bytes still pass.
+fn trigger(fault: Fault) -> Option<(Marker, bool)> {
+    Some(match fault {
+        Fault::KillBeforeCompute => (Marker::Lookup, false),
+        Fault::KillInCompute => (Marker::Miss, true),
+        Fault::KillAfterFill => (Marker::Stored, false),
+        Fault::KillAfterReply => (Marker::Reply, true),
+        Fault::KillBeforeAck => (Marker::Ack, false),
         _ => return None,
     })
 }
@@ -57,65 +57,68 @@ fn mark(point: Fault) -> Option<(Sight, bool)> {
 #[derive(Default)]
 pub(crate) struct Tap {
     armed: Mutex<Option<(Fault, Kill)>>,
-    sprung: AtomicBool,
+    /// The worker was killed: everything is dropped.
+    fired: AtomicBool,
     replies: AtomicU64,
 }
 
-/// To be carried out at once.
+/// A kill that is to be carried out at once.
 pub(crate) struct Kill {
     worker: u32,
     done: oneshot::Sender<()>,
 }
 
-/// What becomes of a piece.
-pub(crate) enum Verdict {
-    Passes,
-    IsDropped,
-    /// It passes, and then the worker dies.
-    PassesAsTheLast(Kill),
-    /// The worker dies, and it does not pass.
-    IsDroppedFor(Kill),
+/// What to do with a piece of traffic.
+pub(crate) enum Action {
+    Pass,
+    Drop,
+    /// Pass it, then kill the worker.
+    PassAndKill(Kill),
+    /// Drop it and kill the worker.
+    DropAndKill(Kill),
 }
 
 impl Tap {
-    /// From now on the worker dies at this point. What is returned resolves when it has.
-    pub(crate) fn arm(&self, point: Fault, worker: u32) -> oneshot::Receiver<()> {
-        let (done, told) = oneshot::channel();
-        *self.armed.lock().expect("nobody panics with it") = Some((point, Kill { worker, done }));
-        told
+    /// Kills the worker at the point of this fault from now on; the receiver resolves once it is killed.
+    pub(crate) fn arm(&self, fault: Fault, worker: u32) -> oneshot::Receiver<()> {
+        let (done, killed) = oneshot::channel();
+        *self.armed.lock().expect("the lock is not poisoned") =
+            Some((fault, Kill { worker, done }));
+        killed
     }
 
-    /// Everything passes again; whether the worker was spared.
+    /// Lets everything pass again; returns whether the worker was not killed.
     pub(crate) fn disarm(&self) -> bool {
-        let mut armed = self.armed.lock().expect("nobody panics with it");
-        self.sprung.store(false, Ordering::Release);
+        let mut armed = self.armed.lock().expect("the lock is not poisoned");
+        self.fired.store(false, Ordering::Release);
         armed.take().is_some()
     }
 
-    /// How many replies have been on their way.
+    /// The number of replies that the worker has sent.
     pub(crate) fn replies(&self) -> u64 {
         self.replies.load(Ordering::Relaxed)
     }
 
-    /// What becomes of a piece with these sights in it.
-    pub(crate) fn judge(&self, sights: &[Sight]) -> Verdict {
-        let replies = sights.iter().filter(|sight| **sight == Sight::Reply);
+    /// Decides on a piece of traffic with these markers.
+    pub(crate) fn observe(&self, markers: &[Marker]) -> Action {
+        let replies = markers.iter().filter(|marker| **marker == Marker::Reply);
         self.replies
             .fetch_add(replies.count() as u64, Ordering::Relaxed);
-        let mut armed = self.armed.lock().expect("nobody panics with it");
-        if self.sprung.load(Ordering::Acquire) {
-            return Verdict::IsDropped;
+        let mut armed = self.armed.lock().expect("the lock is not poisoned");
+        if self.fired.load(Ordering::Acquire) {
+            return Action::Drop;
         }
-        let marked = armed
-            .take_if(|(point, _)| mark(*point).is_some_and(|(sight, _)| sights.contains(&sight)));
-        let Some((point, kill)) = marked else {
-            return Verdict::Passes;
+        let reached = armed.take_if(|(fault, _)| {
+            trigger(*fault).is_some_and(|(marker, _)| markers.contains(&marker))
+        });
+        let Some((fault, kill)) = reached else {
+            return Action::Pass;
         };
-        self.sprung.store(true, Ordering::Release);
-        if mark(point).is_some_and(|(_, passes)| passes) {
-            Verdict::PassesAsTheLast(kill)
+        self.fired.store(true, Ordering::Release);
+        if trigger(fault).is_some_and(|(_, passes)| passes) {
+            Action::PassAndKill(kill)
         } else {
-            Verdict::IsDroppedFor(kill)
+            Action::DropAndKill(kill)
         }
     }
 }
@@ -127,11 +130,11 @@ impl Kill {
     }
 }
 
-/// Reads along in one direction of one connection.
+/// Finds markers in one direction of one connection.
 pub(crate) enum Reader {
     Frames(Frames),
     Commands,
-    /// And whether a lookup was answered before: what is OK until then is no fill.
+    /// Whether a lookup was answered before: an OK until then is no fill.
     Answers(bool),
 }
 
@@ -144,35 +147,35 @@ impl Reader {
         }
     }
 
-    /// What is in the next piece. Redis' is looked for in each piece by itself: one that is torn
-    /// apart is missed, and the next one seen.
-    pub(crate) fn read(&mut self, piece: &[u8]) -> Vec<Sight> {
+    /// The markers in the next piece. In Redis' protocol, each piece is searched by itself: a marker that is split
+    /// between two pieces is not found.
+    pub(crate) fn read(&mut self, piece: &[u8]) -> Vec<Marker> {
         let has = |mark: &[u8]| piece.windows(mark.len()).any(|window| window == mark);
-        let mut sights = Vec::new();
+        let mut markers = Vec::new();
         match self {
             Self::Frames(frames) => return frames.read(piece),
-            Self::Commands if has(b"\r\nGET\r\n") => sights.push(Sight::Lookup),
+            Self::Commands if has(b"\r\nGET\r\n") => markers.push(Marker::Lookup),
             Self::Commands => {}
             Self::Answers(looked_up) => {
                 if *looked_up && has(b"+OK\r\n") {
-                    sights.push(Sight::Stored);
+                    markers.push(Marker::Stored);
                 }
                 *looked_up |= piece.contains(&b'$');
                 if has(b"$-1\r\n") {
-                    sights.push(Sight::Nothing);
+                    markers.push(Marker::Miss);
                 }
             }
         }
-        sights
+        markers
     }
 }
 
 /// AMQP frames: type, channel, size; a method's payload begins with its class and its number.
 pub(crate) struct Frames {
     sender: Sender,
-    /// Of the frame that begins here, as far as it has come.
+    /// The head of the present frame, as far as it was read.
     head: Vec<u8>,
-    /// Of the frame before, or of the protocol's own header.
+    /// Bytes to skip: the rest of the last frame, or the protocol header.
     rest: usize,
 }
 
@@ -195,8 +198,8 @@ impl Frames {
         }
     }
 
-    fn read(&mut self, mut piece: &[u8]) -> Vec<Sight> {
-        let mut sights = Vec::new();
+    fn read(&mut self, mut piece: &[u8]) -> Vec<Marker> {
+        let mut markers = Vec::new();
         while !piece.is_empty() {
             let skipped = self.rest.min(piece.len());
             self.rest -= skipped;
@@ -207,14 +210,14 @@ impl Frames {
                 };
                 self.head.push(*byte);
                 piece = left;
-                self.look(&mut sights);
+                self.classify(&mut markers);
             }
         }
-        sights
+        markers
     }
 
-    /// Whether the head is complete, and what it says.
-    fn look(&mut self, sights: &mut Vec<Sight>) {
+    /// Adds the marker of the present frame once its head is complete.
+    fn classify(&mut self, markers: &mut Vec<Marker>) {
         let &[kind, _, _, a, b, c, d, ref method @ ..] = self.head.as_slice() else {
             return;
         };
@@ -225,12 +228,12 @@ impl Frames {
         }
         if self.sender == Sender::Worker && kind == METHOD {
             if *method == PUBLISH {
-                sights.push(Sight::Reply);
+                markers.push(Marker::Reply);
             } else if *method == ACK {
-                sights.push(Sight::Ack);
+                markers.push(Marker::Ack);
             }
         }
-        // And the byte that ends a frame.
+        // A frame ends with one more byte.
         self.rest = HEAD + size + 1 - self.head.len();
         self.head.clear();
     }

@@ -1,14 +1,14 @@
-//! Which faults struck when: told by those who strike, asked by those who judge.
+//! Records which faults were active when: written by the lanes that inject them, read by the ledger.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
 use serde::Serialize;
 
-use crate::fault::{Fault, Miss, Scope};
-use crate::record::Clock;
+use crate::call::Clock;
+use crate::fault::{Fault, Scope, Skipped};
 
-/// No call is judged so long after it began.
+/// Faults are kept this long after their repair, in microseconds: longer than any call takes.
 const MEMORY: u64 = 120_000_000;
 
 pub(crate) struct Timeline {
@@ -18,20 +18,21 @@ pub(crate) struct Timeline {
 
 #[derive(Default)]
 struct Inner {
-    recent: VecDeque<Struck>,
+    recent: VecDeque<Interval>,
     next: u64,
     counts: BTreeMap<Fault, Count>,
     problems: Vec<String>,
 }
 
-/// How often a fault struck, and how often it was to and did not.
+/// How often a fault was injected, and how often it was planned but not injected.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Count {
-    pub(crate) struck: u64,
-    pub(crate) missed: u64,
+    pub(crate) injected: u64,
+    pub(crate) skipped: u64,
 }
 
-struct Struck {
+/// The time during which one fault was active.
+struct Interval {
     number: u64,
     fault: Fault,
     start: u64,
@@ -46,13 +47,13 @@ impl Timeline {
         }
     }
 
-    /// A fault strikes now. The number is what ends it.
+    /// A fault begins. The number that is returned ends it.
     pub(crate) fn begin(&self, fault: Fault) -> u64 {
         let now = self.clock.now();
-        let mut inner = self.inner.lock().expect("nobody panics with it");
+        let mut inner = self.inner.lock().expect("the lock is not poisoned");
         inner.next += 1;
         let number = inner.next;
-        inner.recent.push_back(Struck {
+        inner.recent.push_back(Interval {
             number,
             fault,
             start: now,
@@ -61,53 +62,53 @@ impl Timeline {
         while inner
             .recent
             .front()
-            .is_some_and(|struck| struck.end.is_some_and(|end| end + MEMORY < now))
+            .is_some_and(|interval| interval.end.is_some_and(|end| end + MEMORY < now))
         {
             inner.recent.pop_front();
         }
         number
     }
 
-    /// Its repair is complete.
-    pub(crate) fn end(&self, number: u64, outcome: Result<(), Miss>) {
+    /// The repair of a fault is complete.
+    pub(crate) fn end(&self, number: u64, outcome: Result<(), Skipped>) {
         let now = self.clock.now();
-        let mut inner = self.inner.lock().expect("nobody panics with it");
-        let Some(struck) = inner
+        let mut inner = self.inner.lock().expect("the lock is not poisoned");
+        let Some(interval) = inner
             .recent
             .iter_mut()
-            .find(|struck| struck.number == number)
+            .find(|interval| interval.number == number)
         else {
             return;
         };
-        struck.end = Some(now);
-        let fault = struck.fault;
+        interval.end = Some(now);
+        let fault = interval.fault;
         let count = inner.counts.entry(fault).or_default();
         match outcome {
-            Ok(()) => count.struck += 1,
-            Err(miss) => {
-                count.missed += 1;
-                if let Miss::Problem(problem) = miss {
-                    inner.problems.push(format!("{fault}: {problem}"));
+            Ok(()) => count.injected += 1,
+            Err(skipped) => {
+                count.skipped += 1;
+                if let Skipped::Failed(reason) = skipped {
+                    inner.problems.push(format!("{fault}: {reason}"));
                 }
             }
         }
     }
 
-    /// The faults that were active, or had been repaired a moment before, at any time from `start`
-    /// to `end`: each once.
+    /// The faults that were active, or had been repaired just before, at any time from `start` to `end`:
+    /// each once.
     pub(crate) fn active(&self, start: u64, end: u64) -> Vec<Fault> {
-        let inner = self.inner.lock().expect("nobody panics with it");
-        let touches = |struck: &&Struck| {
-            struck.start <= end
-                && struck
+        let inner = self.inner.lock().expect("the lock is not poisoned");
+        let touches = |interval: &&Interval| {
+            interval.start <= end
+                && interval
                     .end
-                    .is_none_or(|repaired| start <= repaired + aftermath(struck.fault))
+                    .is_none_or(|repaired| start <= repaired + aftermath(interval.fault))
         };
         let mut faults: Vec<Fault> = inner
             .recent
             .iter()
             .filter(touches)
-            .map(|struck| struck.fault)
+            .map(|interval| interval.fault)
             .collect();
         faults.sort();
         faults.dedup();
@@ -119,27 +120,27 @@ impl Timeline {
         self.active(now, now)
     }
 
-    /// How often each struck, as far as their repairs are complete.
+    /// How often each fault was injected, of those whose repair is complete.
     pub(crate) fn counts(&self) -> BTreeMap<Fault, Count> {
         self.inner
             .lock()
-            .expect("nobody panics with it")
+            .expect("the lock is not poisoned")
             .counts
             .clone()
     }
 
-    /// What the driver itself could not do.
+    /// Faults that the driver failed to inject, and why.
     pub(crate) fn problems(&self) -> Vec<String> {
         self.inner
             .lock()
-            .expect("nobody panics with it")
+            .expect("the lock is not poisoned")
             .problems
             .clone()
     }
 }
 
-/// How long a fault still counts as active after its repair, in microseconds: connections are made
-/// again, caches filled.
+/// How long a fault still counts as active after its repair, in microseconds: the time to reconnect and to
+/// fill the cache.
 fn aftermath(fault: Fault) -> u64 {
     match fault.about().scope {
         Scope::Worker => 500_000,

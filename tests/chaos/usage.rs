@@ -1,4 +1,4 @@
-//! Memory and descriptors of a process, as /proc tells; and what is left of a process group.
+//! Memory, descriptors and threads of a process, read from /proc, to find leaks; and the members of a process group.
 
 use serde::Serialize;
 
@@ -30,17 +30,17 @@ impl Usage {
     }
 }
 
-/// One process at the start and at the end; not the same one where it was replaced.
+/// The usage of one process at the start and at the end; the process may have been replaced between.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Growth {
-    pub(crate) who: String,
+    pub(crate) name: String,
     pub(crate) start: Option<Usage>,
     pub(crate) end: Option<Usage>,
 }
 
 impl Growth {
-    /// A process that has lived through all of it and holds much more than at its start. Memory may
-    /// grow with what was in flight at once, by no more than a bound.
+    /// Whether a process that was not replaced holds much more at the end than at the start. Memory may grow up to
+    /// a bound with the number of calls in flight.
     pub(crate) fn is_leak(&self) -> bool {
         match (self.start, self.end) {
             (Some(start), Some(end)) if start.process == end.process => {

@@ -1,4 +1,4 @@
-//! The worker processes: real ones, as users start them.
+//! One worker process, `rpcache worker` as users start it, and its replacements.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -14,16 +14,15 @@ use crate::support::process::signal;
 /// A worker gives itself 10 s to finish.
 const ENDS_WITHIN: Duration = Duration::from_secs(15);
 
-/// A seat in which one worker follows another.
 pub(crate) struct Worker {
     child: Child,
     command: Command,
-    /// As one that reports each call is started.
+    /// Starts a worker that logs each request.
     verbose: Command,
 }
 
 impl Worker {
-    /// All of them write to the same log, one after another.
+    /// The worker and its replacements append to the same log.
     pub(crate) fn start((amqp, redis): (String, String), ttl_ms: u64, log: &Path) -> Self {
         let log = std::fs::File::create(log).expect("the run's folder is ours");
         let new = |verbosity: &[&str]| {
@@ -63,7 +62,7 @@ impl Worker {
         self.child.kill().await.map_err(|error| error.to_string())
     }
 
-    /// Asks it to end and waits. Its exit code; none when it had to be killed.
+    /// Sends SIGTERM and waits. Returns the exit code; `None` if the worker had to be killed.
     pub(crate) async fn terminate(&mut self) -> Option<i32> {
         self.signal("TERM");
         let Ok(ended) = timeout(ENDS_WITHIN, self.child.wait()).await else {
@@ -78,16 +77,16 @@ impl Worker {
         Ok(())
     }
 
-    /// One that reports each call, to there.
+    /// Starts a worker that logs each request to this pipe.
     pub(crate) fn start_verbose(&mut self, stderr: OwnedFd) -> Result<(), String> {
         let started = self.verbose.stderr(stderr).spawn();
-        // The command would keep the pipe open.
+        // Otherwise the command would keep the pipe open.
         self.verbose.stderr(Stdio::null());
         self.child = started.map_err(|error| error.to_string())?;
         Ok(())
     }
 
-    /// Whether it has ended although nobody asked it to.
+    /// Whether it has ended by itself.
     pub(crate) fn is_gone(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }

@@ -1,36 +1,37 @@
-//! Connections to Redis that no longer lead where they should: to a server that is none any more, or nowhere.
+//! Faults of connections to Redis that are out of date: the address leads to another server, or Redis has
+//! closed the connection while it was idle.
 
 use std::time::Duration;
 
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use super::Striker;
-use crate::fault::Miss;
+use super::Injector;
+use crate::call::Instruction;
+use crate::fault::Skipped;
 use crate::oracle;
 use crate::plan::Event;
-use crate::record::Order;
 use crate::redis_server::Redis;
 
-/// How long after its name leads elsewhere workers are there; connections are tried once a second.
+/// Workers must use the new server within this time; they try to connect once a second.
 const WITHIN: Duration = Duration::from_secs(5);
-/// Answers that a client asks for after its pause.
+/// The number of answers that a client calls for after its pause.
 const STORED: u64 = 16;
-/// They are stored so long before.
+/// The answers are stored this long before the end of the pause.
 const STORED_BEFORE: Duration = Duration::from_millis(500);
-/// And kept for so many milliseconds.
-const KEPT: &str = "20000";
+/// The TTL of these answers, in milliseconds.
+const TTL_MS: &str = "20000";
 
-impl Striker {
-    /// The name leads to another server from now on. The old one stays up as its replica: it answers, and
-    /// takes no writes.
-    pub(super) async fn moved(&self, event: &Event) -> Result<(), Miss> {
+impl Injector {
+    /// Lets the address lead to another server. The old one stays up as its replica: it answers, and refuses
+    /// writes.
+    pub(super) async fn moved(&self, event: &Event) -> Result<(), Skipped> {
         let mut server = self.fleet.redis.lock().await;
         let next = block_in_place(Redis::start)?;
         let port = next.port();
         let mut redis = server.connect().await?;
         redis
-            .order(&["REPLICAOF", "127.0.0.1", &port.to_string()])
+            .execute(&["REPLICAOF", "127.0.0.1", &port.to_string()])
             .await?;
         let old = std::mem::replace(&mut *server, next);
         for links in &self.fleet.links {
@@ -38,21 +39,22 @@ impl Striker {
         }
         let mut left = WITHIN;
         while !has_answers(&server).await {
-            if !self.look_again(event, &mut left).await {
+            if !self.poll_again(event, &mut left).await {
                 if left.is_zero() {
-                    self.ledger
-                        .broken("no answer is stored in the Redis that its name leads to now");
+                    self.ledger.broken(
+                        "no answer is stored in the Redis server that the address leads to",
+                    );
                 }
                 break;
             }
         }
-        // Worker 0 stores answers all the time, so that it hears of it soon.
+        // Worker 0 stores answers all the time, so that it soon gets READONLY.
         let mut left = WITHIN;
         while self.fleet.links[0].redis.open_to(port) == 0 {
-            if !self.look_again(event, &mut left).await {
+            if !self.poll_again(event, &mut left).await {
                 if left.is_zero() {
                     self.ledger
-                        .broken("worker 0 stays with a Redis that takes no writes");
+                        .broken("worker 0 stays connected to a read-only Redis");
                 }
                 break;
             }
@@ -62,8 +64,8 @@ impl Striker {
         Ok(())
     }
 
-    /// Idle for longer than Redis allows, a client then asks for what is stored.
-    pub(super) async fn idle_close(&self, event: &Event) -> Result<(), Miss> {
+    /// A client pauses for longer than Redis keeps idle connections, then calls for stored answers.
+    pub(super) async fn idle_close(&self, event: &Event) -> Result<(), Skipped> {
         let server = self.fleet.redis.lock().await;
         let workers = self.fleet.workers.len();
         let client = self.fleet.client(event.draw);
@@ -71,27 +73,31 @@ impl Striker {
         let first = event.draw % 1000;
         let stored: Vec<u64> = (first..first + STORED).collect();
         let mut redis = server.connect().await?;
-        redis.order(&["CONFIG", "SET", "timeout", "1"]).await?;
+        redis.execute(&["CONFIG", "SET", "timeout", "1"]).await?;
         let before = link.ended_by_server();
-        let order = Order {
+        let instruction = Instruction {
             pause_ms: event.lasts.as_millis().try_into().expect("seconds"),
-            ask: stored.clone(),
+            arguments: stored.clone(),
             stored: true,
         };
-        self.orders.give(client, &order).await?;
+        self.instructions.send(client, &instruction).await?;
         sleep(event.lasts.saturating_sub(STORED_BEFORE)).await;
         let ended = link.ended_by_server() > before;
-        // The driver's own may be closed as well.
+        // The driver's own connection may be closed, too.
         let mut redis = server.connect().await?;
         for n in stored {
             let (key, answer) = (format!("fib:{n}"), oracle::fibonacci(n));
-            redis.order(&["SET", &key, &answer, "PX", KEPT]).await?;
+            redis.execute(&["SET", &key, &answer, "PX", TTL_MS]).await?;
         }
-        // Not before it has asked for them.
+        // Not before the client has made its calls.
         sleep(STORED_BEFORE * 2).await;
         let mut redis = server.connect().await?;
-        redis.order(&["CONFIG", "SET", "timeout", "0"]).await?;
-        if ended { Ok(()) } else { Err(Miss::NoChance) }
+        redis.execute(&["CONFIG", "SET", "timeout", "0"]).await?;
+        if ended {
+            Ok(())
+        } else {
+            Err(Skipped::NoOpportunity)
+        }
     }
 }
 

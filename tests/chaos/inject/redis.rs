@@ -1,26 +1,26 @@
-//! Faults of Redis itself, and of what stands in it.
+//! Faults of the Redis server and of its data.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::time::sleep;
 
-use super::Striker;
-use crate::fault::{Fault, Miss};
+use super::Injector;
+use crate::fault::{Fault, Skipped};
 use crate::oracle;
 use crate::plan::Event;
 use crate::redis_server::{Connection, Redis};
 
-/// How many keys are spoilt at once, and among how many of the hottest they are chosen.
-const SPOILT: u64 = 8;
+/// The number of answers that are overwritten at once, drawn from this many of the hottest.
+const CORRUPTED: u64 = 8;
 const AMONG: u64 = 40;
 const EVICTION: [&str; 2] = ["allkeys-random", "allkeys-lfu"];
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
-/// Nobody listens there: a link that never comes up.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// No server listens on this port: the replication link never comes up.
 const DEAD_MASTER: [&str; 3] = ["REPLICAOF", "127.0.0.1", "1"];
 
-impl Striker {
-    pub(super) async fn redis(&self, event: &Event) -> Result<(), Miss> {
+impl Injector {
+    pub(super) async fn redis(&self, event: &Event) -> Result<(), Skipped> {
         let mut server = self.fleet.redis.lock().await;
         match event.fault {
             Fault::RedisKill => {
@@ -42,7 +42,7 @@ impl Striker {
                 evict(&mut redis, policy).await?;
                 self.last(event).await;
                 redis
-                    .order(&[
+                    .execute(&[
                         "CONFIG",
                         "SET",
                         "maxmemory",
@@ -54,103 +54,107 @@ impl Striker {
                 if redis.info("evicted_keys").await? > before {
                     Ok(())
                 } else {
-                    Err(Miss::NoChance)
+                    Err(Skipped::NoOpportunity)
                 }
             }
-            _ => Ok(self.ordered(event, server.connect().await?).await?),
+            _ => Ok(self.by_command(event, server.connect().await?).await?),
         }
     }
 
-    /// What Redis does by an order.
-    async fn ordered(&self, event: &Event, mut redis: Connection) -> Result<(), String> {
+    /// Injects a fault that is a command to Redis.
+    async fn by_command(&self, event: &Event, mut redis: Connection) -> Result<(), String> {
         let mut rng = Rng::with_seed(event.draw);
         match event.fault {
-            Fault::RedisFlush => redis.order(&["FLUSHALL"]).await,
+            Fault::RedisFlush => redis.execute(&["FLUSHALL"]).await,
             Fault::RedisPause => {
                 let millis = event.lasts.as_millis().to_string();
-                redis.order(&["CLIENT", "PAUSE", &millis, "ALL"]).await?;
+                redis.execute(&["CLIENT", "PAUSE", &millis, "ALL"]).await?;
                 self.last(event).await;
-                redis.order(&["PING"]).await
+                redis.execute(&["PING"]).await
             }
             Fault::RedisFull => {
-                redis.order(&["CONFIG", "SET", "maxmemory", "1"]).await?;
+                redis.execute(&["CONFIG", "SET", "maxmemory", "1"]).await?;
                 self.last(event).await;
-                redis.order(&["CONFIG", "SET", "maxmemory", "0"]).await
+                redis.execute(&["CONFIG", "SET", "maxmemory", "0"]).await
             }
             Fault::RedisReadonly => {
-                redis.order(&DEAD_MASTER).await?;
+                redis.execute(&DEAD_MASTER).await?;
                 self.last(event).await;
-                redis.order(&["REPLICAOF", "NO", "ONE"]).await
+                redis.execute(&["REPLICAOF", "NO", "ONE"]).await
             }
             Fault::RedisPassword => {
                 redis
-                    .order(&["CONFIG", "SET", "requirepass", "nobody-knows"])
+                    .execute(&["CONFIG", "SET", "requirepass", "unknown"])
                     .await?;
-                // Those who are in would stay in.
+                // Connections that have logged in would stay.
                 redis
-                    .order(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+                    .execute(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
                     .await?;
                 self.last(event).await;
-                redis.order(&["CONFIG", "SET", "requirepass", ""]).await
+                redis.execute(&["CONFIG", "SET", "requirepass", ""]).await
             }
             Fault::RedisWrongtype => {
-                for _ in 0..SPOILT {
+                for _ in 0..CORRUPTED {
                     let key = key(oracle::hot(rng.u64(0..AMONG)));
-                    redis.order(&["DEL", &key]).await?;
-                    redis.order(&["LPUSH", &key, "x"]).await?;
+                    redis.execute(&["DEL", &key]).await?;
+                    redis.execute(&["LPUSH", &key, "x"]).await?;
                 }
                 Ok(())
             }
-            Fault::RedisGarbage => spoil(&mut redis, &mut rng).await,
-            fault => Err(format!("{fault} strikes no Redis")),
+            Fault::RedisGarbage => corrupt(&mut redis, &mut rng).await,
+            fault => Err(format!("{fault} is not a fault of Redis")),
         }
     }
 }
 
-/// Has it restart with all that it holds, and answer LOADING meanwhile.
-async fn load(server: &mut Redis, lasts: Duration) -> Result<(), Miss> {
+/// Restarts Redis with its data, so that it replies LOADING for a while.
+async fn load(server: &mut Redis, lasts: Duration) -> Result<(), Skipped> {
     let mut redis = server.connect().await?;
-    redis.order(&["SAVE"]).await?;
+    redis.execute(&["SAVE"]).await?;
     let keys: u32 = redis.run(&["DBSIZE"]).await?;
     if keys == 0 {
-        return Err(Miss::NoChance);
+        return Err(Skipped::NoOpportunity);
     }
     server.kill();
     server.start_loading(lasts / keys)?;
     let mut redis = server.connect().await?;
     let mut refused = false;
     while redis.info("loading").await? > 0 {
-        let answer = redis.order(&["EXISTS", "fib:0"]).await;
+        let answer = redis.execute(&["EXISTS", "fib:0"]).await;
         refused |= answer.is_err_and(|error| error.contains("LOADING"));
-        sleep(BETWEEN_LOOKS).await;
+        sleep(POLL_INTERVAL).await;
     }
     server.forget_saved();
-    if refused { Ok(()) } else { Err(Miss::NoChance) }
+    if refused {
+        Ok(())
+    } else {
+        Err(Skipped::NoOpportunity)
+    }
 }
 
-/// A quarter of what it holds must go, and then something for whatever comes.
+/// Lowers maxmemory, so that a quarter of the data is evicted, and then something for each new key.
 async fn evict(redis: &mut Connection, policy: &str) -> Result<(), String> {
     let used = redis.info("used_memory").await?;
     let held = redis.info("used_memory_dataset").await?;
-    let most = (used - held / 4).to_string();
+    let maxmemory = (used - held / 4).to_string();
     redis
-        .order(&[
+        .execute(&[
             "CONFIG",
             "SET",
             "maxmemory-policy",
             policy,
             "maxmemory",
-            &most,
+            &maxmemory,
         ])
         .await
 }
 
-/// Overwrites hot answers with what is none.
-async fn spoil(redis: &mut Connection, rng: &mut Rng) -> Result<(), String> {
-    for _ in 0..SPOILT {
+/// Overwrites hot answers with wrong ones.
+async fn corrupt(redis: &mut Connection, rng: &mut Rng) -> Result<(), String> {
+    for _ in 0..CORRUPTED {
         let n = oracle::hot(rng.u64(0..AMONG));
         let wrong = wrong_answer(n, rng);
-        redis.order(&["SET", &key(n), &wrong]).await?;
+        redis.execute(&["SET", &key(n), &wrong]).await?;
     }
     Ok(())
 }
@@ -159,19 +163,16 @@ fn wrong_answer(n: u64, rng: &mut Rng) -> String {
     match rng.u8(0..6) {
         0 => "\u{1b}[2J\0garbage\n".to_owned(),
         1 => String::new(),
-        // Another argument's, so a good answer to another question.
+        // The right answer of another argument.
         2 => oracle::fibonacci(n + 1 + rng.u64(0..3)),
-        // The same with a space or a zero around it, or cut off.
+        // The right answer with a space, a zero, a sign or a line break.
         3 => {
             let right = oracle::fibonacci(n);
             match rng.u8(0..4) {
                 0 => format!(" {right}"),
                 1 => format!("0{right}"),
                 2 => format!("+{right}"),
-                _ => format!(
-                    "{right}
-"
-                ),
+                _ => format!("{right}\n"),
             }
         }
         4 => {
@@ -179,7 +180,7 @@ fn wrong_answer(n: u64, rng: &mut Rng) -> String {
             right.truncate(right.len() / 2);
             right
         }
-        // As many digits, one of them another one.
+        // The right answer with one wrong digit.
         _ => {
             let mut digits = oracle::fibonacci(n).into_bytes();
             let at = rng.usize(0..digits.len());

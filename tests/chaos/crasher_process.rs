@@ -1,5 +1,4 @@
-//! The processes that serve the procedure with traps: each that was killed by one is followed at
-//! once by the next.
+//! Runs a process that serves the crasher, and starts it again at once whenever it has aborted.
 
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt as _;
@@ -18,28 +17,28 @@ use crate::support::process::signal;
 /// A worker gives itself 10 s to finish.
 const ENDS_WITHIN: Duration = Duration::from_secs(15);
 
-/// What the kernel says of a process that called `abort`.
+/// SIGABRT.
 const ABORTED: i32 = 6;
 
-pub(crate) struct TrapSeat {
+pub(crate) struct CrasherProcess {
     stop: CancellationToken,
-    held: JoinHandle<Held>,
+    supervisor: JoinHandle<Exits>,
 }
 
-/// What became of a seat's processes.
+/// How the processes ended.
 #[derive(Default)]
-pub(crate) struct Held {
-    /// How many a trap has killed.
-    pub(crate) killed: u64,
-    /// Other ends than by a trap or by request, in words.
-    pub(crate) surprises: Vec<String>,
+pub(crate) struct Exits {
+    /// How many aborted.
+    pub(crate) aborted: u64,
+    /// Descriptions of other exits than by abort or on request.
+    pub(crate) unexpected: Vec<String>,
 }
 
-impl TrapSeat {
+impl CrasherProcess {
     pub(crate) fn start(amqp: &str, redis: &str, ttl_ms: u64, log: &Path) -> std::io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .args(["trap", "--amqp-url", amqp, "--redis-url", redis])
+            .args(["crasher", "--amqp-url", amqp, "--redis-url", redis])
             .args(["--ttl-ms", &ttl_ms.to_string()])
             .process_group(lifetime::group())
             .stdin(Stdio::null())
@@ -48,52 +47,53 @@ impl TrapSeat {
             .kill_on_drop(true);
         let first = command.spawn()?;
         let stop = CancellationToken::new();
-        let held = tokio::spawn(hold(command, first, stop.clone()));
-        Ok(Self { stop, held })
+        let supervisor = tokio::spawn(supervise(command, first, stop.clone()));
+        Ok(Self { stop, supervisor })
     }
 
-    pub(crate) async fn end(self) -> Held {
+    /// Asks the process to end, and waits for it.
+    pub(crate) async fn end(self) -> Exits {
         self.stop.cancel();
-        self.held.await.unwrap_or_else(|error| Held {
-            killed: 0,
-            surprises: vec![error.to_string()],
+        self.supervisor.await.unwrap_or_else(|error| Exits {
+            aborted: 0,
+            unexpected: vec![error.to_string()],
         })
     }
 }
 
-async fn hold(mut command: Command, mut child: Child, stop: CancellationToken) -> Held {
-    let mut held = Held::default();
+async fn supervise(mut command: Command, mut child: Child, stop: CancellationToken) -> Exits {
+    let mut exits = Exits::default();
     loop {
         tokio::select! {
-            ended = child.wait() => held.note(ended, false),
+            ended = child.wait() => exits.note(ended, false),
             () = stop.cancelled() => {
                 if let Some(process) = child.id() {
                     signal("TERM", process);
                 }
                 match timeout(ENDS_WITHIN, child.wait()).await {
-                    Ok(ended) => held.note(ended, true),
-                    Err(_) => held.surprises.push("did not end".to_owned()),
+                    Ok(ended) => exits.note(ended, true),
+                    Err(_) => exits.unexpected.push("did not end".to_owned()),
                 }
-                return held;
+                return exits;
             }
         }
         match command.spawn() {
             Ok(next) => child = next,
             Err(error) => {
-                held.surprises.push(error.to_string());
-                return held;
+                exits.unexpected.push(error.to_string());
+                return exits;
             }
         }
     }
 }
 
-impl Held {
+impl Exits {
     fn note(&mut self, ended: std::io::Result<ExitStatus>, asked: bool) {
         match ended {
-            Ok(status) if status.signal() == Some(ABORTED) => self.killed += 1,
+            Ok(status) if status.signal() == Some(ABORTED) => self.aborted += 1,
             Ok(status) if asked && status.success() => {}
-            Ok(status) => self.surprises.push(format!("ended with {status}")),
-            Err(error) => self.surprises.push(error.to_string()),
+            Ok(status) => self.unexpected.push(format!("ended with {status}")),
+            Err(error) => self.unexpected.push(error.to_string()),
         }
     }
 }

@@ -1,27 +1,27 @@
-//! Faults of the broker itself.
+//! Faults of the broker: killed, alarmed, its queues deleted, replies refused, a hostile publisher.
 
 use std::any::Any;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Striker;
+use super::Injector;
 use crate::broker::{Broker, REQUESTS};
-use crate::fault::{Fault, Miss};
+use crate::call::Instruction;
+use crate::fault::{Fault, Skipped};
 use crate::hostile;
 use crate::oracle;
 use crate::plan::Event;
-use crate::record::Order;
 use crate::support::rabbitmq::Vhost;
 
-/// What calls are counted as that hear of a refused reply.
-const REFUSED: &str = "too-large, as it must";
+/// The ledger's name for calls whose reply the broker refused.
+const REFUSED: &str = "too-large, as expected";
 
-/// A connection is made, an answer computed, its reply refused, and the failure sent.
-const HEARS_WITHIN: Duration = Duration::from_secs(6);
+/// Time to connect, compute an answer, have its reply refused, and send the error.
+const REFUSED_WITHIN: Duration = Duration::from_secs(6);
 
-impl Striker {
-    pub(super) async fn broker(&self, event: &Event) -> Result<(), Miss> {
+impl Injector {
+    pub(super) async fn broker(&self, event: &Event) -> Result<(), Skipped> {
         let mut broker = self.fleet.broker.lock().await;
         match event.fault {
             Fault::BrokerKill => {
@@ -45,39 +45,42 @@ impl Striker {
             }
             Fault::CallbackDelete => Ok(broker.delete_queues("amq.gen-")?),
             Fault::QueueDelete => Ok(broker.delete_queues(REQUESTS)?),
-            fault => Err(Miss::Problem(format!("{fault} strikes no broker"))),
+            fault => Err(Skipped::Failed(format!(
+                "{fault} is not a fault of the broker"
+            ))),
         }
     }
 
-    /// Replies above a limit, until all connections are new once more: sessions remember a limit that they
-    /// have met.
-    async fn refuse_replies(&self, event: &Event, broker: &Broker) -> Result<(), Miss> {
+    /// The broker refuses replies above a limit. Connections are closed at the end, since sessions remember the
+    /// limit.
+    async fn refuse_replies(&self, event: &Event, broker: &Broker) -> Result<(), Skipped> {
         let limit = broker.max_message_size()?;
         broker.set_max_message_size(oracle::LARGE)?;
-        let done = self.ask_for_large(event, broker).await;
+        let done = self.call_for_large(event, broker).await;
         broker.set_max_message_size(limit)?;
         broker.close_all_connections()?;
         Ok(done?)
     }
 
-    /// Has a client ask for large answers, which it must hear of.
-    async fn ask_for_large(&self, event: &Event, broker: &Broker) -> Result<(), String> {
+    /// Makes a client call for large answers; it must get `too-large`.
+    async fn call_for_large(&self, event: &Event, broker: &Broker) -> Result<(), String> {
         broker.close_all_connections()?;
         let refused = || self.ledger.tally().answers.get(REFUSED).copied();
         let before = refused();
-        let order = Order {
+        let instruction = Instruction {
             pause_ms: 0,
-            ask: oracle::large(event.draw).collect(),
+            arguments: oracle::large(event.draw).collect(),
             stored: false,
         };
         let client = self.fleet.client(event.draw);
-        self.orders.give(client, &order).await?;
-        let mut left = HEARS_WITHIN;
+        self.instructions.send(client, &instruction).await?;
+        let mut left = REFUSED_WITHIN;
         while refused() == before {
-            if !self.look_again(event, &mut left).await {
+            if !self.poll_again(event, &mut left).await {
                 if left.is_zero() {
-                    self.ledger
-                        .broken("no caller has heard that its answer is too large for the broker");
+                    self.ledger.broken(
+                        "no call ended as too-large while the broker refused large replies",
+                    );
                 }
                 break;
             }
@@ -86,7 +89,7 @@ impl Striker {
         Ok(())
     }
 
-    async fn hostile(&self, event: &Event, vhost: Vhost) -> Result<(), Miss> {
+    async fn hostile(&self, event: &Event, vhost: Vhost) -> Result<(), Skipped> {
         let (stop, seed) = (CancellationToken::new(), event.draw);
         let sending = tokio::task::spawn_blocking({
             let stop = stop.clone();
@@ -95,9 +98,9 @@ impl Striker {
         self.last(event).await;
         stop.cancel();
         if let Err(ended) = sending.await {
-            let ended = ended.try_into_panic().map(|panic| words(&*panic));
+            let ended = ended.try_into_panic().map(|panic| message(&*panic));
             self.ledger.broken(format!(
-                "a hostile publisher is not served as before: {}",
+                "the valid requests of a hostile publisher have no reply: {}",
                 ended.unwrap_or_default()
             ));
         }
@@ -105,8 +108,8 @@ impl Striker {
     }
 }
 
-/// Of a panic.
-fn words(panic: &(dyn Any + Send)) -> String {
+/// The message of a panic.
+fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
         .unwrap_or_default()

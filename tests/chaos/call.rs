@@ -1,11 +1,12 @@
-//! What a client tells the driver, one JSON object a line, every 100 ms; and what it is told.
+//! The messages between the driver and its client processes, each one line of JSON: batches of calls that
+//! ended, every 100 ms, and instructions.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::trap;
+use crate::crasher;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Batch {
@@ -15,18 +16,18 @@ pub(crate) struct Batch {
     pub(crate) begun: u64,
     /// The longest stall of this process since the last batch, in microseconds.
     pub(crate) stall: u64,
-    /// Nothing comes after it: the client has ended by itself.
+    /// Whether this is the last batch: all calls have ended.
     pub(crate) last: bool,
 }
 
-/// What the driver tells a client: one JSON object a line.
+/// What the driver makes a client do.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Order {
-    /// How long no call is made.
+pub(crate) struct Instruction {
+    /// How long all callers pause first.
     pub(crate) pause_ms: u64,
-    /// What is asked for then, all at once.
-    pub(crate) ask: Vec<u64>,
-    /// Whether the answers are stored then; else the cache is left alone.
+    /// Arguments of the calls that follow, all at the same time.
+    pub(crate) arguments: Vec<u64>,
+    /// Whether the answers are stored by then, so that the calls must be hits; otherwise they bypass the cache.
     pub(crate) stored: bool,
 }
 
@@ -37,42 +38,42 @@ pub(crate) struct Call {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) timeout_ms: u64,
-    pub(crate) asked: Asked,
-    /// Neither looked in the cache; or looked, as calls do.
+    pub(crate) argument: Argument,
+    /// Whether the call used the cache, rather than bypass or refresh it.
     pub(crate) cached: bool,
-    /// Its answer was stored a moment before, and Redis is well. For how long this process did not get to
-    /// run within the cache's budget, in microseconds.
+    /// Set if the answer was stored just before and Redis works: for how long this process was not scheduled
+    /// within the cache budget, in microseconds.
     pub(crate) stored: Option<u64>,
-    /// By how much it ended after the bound, this process's own stall allowed for, in microseconds.
+    /// By how much it ended after the bound, this process's own stalls subtracted, in microseconds.
     pub(crate) late: u64,
     pub(crate) outcome: Outcome,
 }
 
 /// The procedure and the argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Asked {
+pub(crate) enum Argument {
     Fib(u64),
-    Trap(u64),
+    Crasher(u64),
 }
 
-impl fmt::Display for Asked {
+impl fmt::Display for Argument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fib(n) => write!(f, "fib {n}"),
-            Self::Trap(n) => write!(f, "trap {n} ({:?})", trap::nature(*n)),
+            Self::Crasher(n) => write!(f, "crasher {n} ({:?})", crasher::behaviour(*n)),
         }
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Outcome {
-    /// The right answer, and where it came from.
+    /// The right answer, and its source.
     Answered(String),
     /// A wrong answer.
     Wrong,
-    /// A typed error: its code, and its message.
+    /// A typed error: its code and its message.
     Failed(String, String),
-    /// The call did not end at all.
+    /// The call did not end.
     Lost,
 }
 
@@ -96,7 +97,7 @@ impl Clock {
         micros(self.read + at.duration_since(self.at))
     }
 
-    /// Of a time that is not before this clock was read.
+    /// The instant of a time that is not before this clock was created.
     pub(crate) fn instant(&self, micros: u64) -> Instant {
         let since = Duration::from_micros(micros).saturating_sub(self.read);
         self.at + since

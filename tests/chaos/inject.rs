@@ -1,4 +1,4 @@
-//! Doing what the plan says: each fault and its repair.
+//! Injects the planned faults and repairs them.
 
 mod broker;
 mod link;
@@ -14,32 +14,32 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::clients::Orders;
-use crate::fault::{Fault, Miss, Scope};
+use crate::clients::Instructions;
+use crate::fault::{Fault, Scope, Skipped};
 use crate::fleet::Fleet;
 use crate::ledger::Ledger;
 use crate::plan::Event;
 use crate::proxy::Mode;
 use crate::timeline::Timeline;
 
-/// What a link that is delayed adds, each way.
+/// The delay of a slow link, in each direction.
 const DELAY: Duration = Duration::from_millis(50);
 
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
-pub(crate) struct Striker {
+pub(crate) struct Injector {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) timeline: Arc<Timeline>,
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) orders: Orders,
-    /// Faults that last end at once, and no other begins.
+    pub(crate) instructions: Instructions,
+    /// Ends active faults at once; no further fault begins.
     pub(crate) stop: CancellationToken,
 }
 
-impl Striker {
-    /// One lane of the plan. An event whose time has come while the one before is not repaired yet
-    /// follows at once.
+impl Injector {
+    /// Injects the faults of one lane of the plan. A fault that is due while the one before is still being
+    /// repaired follows at once.
     pub(crate) async fn follow(self, lane: Vec<Event>, start: Instant) {
         for event in lane {
             tokio::select! {
@@ -48,12 +48,12 @@ impl Striker {
                 () = sleep_until(start + event.at) => {}
             }
             let number = self.timeline.begin(event.fault);
-            let outcome = self.strike(&event).await;
+            let outcome = self.inject(&event).await;
             self.timeline.end(number, outcome);
         }
     }
 
-    async fn strike(&self, event: &Event) -> Result<(), Miss> {
+    async fn inject(&self, event: &Event) -> Result<(), Skipped> {
         let links = || self.fleet.links.iter();
         let amqp: Vec<_> = links().map(|links| &links.amqp[..]).collect();
         let redis: Vec<_> = links().map(|links| slice::from_ref(&links.redis)).collect();
@@ -80,30 +80,30 @@ impl Striker {
         Ok(())
     }
 
-    /// Whether the broker is, or was a moment ago, under another fault than this.
+    /// Whether the broker is under another fault than this one, or was just before.
     fn broker_is_disturbed(&self, event: &Event) -> bool {
         let faults = self.timeline.active_now();
         let mut others = faults.iter().filter(|fault| **fault != event.fault);
         others.any(|fault| fault.about().scope == Scope::Broker)
     }
 
-    /// Waits until it is time to look again for what must come about within `left`, without the time in
-    /// which the broker is under another fault. Not if nothing is left of it, or the run ends.
-    async fn look_again(&self, event: &Event, left: &mut Duration) -> bool {
+    /// Waits for the next poll of a condition that must hold within `left`; time in which the broker is under
+    /// another fault does not count. Returns false once `left` has passed, or the run ends.
+    async fn poll_again(&self, event: &Event, left: &mut Duration) -> bool {
         if left.is_zero() {
             return false;
         }
         tokio::select! {
-            () = sleep(BETWEEN_LOOKS) => {}
+            () = sleep(POLL_INTERVAL) => {}
             () = self.stop.cancelled() => return false,
         }
         if !self.broker_is_disturbed(event) {
-            *left = left.saturating_sub(BETWEEN_LOOKS);
+            *left = left.saturating_sub(POLL_INTERVAL);
         }
         true
     }
 
-    /// As long as the fault lasts.
+    /// Waits as long as the fault lasts.
     async fn last(&self, event: &Event) {
         tokio::select! {
             () = sleep(event.lasts) => {}

@@ -1,4 +1,5 @@
-//! After the last call: nothing may be left in a queue, on a link, or running.
+//! Ends the processes after the last call, and reports as a leak what is left: messages, queues, connections,
+//! processes, panics in a log.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,11 +12,11 @@ use crate::ledger::Ledger;
 use crate::support::lifetime;
 use crate::usage;
 
-/// What is left may take a moment to go: a killed connection's queue, an expired request.
+/// Time until the queue of a killed connection and an expired request are gone.
 const PATIENCE: Duration = Duration::from_secs(45);
 
-/// Ends the fleet, and tells the ledger what leaked.
-pub(crate) async fn of(fleet: Arc<Fleet>, ledger: &Ledger, logs: Option<&Path>) {
+/// Ends the fleet, and reports to the ledger what leaked.
+pub(crate) async fn run(fleet: Arc<Fleet>, ledger: &Ledger, logs: Option<&Path>) {
     settled(ledger, || left_in_queues(&fleet, false)).await;
     for worker in &fleet.workers {
         let code = worker.lock().await.terminate().await;
@@ -24,11 +25,11 @@ pub(crate) async fn of(fleet: Arc<Fleet>, ledger: &Ledger, logs: Option<&Path>) 
             ledger.leak(format!("a worker that was idle ended with {code:?}"));
         }
     }
-    for seat in fleet.trap_seats.lock().await.drain(..) {
-        let held = seat.end().await;
-        ledger.tally().killed_by_traps += held.killed;
-        for surprise in held.surprises {
-            ledger.leak(format!("a worker of traps {surprise}"));
+    for crasher in fleet.crashers.lock().await.drain(..) {
+        let exits = crasher.end().await;
+        ledger.tally().aborted_workers += exits.aborted;
+        for unexpected in exits.unexpected {
+            ledger.leak(format!("a crasher {unexpected}"));
         }
     }
     settled(ledger, || left_in_queues(&fleet, true)).await;
@@ -43,20 +44,20 @@ pub(crate) async fn of(fleet: Arc<Fleet>, ledger: &Ledger, logs: Option<&Path>) 
             keep(&log, folder, &name).unwrap_or_else(|error| eprintln!("{name}: {error}"));
         }
     }
-    drop(Arc::into_inner(fleet).expect("everybody else has ended"));
+    drop(Arc::into_inner(fleet).expect("all lanes have ended"));
     settled(ledger, async || {
         let mut left = usage::members(lifetime::group());
-        // The group's leader, and epmd, which ends with the run.
+        // `cat` leads the group, and epmd ends with the run.
         left.retain(|name| name != "cat" && name != "epmd");
         (!left.is_empty()).then(|| format!("processes are left: {left:?}"))
     })
     .await;
 }
 
-/// What a trap's own panic says, and what its worker says of it.
-const EXPECTED: [&str; 2] = ["panicked at tests/chaos/trap.rs", "trap panicked"];
+/// The panic of the crasher itself, and the log line of its worker.
+const EXPECTED: [&str; 2] = ["panicked at tests/chaos/crasher.rs", "crasher panicked"];
 
-/// A panic is a leak: of a fault into the process.
+/// Counts the bytes of a log. A panic counts as a leak: a fault reached the process's own code.
 fn read(ledger: &Ledger, name: &str, log: &Path) {
     let bytes = std::fs::read(log).unwrap_or_default();
     ledger.tally().log_bytes += bytes.len() as u64;
@@ -75,18 +76,18 @@ fn keep(log: &Path, folder: &Path, name: &str) -> std::io::Result<()> {
     std::fs::copy(log, folder.join(format!("{name}.log"))).map(drop)
 }
 
-/// Waits until nothing is left; what is left in the end has leaked.
+/// Waits until nothing is left; reports what is left at the deadline as a leak.
 async fn settled(ledger: &Ledger, left: impl AsyncFn() -> Option<String>) {
-    let last_look = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while let Some(left) = left().await {
-        if Instant::now() >= last_look {
+        if Instant::now() >= deadline {
             return ledger.leak(left);
         }
         sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// Without workers, nothing but the queue itself is left; with them, not even a message.
+/// A message that is left in a queue, a callback queue, or, without workers, a connection.
 async fn left_in_queues(fleet: &Fleet, without_workers: bool) -> Option<String> {
     let broker = fleet.broker.lock().await;
     let queues = match broker.queues() {

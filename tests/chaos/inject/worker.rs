@@ -1,23 +1,23 @@
-//! Faults of one worker.
+//! Faults of one worker: killed, also at a chosen point of its work, stopped, or asked to end.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Striker;
-use crate::fault::{Fault, Miss};
+use super::Injector;
+use crate::fault::{Fault, Skipped};
 use crate::plan::Event;
 
-/// How long a worker that is to be killed at some point is given to get there.
-const CHANCE: Duration = Duration::from_secs(2);
+/// How long to wait until a worker reaches the point at which it is to be killed.
+const REACHES_POINT_WITHIN: Duration = Duration::from_secs(2);
 
-impl Striker {
-    pub(super) async fn worker(&self, event: &Event) -> Result<(), Miss> {
-        let seat = event.worker.expect("lanes of workers say which");
-        let mut worker = self.fleet.workers[seat].lock().await;
+impl Injector {
+    pub(super) async fn worker(&self, event: &Event) -> Result<(), Skipped> {
+        let number = event.worker.expect("a fault of a worker names it");
+        let mut worker = self.fleet.workers[number].lock().await;
         if worker.is_gone() {
             self.ledger
-                .leak(format!("worker {seat} had ended by itself"));
+                .leak(format!("worker {number} had ended by itself"));
             return Ok(worker.start_again()?);
         }
         match event.fault {
@@ -31,14 +31,14 @@ impl Striker {
             | Fault::KillAfterFill
             | Fault::KillAfterReply
             | Fault::KillBeforeAck => {
-                let tap = &self.fleet.taps[seat];
+                let tap = &self.fleet.taps[number];
                 let process = worker.id().expect("it has not been waited for");
                 let mut killed = tap.arm(event.fault, process);
-                if timeout(CHANCE, &mut killed).await.is_err() {
+                if timeout(REACHES_POINT_WITHIN, &mut killed).await.is_err() {
                     if tap.disarm() {
-                        return Err(Miss::NoChance);
+                        return Err(Skipped::NoOpportunity);
                     }
-                    // In this very moment.
+                    // It is being killed right now.
                     let _ = killed.await;
                 }
                 worker.kill().await?;
@@ -53,7 +53,7 @@ impl Striker {
                 Ok(worker.start_again()?)
             }
             Fault::LogPipeStalled => {
-                self.log_pipe(event, &mut worker, seat).await?;
+                self.log_pipe(event, &mut worker, number).await?;
                 Ok(worker.start_again()?)
             }
             Fault::WorkerStop => {
@@ -62,7 +62,9 @@ impl Striker {
                 worker.signal("CONT");
                 Ok(())
             }
-            fault => Err(Miss::Problem(format!("{fault} strikes no worker"))),
+            fault => Err(Skipped::Failed(format!(
+                "{fault} is not a fault of a worker"
+            ))),
         }
     }
 }
