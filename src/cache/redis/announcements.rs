@@ -44,8 +44,7 @@ impl RedisStore {
         for &name in names {
             commands.getrange(name, 0, max.cast_signed());
         }
-        let found: Vec<Result<Vec<u8>, RedisError>> =
-            self.connection.run_all(&commands, limit).await?;
+        let found: Vec<Result<Vec<u8>, RedisError>> = self.connection.run(&commands, limit).await?;
         // GETRANGE gives nothing where there is no key.
         let found: Vec<GetResult> = found
             .into_iter()

@@ -23,7 +23,7 @@ impl RedisStore {
         let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         let mut commands = redis::pipe();
         commands.incr(counter, 1).pexpire(counter, ttl).ignore();
-        let (attempts,) = self.connection.run_all(&commands, limit).await?;
+        let (attempts,) = self.connection.run(&commands, limit).await?;
         Ok(attempts)
     }
 

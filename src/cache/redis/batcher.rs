@@ -7,11 +7,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::Cmd;
+use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
+use tokio::time::Instant;
 
 use super::connection::Connection;
+use super::errors::{CommandError, refused};
 use crate::cache::store::{GetResult, StoreError};
 use crate::trace;
 
@@ -181,7 +183,7 @@ async fn look_up(
         return;
     }
     let in_flight = InFlight::begin(&queue, &mut lock(&queue));
-    let found = connection.get_many(&batch.mget, budget).await;
+    let found = get_many(&connection, &batch.mget, budget).await;
     drop(in_flight);
     match found {
         Ok(found) => {
@@ -197,6 +199,49 @@ async fn look_up(
             }
         }
     }
+}
+
+/// Gets what stands under the keys of an MGET, in their order. A Redis Cluster refuses it if its keys are in
+/// several slots, even where one node holds all of those: there the keys go one by one, in one round trip. A
+/// value that is no string is an error then; MGET calls it nothing.
+///
+/// Cancel safe.
+pub(super) async fn get_many(
+    connection: &Connection,
+    mget: &Cmd,
+    limit: Duration,
+) -> Result<Vec<GetResult>, CommandError> {
+    let started = Instant::now();
+    if !connection.goes_one_by_one() {
+        let found = connection.run_twice::<Vec<Option<Vec<u8>>>>(mget, limit);
+        match found.await {
+            Err(CommandError::Refused(error)) if is_cross_slot(&error) => {
+                connection.go_one_by_one();
+            }
+            found => return found.map(|found| found.into_iter().map(Ok).collect()),
+        }
+    }
+    let mut gets = one_by_one("GET", mget);
+    gets.ignore_errors();
+    let left = limit.saturating_sub(started.elapsed());
+    let found: Vec<Result<_, RedisError>> = connection.run_twice(&gets, left).await?;
+    let found = found.into_iter().map(|found| found.map_err(refused));
+    Ok(found.collect())
+}
+
+pub(super) fn is_cross_slot(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::CrossSlot)
+}
+
+/// One command for each key of `many`, whose arguments are all keys.
+pub(super) fn one_by_one(name: &str, many: &Cmd) -> Pipeline {
+    let mut commands = redis::pipe();
+    for arg in many.args_iter().skip(1) {
+        if let Arg::Simple(key) = arg {
+            commands.cmd(name).arg(key);
+        }
+    }
+    commands
 }
 
 fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {

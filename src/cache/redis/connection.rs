@@ -13,23 +13,26 @@
 
 mod health;
 mod keeper;
-mod link;
 mod manager;
-mod many;
 mod server;
+mod slot;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, Value, from_redis_value};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use self::health::Health;
 use self::keeper::Keeper;
-use self::link::{Link, Slot};
 pub(super) use self::server::{Mode, Server};
+use super::breaker::Breaker;
 use super::errors::{CommandError, describe};
 use super::resp::Limits;
 use crate::counts::{CacheCounts, ConnectionState};
@@ -37,10 +40,39 @@ use crate::server_url::RedisUrl;
 
 /// The process's connection to one Redis. Dropping it ends the keeper and the connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(super) struct Connection {
     slot: Arc<Slot>,
     counts: Arc<CacheCounts>,
     _keeper: AbortOnDropHandle<()>,
+}
+
+/// The place where calls find the connection. The keeper fills and empties it, see [`slot`].
+#[derive(Debug, Default)]
+struct Slot {
+    link: ArcSwapOption<Link>,
+    /// While it is empty: whether a new connection is being made, so that waiting is worth while.
+    replacing: AtomicBool,
+    /// Notified of every change.
+    changed: Notify,
+    /// Cancelled when the first attempt to connect has ended, or calls may go ahead of its end.
+    tried: CancellationToken,
+    /// Whether calls of a process that waits for its first connection go ahead of the end of its check,
+    /// right behind it: that saves them a round trip.
+    ahead: bool,
+}
+
+/// One established connection.
+#[derive(Debug)]
+struct Link {
+    connection: MultiplexedConnection,
+    breaker: Breaker,
+    /// The time in which Redis has to answer.
+    patience: Duration,
+    health: Arc<Health>,
+    /// Set when the check of the connection has ended.
+    server: OnceLock<Server>,
+    /// Whether commands with several keys are sent key by key: the keys of a cluster are in several slots.
+    one_by_one: AtomicBool,
 }
 
 /// Why one attempt at a command has no result.
@@ -62,9 +94,21 @@ impl From<Failed> for CommandError {
 
 /// Commands that are sent in one round trip.
 #[derive(Clone, Copy)]
-enum Request<'a> {
+pub(super) enum Request<'a> {
     One(&'a Cmd),
     Several(&'a Pipeline),
+}
+
+impl<'a> From<&'a Cmd> for Request<'a> {
+    fn from(command: &'a Cmd) -> Self {
+        Self::One(command)
+    }
+}
+
+impl<'a> From<&'a Pipeline> for Request<'a> {
+    fn from(commands: &'a Pipeline) -> Self {
+        Self::Several(commands)
+    }
 }
 
 impl Request<'_> {
@@ -80,7 +124,7 @@ impl Connection {
     /// Connects in the background. `patience` limits the wait for a command's answer, of the check of a
     /// fresh connection as of calls. The connection's state is written to `counts`; lookups read the slot
     /// instead. `ahead`: see [`ready`](Self::ready).
-    pub(crate) fn open(
+    pub(super) fn open(
         url: RedisUrl,
         patience: Duration,
         limits: Limits,
@@ -105,7 +149,7 @@ impl Connection {
 
     /// Waits until the first attempt to connect has ended, well or not: 500 ms at
     /// most.
-    pub(crate) async fn settled(&self) {
+    pub(super) async fn settled(&self) {
         let mut state = self.counts.redis.subscribe();
         // The sender cannot be gone: it is ours.
         let _ = state
@@ -115,19 +159,19 @@ impl Connection {
 
     /// Waits until the first attempt to connect has ended, or, where commands may go ahead, until they can be
     /// sent right behind the check of the first connection.
-    pub(crate) async fn ready(&self) {
+    pub(super) async fn ready(&self) {
         self.slot.tried().await;
     }
 
     /// Waits for a connection, for ever if need be.
-    pub(crate) async fn up(&self) {
+    pub(super) async fn up(&self) {
         let mut state = self.counts.redis.subscribe();
         // The sender cannot be gone: it is ours.
         let _ = state.wait_for(|state| *state == ConnectionState::Up).await;
     }
 
     /// Whether commands would be sent now, or in a moment: a connection that was lost is being replaced.
-    pub(crate) fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         self.slot.is_filled()
     }
 
@@ -146,45 +190,26 @@ impl Connection {
         self.slot.link()?.server.get().cloned()
     }
 
-    /// Runs one command, waiting for Redis no longer than `limit`. Cancel safe: a command that
-    /// was sent is carried out all the same.
-    pub(crate) async fn run<T: FromRedisValue>(
+    /// Runs commands, waiting for Redis no longer than `limit`. Cancel safe: what was sent is carried out
+    /// all the same.
+    pub(super) async fn run<T: FromRedisValue>(
         &self,
-        command: &Cmd,
+        request: impl Into<Request<'_>>,
         limit: Duration,
     ) -> Result<T, CommandError> {
-        let send = async |connection| Request::One(command).send(connection).await;
+        let request = request.into();
+        let send = async |connection| request.send(connection).await;
         readable(self.within(limit, send).await)
     }
 
-    /// Runs several commands in one round trip, as [`run`](Self::run) does one.
-    pub(crate) async fn run_all<T: FromRedisValue>(
-        &self,
-        commands: &Pipeline,
-        limit: Duration,
-    ) -> Result<T, CommandError> {
-        let send = async |connection| Request::Several(commands).send(connection).await;
-        readable(self.within(limit, send).await)
-    }
-
-    /// Runs a command that may be carried out twice: where the connection turns out to be lost, it is
+    /// Runs commands that may be carried out twice: where the connection turns out to be lost, they are
     /// sent again on the next one, within the same limit.
-    pub(crate) async fn run_twice<T: FromRedisValue>(
+    pub(super) async fn run_twice<T: FromRedisValue>(
         &self,
-        command: &Cmd,
+        request: impl Into<Request<'_>>,
         limit: Duration,
     ) -> Result<T, CommandError> {
-        readable(self.within_twice(limit, Request::One(command)).await)
-    }
-
-    /// Runs several commands that may be carried out twice in one round trip, as
-    /// [`run_twice`](Self::run_twice) does one.
-    pub(crate) async fn run_all_twice<T: FromRedisValue>(
-        &self,
-        commands: &Pipeline,
-        limit: Duration,
-    ) -> Result<T, CommandError> {
-        readable(self.within_twice(limit, Request::Several(commands)).await)
+        readable(self.within_twice(limit, request.into()).await)
     }
 
     async fn within<T>(
@@ -214,6 +239,19 @@ impl Connection {
                 Ok(self.attempt(&next, Instant::now(), left, send).await?)
             }
             first => Ok(first?),
+        }
+    }
+
+    /// Whether commands with several keys are sent key by key over the connection that there is.
+    pub(super) fn goes_one_by_one(&self) -> bool {
+        let link = self.slot.link();
+        link.is_some_and(|link| link.one_by_one.load(Ordering::Relaxed))
+    }
+
+    /// Remembers for this connection that keys go one by one.
+    pub(super) fn go_one_by_one(&self) {
+        if let Some(link) = self.slot.link() {
+            link.one_by_one.store(true, Ordering::Relaxed);
         }
     }
 

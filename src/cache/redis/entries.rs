@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use redis::{Cmd, RedisError};
+use tokio::time::Instant;
 
 use super::RedisStore;
+use super::batcher::{is_cross_slot, one_by_one};
 use super::errors::{CommandError, is_wrong_type, refused};
 use crate::cache::Key;
 use crate::cache::store::{Entry, GetResult, LeaseFacts, StoreError, Unchanged};
@@ -49,8 +51,7 @@ impl RedisStore {
         for &key in keys {
             commands.pttl(key).strlen(key);
         }
-        let replies: Vec<Result<i64, RedisError>> =
-            self.connection.run_all(&commands, limit).await?;
+        let replies: Vec<Result<i64, RedisError>> = self.connection.run(&commands, limit).await?;
         let mut replies = replies.into_iter();
         let mut entries = Vec::with_capacity(keys.len());
         while let (Some(ttl), Some(size)) = (replies.next(), replies.next()) {
@@ -75,7 +76,7 @@ impl RedisStore {
         for &key in keys {
             commands.strlen(key);
         }
-        let sizes: Vec<Result<i64, RedisError>> = self.connection.run_all(&commands, limit).await?;
+        let sizes: Vec<Result<i64, RedisError>> = self.connection.run(&commands, limit).await?;
         sizes.into_iter().map(size_of).collect()
     }
 
@@ -100,8 +101,20 @@ impl RedisStore {
         keys: &[&[u8]],
         limit: Duration,
     ) -> Result<u64, StoreError> {
+        let started = Instant::now();
         let unlink = Cmd::unlink(keys);
-        Ok(self.connection.unlink_many(&unlink, limit).await?)
+        if !self.connection.goes_one_by_one() {
+            match self.connection.run(&unlink, limit).await {
+                Err(CommandError::Refused(error)) if is_cross_slot(&error) => {
+                    self.connection.go_one_by_one();
+                }
+                removed => return Ok(removed?),
+            }
+        }
+        let left = limit.saturating_sub(started.elapsed());
+        let commands = one_by_one("UNLINK", &unlink);
+        let removed: Vec<u64> = self.connection.run(&commands, left).await?;
+        Ok(removed.into_iter().sum())
     }
 
     pub(in crate::cache) async fn remove_unchanged(
@@ -122,7 +135,7 @@ impl RedisStore {
             commands.cmd("EVAL").arg(REMOVE).arg(1).arg(key);
             commands.arg(size).arg(start);
         }
-        let removed: Vec<u64> = self.connection.run_all(&commands, limit).await?;
+        let removed: Vec<u64> = self.connection.run(&commands, limit).await?;
         let is_gone = |(removed, entry): (u64, &Unchanged<'_>)| {
             removed == 1 || matches!(entry, Unchanged::Anything { .. })
         };
@@ -141,7 +154,7 @@ impl RedisStore {
         commands.pttl(&lease);
         commands.getrange(&counter, 0, MAX_TOKEN - 1);
         let (token, ttl, attempts): (Text, Result<i64, RedisError>, Text) =
-            self.connection.run_all(&commands, limit).await?;
+            self.connection.run(&commands, limit).await?;
         let ttl = ttl.map_err(refused)?;
         let attempts = text(attempts)?;
         let attempts = std::str::from_utf8(&attempts).ok();

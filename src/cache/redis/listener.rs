@@ -43,7 +43,7 @@ impl RedisStore {
         for message in messages {
             commands.add_command(Cmd::publish(channel, message));
         }
-        let _receivers: Vec<u64> = self.connection.run_all(&commands, limit).await?;
+        let _receivers: Vec<u64> = self.connection.run(&commands, limit).await?;
         Ok(())
     }
 

@@ -41,8 +41,7 @@ impl RedisStore {
         for probe in 0..PROBES {
             commands.get(key(&format!("{NOBODY}-{probe}")).as_str());
         }
-        let replies: Vec<Result<Value, RedisError>> =
-            self.connection.run_all(&commands, limit).await?;
+        let replies: Vec<Result<Value, RedisError>> = self.connection.run(&commands, limit).await?;
         let refused = |kind: ServerErrorKind| {
             let is_it = |error: &RedisError| error.kind() == ErrorKind::Server(kind);
             replies.iter().any(|reply| reply.as_ref().is_err_and(is_it))

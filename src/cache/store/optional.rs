@@ -7,197 +7,99 @@ use crate::cache::redis::{MissingRights, ServerFault};
 use crate::cache::{Key, Namespace};
 use crate::procedure_name::ProcedureName;
 
-/// What a person needs to look into the store and to tidy up.
-impl Store {
+/// Declares methods that each store has under the same name, with the same arguments.
+macro_rules! of_each_store {
+    ($($(#[$doc:meta])* async fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        impl Store {
+            $($(#[$doc])*
+            pub(in crate::cache) async fn $name(&self, $($argument: $type),*) -> $result {
+                match self {
+                    Self::Redis(redis) => redis.$name($($argument),*).await,
+                }
+            })*
+        }
+    };
+}
+
+// What a person needs to look into the store and to tidy up.
+of_each_store! {
     /// Gets the value of one key by a separate command, whose error tells why a value is not an answer: its
     /// type, or its size.
-    pub(in crate::cache) async fn read(&self, key: &Key, limit: Duration) -> GetResult {
-        let Self::Redis(redis) = self;
-        redis.read(key, limit).await
-    }
+    async fn read(key: &Key, limit: Duration) -> GetResult;
 
     /// Gets the bytes `from` to `to`, both included; `None`: there are none, or it is no string.
-    pub(in crate::cache) async fn read_range(
-        &self,
-        key: &[u8],
-        from: usize,
-        to: usize,
-        limit: Duration,
-    ) -> GetResult {
-        let Self::Redis(redis) = self;
-        redis.read_range(key, from, to, limit).await
-    }
+    async fn read_range(key: &[u8], from: usize, to: usize, limit: Duration) -> GetResult;
 
     /// One step through all keys: the cursor of the next one, 0 after the last, and some of the keys that
     /// match `glob`. It goes through about `page` keys.
-    pub(in crate::cache) async fn scan(
-        &self,
+    async fn scan(
         cursor: u64,
         page: u64,
         glob: Option<&str>,
-        limit: Duration,
-    ) -> Result<(u64, Vec<Vec<u8>>), StoreError> {
-        let Self::Redis(redis) = self;
-        redis.scan(cursor, page, glob, limit).await
-    }
+        limit: Duration
+    ) -> Result<(u64, Vec<Vec<u8>>), StoreError>;
 
     /// How many keys there are, anybody's; `None`: the store does not say.
-    pub(in crate::cache) async fn key_count(
-        &self,
-        limit: Duration,
-    ) -> Result<Option<u64>, StoreError> {
-        let Self::Redis(redis) = self;
-        redis.key_count(limit).await
-    }
+    async fn key_count(limit: Duration) -> Result<Option<u64>, StoreError>;
 
     /// TTLs and sizes of these keys, in their order, in one round trip; `None` where there is no such key.
-    pub(in crate::cache) async fn entries(
-        &self,
-        keys: &[&[u8]],
-        limit: Duration,
-    ) -> Result<Vec<Option<Entry>>, StoreError> {
-        let Self::Redis(redis) = self;
-        redis.entries(keys, limit).await
-    }
+    async fn entries(keys: &[&[u8]], limit: Duration) -> Result<Vec<Option<Entry>>, StoreError>;
 
     /// Sizes in bytes; 0 where there is no such key, `None` where it holds no string.
-    pub(in crate::cache) async fn sizes(
-        &self,
-        keys: &[&[u8]],
-        limit: Duration,
-    ) -> Result<Vec<Option<u64>>, StoreError> {
-        let Self::Redis(redis) = self;
-        redis.sizes(keys, limit).await
-    }
+    async fn sizes(keys: &[&[u8]], limit: Duration) -> Result<Vec<Option<u64>>, StoreError>;
 
     /// Removes these keys; how many of them there were.
-    pub(in crate::cache) async fn remove(
-        &self,
-        keys: &[&[u8]],
-        limit: Duration,
-    ) -> Result<u64, StoreError> {
-        let Self::Redis(redis) = self;
-        redis.remove(keys, limit).await
-    }
+    async fn remove(keys: &[&[u8]], limit: Duration) -> Result<u64, StoreError>;
 
     /// Removes what has not changed since it was read, in one round trip: for each whether it is gone.
-    pub(in crate::cache) async fn remove_unchanged(
-        &self,
-        entries: &[Unchanged<'_>],
-        limit: Duration,
-    ) -> Result<Vec<bool>, StoreError> {
-        let Self::Redis(redis) = self;
-        redis.remove_unchanged(entries, limit).await
-    }
+    async fn remove_unchanged(entries: &[Unchanged<'_>], limit: Duration) -> Result<Vec<bool>, StoreError>;
 
     /// Who holds a key's lease, and how often its computation was attempted of late.
-    pub(in crate::cache) async fn lease_facts(
-        &self,
-        key: &Key,
-        limit: Duration,
-    ) -> Result<LeaseFacts, StoreError> {
-        let Self::Redis(redis) = self;
-        redis.lease_facts(key, limit).await
-    }
+    async fn lease_facts(key: &Key, limit: Duration) -> Result<LeaseFacts, StoreError>;
 
     /// What the server says of itself; `None`: this login may not ask.
-    pub(in crate::cache) async fn server_stats(
-        &self,
-        limit: Duration,
-    ) -> Result<Option<ServerStats>, StoreError> {
-        let Self::Redis(redis) = self;
-        redis.server_stats(limit).await
-    }
+    async fn server_stats(limit: Duration) -> Result<Option<ServerStats>, StoreError>;
 
     /// Whether nothing bounds its memory; `None`: it does not say.
-    pub(in crate::cache) async fn is_unbounded(&self, limit: Duration) -> Option<bool> {
-        let Self::Redis(redis) = self;
-        redis.is_unbounded(limit).await
-    }
+    async fn is_unbounded(limit: Duration) -> Option<bool>;
 
     /// The server's version; `None`: it does not say.
-    pub(in crate::cache) async fn version(
-        &self,
-        limit: Duration,
-    ) -> Result<Option<String>, StoreError> {
-        let Self::Redis(redis) = self;
-        redis.version(limit).await
-    }
+    async fn version(limit: Duration) -> Result<Option<String>, StoreError>;
 
     /// Which rights this login is missing that clients and workers of the procedure need.
-    pub(in crate::cache) async fn missing_rights(
-        &self,
+    async fn missing_rights(
         namespace: Option<&Namespace>,
         procedure: &ProcedureName,
-        limit: Duration,
-    ) -> Result<MissingRights, StoreError> {
-        let Self::Redis(redis) = self;
-        redis.missing_rights(namespace, procedure, limit).await
-    }
+        limit: Duration
+    ) -> Result<MissingRights, StoreError>;
 
     /// Why a server that is there does not store answers; `None`: it does, or that cannot be found out.
-    pub(in crate::cache) async fn server_fault(
-        &self,
+    async fn server_fault(
         namespace: Option<&Namespace>,
         procedure: &ProcedureName,
-        limit: Duration,
-    ) -> Result<Option<ServerFault>, StoreError> {
-        let Self::Redis(redis) = self;
-        redis.server_fault(namespace, procedure, limit).await
-    }
+        limit: Duration
+    ) -> Result<Option<ServerFault>, StoreError>;
 }
 
-/// Workers' announcements: small values under numbered names that expire.
-impl Store {
+// Workers' announcements: small values under numbered names that expire.
+of_each_store! {
     /// Puts a value under a name; what stood there before.
-    pub(in crate::cache) async fn replace(
-        &self,
-        name: &str,
-        value: &str,
-        ttl: Duration,
-        limit: Duration,
-    ) -> GetResult {
-        let Self::Redis(redis) = self;
-        redis.replace(name, value, ttl, limit).await
-    }
+    async fn replace(name: &str, value: &str, ttl: Duration, limit: Duration) -> GetResult;
 
     /// Puts a value under a name that is free; whether it was.
-    pub(in crate::cache) async fn add(
-        &self,
-        name: &str,
-        value: &str,
-        ttl: Duration,
-        limit: Duration,
-    ) -> Result<bool, StoreError> {
-        let Self::Redis(redis) = self;
-        redis.add(name, value, ttl, limit).await
-    }
+    async fn add(name: &str, value: &str, ttl: Duration, limit: Duration) -> Result<bool, StoreError>;
 
     /// Gets up to one byte more than `max` of each of these, where this login may read in parts.
-    pub(in crate::cache) async fn get_bounded(
-        &self,
-        names: &[&[u8]],
-        max: usize,
-        limit: Duration,
-    ) -> Result<Vec<GetResult>, StoreError> {
-        let Self::Redis(redis) = self;
-        redis.get_bounded(names, max, limit).await
-    }
+    async fn get_bounded(names: &[&[u8]], max: usize, limit: Duration) -> Result<Vec<GetResult>, StoreError>;
 }
 
-/// Invalidation: messages to clients that keep copies of their own.
-impl Store {
+// Invalidation: messages to clients that keep copies of their own.
+of_each_store! {
     /// Publishes messages in one round trip.
-    pub(in crate::cache) async fn publish(
-        &self,
-        channel: &str,
-        messages: &[Vec<u8>],
-        limit: Duration,
-    ) -> Result<(), StoreError> {
-        let Self::Redis(redis) = self;
-        redis.publish(channel, messages, limit).await
-    }
+    async fn publish(channel: &str, messages: &[Vec<u8>], limit: Duration) -> Result<(), StoreError>;
+}
 
+impl Store {
     /// Listens to a channel over a connection of its own, which is replaced when it is lost. Never ends by
     /// itself.
     pub(in crate::cache) fn listen(

@@ -148,7 +148,7 @@ fn without_a_connection_lookups_fail_at_once() {
             let batcher = &batcher;
             async move { batcher.get(&n.to_string(), BUDGET).await }
         });
-        let moment = tokio::time::Instant::now();
+        let moment = Instant::now();
         let found = futures_util::future::join_all(all).await;
         assert!(
             found

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
+use super::Slot;
 use super::health::Unfit;
-use super::link::Slot;
 use super::manager::{CONNECT_DEADLINE, Failures, Manager};
 use super::server::Role;
 use crate::cache::redis::errors::{describe, unreachable};

@@ -12,8 +12,8 @@ use redis::{AsyncConnectionConfig, ErrorKind, RedisError, Value};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::link::{Link, Slot};
 use super::server::{Mode, Server, primaries};
+use super::{Link, Slot};
 use crate::cache::redis::dial::{DialError, Dialled, dial};
 use crate::cache::redis::errors::{describe, unreachable};
 use crate::cache::redis::resp::Limits;

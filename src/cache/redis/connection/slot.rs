@@ -1,31 +1,14 @@
-//! One established connection, and the slot in which calls find it.
+//! How the slot is filled and emptied, and how calls wait for its next connection.
 
+use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 
-use super::{Health, Server};
-use crate::cache::redis::breaker::Breaker;
-
-/// One established connection.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) connection: MultiplexedConnection,
-    pub(super) breaker: Breaker,
-    /// The time in which Redis has to answer.
-    pub(super) patience: Duration,
-    pub(super) health: Arc<Health>,
-    /// Set when the check of the connection has ended.
-    pub(super) server: OnceLock<Server>,
-    /// Whether commands with several keys are sent key by key: the keys of a cluster are in several slots.
-    pub(super) one_by_one: AtomicBool,
-}
+use super::{Breaker, Health, Link, Slot};
 
 impl Link {
     pub(super) fn new(
@@ -46,21 +29,6 @@ impl Link {
     pub(super) fn is_down(&self) -> bool {
         self.health.down.is_cancelled()
     }
-}
-
-/// The place where calls find the connection.
-#[derive(Debug, Default)]
-pub(super) struct Slot {
-    link: ArcSwapOption<Link>,
-    /// While it is empty: whether a new connection is being made, so that waiting is worth while.
-    replacing: AtomicBool,
-    /// Notified of every change.
-    changed: Notify,
-    /// Cancelled when the first attempt to connect has ended, or calls may go ahead of its end.
-    tried: CancellationToken,
-    /// Whether calls of a process that waits for its first connection go ahead of the end of its check,
-    /// right behind it: that saves them a round trip.
-    ahead: bool,
 }
 
 impl Slot {
