@@ -28,7 +28,7 @@ pub(crate) use self::call::{Call, Warm};
 pub(crate) use self::doctor::Doctor;
 pub(crate) use self::health::Health;
 pub(crate) use self::install::{Completions, Man, Shell};
-pub(crate) use self::procedure::Target;
+pub(crate) use self::procedure::{ArgumentList, ArgumentStream, Target};
 pub(crate) use self::top::Top;
 pub(crate) use self::worker::Worker;
 use crate::output::{Failure, misuse};

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Command::Warm(warm) => on_threads(Builder::new_multi_thread().worker_threads(2), || {
             warm::run(warm)
         }),
-        Command::Call(call) => match call.target.inputs(&call.arguments) {
+        Command::Call(call) => match call.arguments.inputs() {
             Err(misuse) => Err(misuse),
             // A second thread keeps the connections alive while a slow reader of stdout blocks the first.
             Ok(inputs) if inputs.are_many() => {

@@ -138,12 +138,12 @@ fn remedy(error: &Error) -> Option<String> {
                 "check --redis-url (REDIS_URL): host, user, password, and the user's rights there"
             }
         }
-        Error::NobodyServing { queue } if queue == "rpc_queue" => "start a worker: rpcache worker",
-        Error::NobodyServing { queue } if queue.starts_with("rpc_queue.") => {
+        Error::NoWorkers { queue } if queue == "rpc_queue" => "start a worker: rpcache worker",
+        Error::NoWorkers { queue } if queue.starts_with("rpc_queue.") => {
             let procedure = queue.trim_start_matches("rpc_queue.");
             return Some(format!("start a worker that serves {procedure}"));
         }
-        Error::NobodyServing { queue } => {
+        Error::NoWorkers { queue } => {
             return Some(format!("start a worker: rpcache worker --queue {queue}"));
         }
         Error::Deadline { .. } => "--timeout gives it longer",

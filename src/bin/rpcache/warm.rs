@@ -30,7 +30,7 @@ pub(crate) async fn run(warm: args::Warm) -> Result<(), Failure> {
     let started = Instant::now();
     let json = warm.json;
     let options = warm.call_options();
-    let inputs = warm.target.inputs(&warm.arguments)?;
+    let inputs = warm.arguments.inputs()?;
     let mut progress = Progress::new(inputs.count());
     let Inputs { called, inputs } = inputs;
     let arguments = input::parsed(called.form(), inputs);

@@ -2,7 +2,7 @@
 
 use clap::{Args as Group, Subcommand};
 
-use super::{Redis, Target};
+use super::{ArgumentList, Redis, Target};
 use crate::values::Pattern;
 
 #[derive(Debug, Group)]
@@ -32,16 +32,8 @@ pub(crate) enum CacheAction {
 
 #[derive(Debug, Group)]
 pub(crate) struct CacheGet {
-    /// Arguments; for fib, and with --argument integer: numbers and ranges
-    #[arg(
-        required = true,
-        value_name = "ARGUMENT",
-        allow_negative_numbers = true
-    )]
-    pub(crate) arguments: Vec<String>,
-
     #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) arguments: ArgumentList,
 
     /// Print one JSON object per line: `argument`, `answer` (`answer_base64` if it is not UTF-8) or `error`
     #[arg(long)]
@@ -78,16 +70,8 @@ pub(crate) struct CacheLs {
 
 #[derive(Debug, Group)]
 pub(crate) struct CacheTtl {
-    /// Arguments; for fib, and with --argument integer: numbers and ranges
-    #[arg(
-        required = true,
-        value_name = "ARGUMENT",
-        allow_negative_numbers = true
-    )]
-    pub(crate) arguments: Vec<String>,
-
     #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) arguments: ArgumentList,
 
     /// Print one JSON object per line: `argument`, `ttl_ms` (null: for ever) or `error`
     #[arg(long)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args as Group;
 use rpcache::{CacheUse, CallOptions, ClientOptions};
 
-use super::{Broker, Caching, Local, Target};
+use super::{ArgumentStream, Broker, Caching, Local};
 use crate::values::duration;
 
 #[derive(Debug, Group)]
@@ -28,17 +28,8 @@ and reply is shown as queue and network, because clocks of two machines are not
 compared; the time to publish overlaps with it.")]
 #[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
 pub(crate) struct Call {
-    /// The arguments. For fib, and with --argument integer: numbers, and ranges that include both ends:
-    /// 30, 0..100. - reads them from stdin, one per line
-    #[arg(
-        required = true,
-        value_name = "ARGUMENT",
-        allow_negative_numbers = true
-    )]
-    pub(crate) arguments: Vec<String>,
-
     #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) arguments: ArgumentStream,
 
     /// Go on after a failure; the exit code is that of the first failure
     #[arg(long)]
@@ -88,17 +79,8 @@ An answer is counted as stored only if Redis has it.
 Exit codes: 0 all answers are in the cache; otherwise that of the first failure, or
 1 if answers were computed but could not be stored.")]
 pub(crate) struct Warm {
-    /// The arguments. For fib, and with --argument integer: numbers, and ranges that include both ends:
-    /// 30, 0..100. - reads them from stdin, one per line
-    #[arg(
-        required = true,
-        value_name = "ARGUMENT",
-        allow_negative_numbers = true
-    )]
-    pub(crate) arguments: Vec<String>,
-
     #[command(flatten)]
-    pub(crate) target: Target,
+    pub(crate) arguments: ArgumentStream,
 
     /// Time limit of each call: 500ms, 3s, 2m; a bare number is seconds
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]

@@ -1,4 +1,4 @@
-//! The options for the procedure and the form of its arguments.
+//! The arguments of a command, and the options for their procedure and their form.
 
 use clap::{Args as Group, ValueEnum};
 use rpcache::{ArgumentForm, ProcedureName};
@@ -7,7 +7,40 @@ use crate::input::{Input, Inputs};
 use crate::output::{Failure, misuse};
 use crate::procedure::{self, Arguments, Called};
 
-// (No doc comment: one of a flattened group would replace the command's description.)
+// Groups have no doc comments here: that of a flattened group would replace the command's description.
+
+// Arguments from the command line alone.
+#[derive(Debug, Group)]
+pub(crate) struct ArgumentList {
+    /// Arguments; for fib, and with --argument integer: numbers and ranges
+    #[arg(
+        required = true,
+        value_name = "ARGUMENT",
+        allow_negative_numbers = true
+    )]
+    arguments: Vec<String>,
+
+    #[command(flatten)]
+    target: Target,
+}
+
+// Arguments from the command line and from stdin.
+#[derive(Debug, Group)]
+pub(crate) struct ArgumentStream {
+    /// The arguments. For fib, and with --argument integer: numbers, and ranges that include both ends:
+    /// 30, 0..100. - reads them from stdin, one per line
+    #[arg(
+        required = true,
+        value_name = "ARGUMENT",
+        allow_negative_numbers = true
+    )]
+    arguments: Vec<String>,
+
+    #[command(flatten)]
+    target: Target,
+}
+
+// The procedure, and the form of its arguments.
 #[derive(Debug, Clone, Group)]
 pub(crate) struct Target {
     /// Name of the procedure: fib, or one that workers in any language serve
@@ -53,15 +86,23 @@ impl Target {
         let arguments = typed.iter().map(read).collect::<Result<_, _>>()?;
         Ok((called, arguments))
     }
+}
 
-    /// Parses arguments, where `-` stands for the lines of stdin.
-    pub(crate) fn inputs(&self, typed: &[String]) -> Result<Inputs, Failure> {
-        let called = self.called()?;
+impl ArgumentList {
+    pub(crate) fn read(&self) -> Result<(Called, Vec<Arguments>), Failure> {
+        self.target.read(&self.arguments)
+    }
+}
+
+impl ArgumentStream {
+    /// Parses the arguments, where `-` stands for the lines of stdin.
+    pub(crate) fn inputs(&self) -> Result<Inputs, Failure> {
+        let called = self.target.called()?;
         let read = |typed: &String| match typed.as_str() {
             "-" => Ok(Input::Stdin),
             typed => procedure::read(called.form(), typed).map(Input::Arguments),
         };
-        let inputs = typed.iter().map(read).collect::<Result<_, _>>();
+        let inputs = self.arguments.iter().map(read).collect::<Result<_, _>>();
         let inputs = inputs.map_err(|message: String| misuse(&message))?;
         Ok(Inputs { called, inputs })
     }

@@ -20,7 +20,7 @@ struct Answer<'a> {
 }
 
 pub(super) async fn run(args: CacheGet) -> Result<(), Failure> {
-    let (called, arguments) = args.target.read(&args.arguments)?;
+    let (called, arguments) = args.arguments.read()?;
     let cache = Cache::open(args.redis.options());
     let many = are_many(&arguments);
     let procedure = Arc::new(called);

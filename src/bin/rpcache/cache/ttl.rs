@@ -19,7 +19,7 @@ struct Line {
 
 pub(super) async fn run(args: CacheTtl) -> Result<(), Failure> {
     let cache = Cache::open(args.redis.options());
-    let (called, arguments) = args.target.read(&args.arguments)?;
+    let (called, arguments) = args.arguments.read()?;
     let many = are_many(&arguments);
     let mut out = io::stdout().lock();
     let on_terminal = io::stdout().is_terminal();

@@ -85,7 +85,7 @@ impl Remedies {
                 "stop the program that serves {queue} (rabbitmqctl list_consumers -p {vhost} names \
                  it), or give rpcache another --queue (RPCACHE_QUEUE)"
             ),
-            Found::Failed(Error::NobodyServing { .. }) => {
+            Found::Failed(Error::NoWorkers { .. }) => {
                 format!("start a worker: {}", self.worker())
             }
             Found::Failed(Error::Deadline { .. }) => {
