@@ -88,11 +88,12 @@ impl Cache {
             Err(StoreError::Refused(Refusal { reason, .. })) => {
                 if let Some(left_out) = self.logs.refused_leases.happened() {
                     let name = &attempt.name;
+                    let store = self.store.name();
                     warn!(
                         name,
                         error = reason,
                         left_out,
-                        "Redis refuses to forget a suspect"
+                        "{store} refuses to forget a suspect"
                     );
                 }
             }

@@ -120,7 +120,9 @@ impl Cache {
                 if let Some(left_out) = self.logs.refused_leases.happened() {
                     warn!(
                         error = reason,
-                        left_out, "Redis refused a lease; computing without"
+                        left_out,
+                        "{} refused a lease; computing without",
+                        self.store.name()
                     );
                 }
                 lease.forget();

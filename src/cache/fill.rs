@@ -82,7 +82,7 @@ impl Cache {
     fn refused_fill(&self, key: &Key, Refusal { reason, .. }: Refusal) {
         self.counts.refused.count();
         if let Some(left_out) = self.logs.refused_fills.happened() {
-            warn!(%key, error = reason, left_out, "Redis refused a fill");
+            warn!(%key, error = reason, left_out, "{} refused a fill", self.store.name());
         }
         self.counts.refusals.fill_refused(reason);
     }

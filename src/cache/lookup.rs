@@ -173,7 +173,12 @@ impl Cache {
 
     fn log_refused_lookup(&self, Refusal { reason, .. }: &Refusal) {
         if let Some(left_out) = self.logs.refused_lookups.happened() {
-            warn!(error = reason, left_out, "Redis refused a lookup");
+            warn!(
+                error = reason,
+                left_out,
+                "{} refused a lookup",
+                self.store.name()
+            );
         }
     }
 

@@ -37,6 +37,12 @@ impl Store {
         Self::Redis(RedisStore::open(options, counts))
     }
 
+    /// The name of the store, for log lines.
+    pub(super) fn name(&self) -> &'static str {
+        let Self::Redis(_) = self;
+        "Redis"
+    }
+
     /// Whether commands would be sent now, or in a moment: a connection that was lost is being replaced.
     pub(crate) fn is_up(&self) -> bool {
         let Self::Redis(redis) = self;
