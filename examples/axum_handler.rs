@@ -121,7 +121,7 @@ fn refusal(error: &Error) -> Response {
         // Too late for this request; the answer may be in the cache for the next one.
         Error::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
         // These pass when a worker or a broker is started.
-        Error::NobodyServing { .. } | Error::Overloaded { .. } | Error::Unreachable { .. } => {
+        Error::NoWorkers { .. } | Error::Overloaded { .. } | Error::Unreachable { .. } => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         // The configuration of this server is wrong.

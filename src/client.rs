@@ -67,7 +67,7 @@ pub struct Answered<A> {
 ///
 /// match client.call_with(N(30), CallOptions::within(Duration::from_secs(2))).await {
 ///     Ok(found) => println!("{} from {}", found.answer, found.source),
-///     Err(Error::NobodyServing { queue }) => println!("start a worker for {queue}"),
+///     Err(Error::NoWorkers { queue }) => println!("start a worker for {queue}"),
 ///     Err(error) => println!("{}: {error}", error.code()),
 /// }
 /// client.close().await;

@@ -209,7 +209,7 @@ mod tests {
             Error::Deadline {
                 timeout: Duration::ZERO,
             },
-            Error::NobodyServing { queue: text() },
+            Error::NoWorkers { queue: text() },
             Error::Unreachable {
                 server: text(),
                 reason: text(),

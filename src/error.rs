@@ -14,7 +14,7 @@ use crate::tls::TlsFault;
 /// | [`Failed`](Self::Failed) | the caller, see [`ErrorCode`] | no, mostly |
 /// | [`WrongAnswer`](Self::WrongAnswer) | the worker's operator | no |
 /// | [`Deadline`](Self::Deadline) | the caller | yes, with a longer timeout |
-/// | [`NobodyServing`](Self::NobodyServing) | the workers' operator | when a worker runs |
+/// | [`NoWorkers`](Self::NoWorkers) | the workers' operator | when a worker runs |
 /// | [`Overloaded`](Self::Overloaded) | the callers, by sending less | later |
 /// | [`Unreachable`](Self::Unreachable) | the server's operator | later |
 /// | [`Refused`](Self::Refused) | the author of the configuration | no |
@@ -53,7 +53,7 @@ pub enum Error {
 
     /// The request queue is missing or has no consumer: start a worker.
     #[error("no worker is serving {queue}")]
-    NobodyServing {
+    NoWorkers {
         /// The request queue.
         queue: String,
     },
@@ -118,7 +118,7 @@ impl Error {
             Self::Failed { code, .. } => code.as_str(),
             Self::WrongAnswer { .. } => "wrong-answer",
             Self::Deadline { .. } => "deadline",
-            Self::NobodyServing { .. } => "nobody-serving",
+            Self::NoWorkers { .. } => "nobody-serving",
             Self::Overloaded { .. } => "overloaded",
             Self::Unreachable { .. } => "unreachable",
             Self::Tls { .. } => "tls",

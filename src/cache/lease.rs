@@ -103,9 +103,9 @@ pub(crate) struct Lease {
 /// The result of an attempt to take a lease.
 pub(super) enum Taken {
     Ours(Lease),
-    /// Another request's, or the same one's in another worker's hands.
+    /// Another request has it, or another worker for this request.
     Held,
-    /// Nobody holds it, and it cannot be had: compute without.
+    /// No worker holds it, and it cannot be taken: compute without a lease.
     Unavailable,
 }
 

@@ -76,7 +76,7 @@ impl<P: Procedure> Inner<P> {
         let replied = self.reply(id, text, options, deadline);
         let at = deadline.at();
         match timeout_at(at.checked_sub(VERDICT_TIME).unwrap_or(at), replied).await {
-            Ok(Err(Error::Deadline { .. } | Error::NobodyServing { .. })) | Err(_) => Err(wrong),
+            Ok(Err(Error::Deadline { .. } | Error::NoWorkers { .. })) | Err(_) => Err(wrong),
             Ok(replied) => replied,
         }
     }

@@ -75,7 +75,7 @@ pub struct CallOptions {
     /// Whether to look in the cache and fill it. [`CacheUse::Normal`] by default.
     pub cache: CacheUse,
     /// Whether to wait for a worker to come, instead of failing at once with
-    /// [`Error::NobodyServing`]. Off by default.
+    /// [`Error::NoWorkers`]. Off by default.
     pub wait: bool,
 }
 

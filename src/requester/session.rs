@@ -300,7 +300,7 @@ impl Supervisor {
     }
 
     fn no_worker(&self) -> Outcome {
-        Outcome::Failed(Error::NobodyServing {
+        Outcome::Failed(Error::NoWorkers {
             queue: self.options.queue.to_string(),
         })
     }

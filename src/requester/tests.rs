@@ -96,7 +96,7 @@ fn unreachable() -> Error {
 }
 
 fn no_worker() -> Outcome {
-    Outcome::Failed(Error::NobodyServing {
+    Outcome::Failed(Error::NoWorkers {
         queue: "a queue".to_owned(),
     })
 }

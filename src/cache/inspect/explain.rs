@@ -29,9 +29,9 @@ pub struct Explained {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseHeld {
-    /// Its holder.
+    /// The holder of the lease.
     pub holder: LeaseHolder,
-    /// Time until it expires unless it is renewed; `None`: it never does, so it is none of ours.
+    /// Time until it expires unless it is renewed; `None`: it never expires, so that it is not a lease of rpcache.
     pub ttl: Option<Duration>,
 }
 
@@ -41,9 +41,9 @@ pub struct LeaseHeld {
 pub enum LeaseHolder {
     /// The worker of this id, see [`crate::fleet::WorkerStatus`]: peer text, escaped and shortened.
     Worker(String),
-    /// Nobody: the answer was computed and could not be stored, so workers need not wait for it.
+    /// No worker: the answer was computed and could not be stored, so that workers do not wait for it.
     Uncached,
-    /// It is no token: peer text, escaped and shortened.
+    /// Unknown, since the value is not a lease token: peer text, escaped and shortened.
     Unknown(String),
 }
 
