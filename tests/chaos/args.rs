@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::cluster::ClusterFault;
 use crate::fault::{FAULTS, Selection};
 use crate::plan;
 
@@ -27,6 +28,19 @@ pub(crate) struct Args {
     /// How long to run, in seconds
     #[arg(long, value_name = "N", default_value_t = 60.0)]
     seconds: f64,
+
+    /// Instead of the campaign: one fault of a cluster of three RabbitMQ nodes, and what it costs. 3 workers,
+    /// 2 clients at 100 calls a second, half of them hits
+    #[arg(long, value_name = "FAULT")]
+    pub(crate) cluster: Option<ClusterFault>,
+
+    /// With --cluster: when a silent node is taken for dead, in seconds
+    #[arg(long, value_name = "S", default_value_t = 10)]
+    pub(crate) net_ticktime: u32,
+
+    /// With --cluster: what each call may take, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    pub(crate) timeout_ms: u64,
 
     /// Faults to inject: names, workers, broker, redis, all or none, separated by commas
     #[arg(long, value_name = "LIST", default_value = "all")]
@@ -122,6 +136,9 @@ pub(crate) struct ClientArgs {
     pub(crate) crashers: f64,
     #[arg(long)]
     pub(crate) ttl_ms: u64,
+    /// Of every call; without: drawn.
+    #[arg(long)]
+    pub(crate) timeout_ms: Option<u64>,
 }
 
 impl Args {

@@ -132,7 +132,8 @@ async fn call_on(shared: Arc<Shared>, mut rng: Rng, args: ClientArgs, stop: Canc
         } else {
             Argument::Fib(oracle::draw(&mut rng, args.hits))
         };
-        let timeout_ms = pick(&mut rng, HASTY, PATIENT);
+        let drawn = pick(&mut rng, HASTY, PATIENT);
+        let timeout_ms = args.timeout_ms.unwrap_or(drawn);
         let cache = pick(&mut rng, UNCACHED, CacheUse::Normal);
         call(&shared, argument, timeout_ms, cache, false).await;
     }

@@ -17,6 +17,7 @@ mod call;
 mod campaign;
 mod client;
 mod clients;
+mod cluster;
 mod computed;
 mod crasher;
 mod crasher_process;
@@ -71,6 +72,18 @@ fn main() -> ExitCode {
         None => {}
     }
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(0..1 << 32));
+    if let Some(fault) = args.cluster {
+        return match runtime.block_on(cluster::run(&args, fault, seed)) {
+            Ok(row) => {
+                println!("{row}");
+                ExitCode::SUCCESS
+            }
+            Err(problem) => {
+                eprintln!("not measured: {problem}");
+                ExitCode::from(2)
+            }
+        };
+    }
     if args.plan {
         print!("{}", plan::print(&args.plan(seed)));
         return ExitCode::SUCCESS;

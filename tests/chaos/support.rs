@@ -9,6 +9,8 @@ pub(crate) mod lifetime;
 pub(crate) mod ports;
 #[path = "../end_to_end/support/process.rs"]
 pub(crate) mod process;
+#[path = "../end_to_end/support/rabbit_cluster.rs"]
+pub(crate) mod rabbit_cluster;
 #[path = "../end_to_end/support/rabbitmq.rs"]
 pub(crate) mod rabbitmq;
 #[path = "../end_to_end/support/wait.rs"]

@@ -220,38 +220,48 @@ impl Node {
             .unwrap_or_else(|reason| panic!("no vhosts for the tests: {reason}"));
     }
 
-    /// Has the node evaluate an Erlang expression, which a short-lived node of ours sends it: much
-    /// quicker than rabbitmqctl. What it evaluates to as text, lists of characters as they are.
+    /// See [`evaluate`].
     pub(crate) fn evaluate(&self, expression: &str) -> Result<String, String> {
-        const SEND: &str = r#"
-            {ok, Tokens, _} = erl_scan:string(os:getenv("EXPRESSION")),
-            {ok, Expressions} = erl_parse:parse_exprs(Tokens),
-            Node = list_to_atom(os:getenv("NODE")),
-            case rpc:call(Node, erl_eval, exprs, [Expressions, []], 60000) of
-                {value, Value, _} ->
-                    Text = try unicode:characters_to_binary(Value) catch _:_ -> error end,
-                    if is_binary(Text) -> file:write(standard_io, Text); true -> io:format("~0p", [Value]) end,
-                    halt(0);
-                Failure -> io:format("~0p", [Failure]), halt(1)
-            end."#;
-        let output = Command::new(find("lib/erlang/bin/erl", "bin/erl")?)
-            .args(["-noinput", "-hidden", "-boot", "no_dot_erlang", "-sname"])
-            .arg(format!("asks{}@localhost", fastrand::u64(..)))
-            .args(["-eval", SEND])
-            .env("EXPRESSION", expression)
-            .env("NODE", node_name())
-            .env("HOME", &self.folder)
-            .env("ERL_EPMD_PORT", self.epmd.to_string())
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .map_err(|error| format!("erl: {error}"))?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        if output.status.success() {
-            Ok(text)
-        } else {
-            Err(format!("the broker does not evaluate {expression}: {text}"))
-        }
+        evaluate(&node_name(), self.epmd, &self.folder, expression)
+    }
+}
+
+/// Has a node evaluate an Erlang expression, which a short-lived node of ours sends it: much quicker than
+/// rabbitmqctl. What it evaluates to as text, lists of characters as they are. `home` has the node's cookie.
+pub(crate) fn evaluate(
+    node: &str,
+    epmd: u16,
+    home: &Path,
+    expression: &str,
+) -> Result<String, String> {
+    const SEND: &str = r#"
+        {ok, Tokens, _} = erl_scan:string(os:getenv("EXPRESSION")),
+        {ok, Expressions} = erl_parse:parse_exprs(Tokens),
+        Node = list_to_atom(os:getenv("NODE")),
+        case rpc:call(Node, erl_eval, exprs, [Expressions, []], 60000) of
+            {value, Value, _} ->
+                Text = try unicode:characters_to_binary(Value) catch _:_ -> error end,
+                if is_binary(Text) -> file:write(standard_io, Text); true -> io:format("~0p", [Value]) end,
+                halt(0);
+            Failure -> io:format("~0p", [Failure]), halt(1)
+        end."#;
+    let output = Command::new(find("lib/erlang/bin/erl", "bin/erl")?)
+        .args(["-noinput", "-hidden", "-boot", "no_dot_erlang", "-sname"])
+        .arg(format!("asks{}@localhost", fastrand::u64(..)))
+        .args(["-eval", SEND])
+        .env("EXPRESSION", expression)
+        .env("NODE", node)
+        .env("HOME", home)
+        .env("ERL_EPMD_PORT", epmd.to_string())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .map_err(|error| format!("erl: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(format!("the broker does not evaluate {expression}: {text}"))
     }
 }
 
@@ -292,7 +302,7 @@ fn write_configuration(folder: &Path, port: u16, vhosts: usize, also: &str) {
     );
 }
 
-fn epmd_command(port: u16) -> Command {
+pub(crate) fn epmd_command(port: u16) -> Command {
     let mut command =
         Command::new(find("lib/erlang/bin/epmd", "bin/epmd").unwrap_or("epmd".into()));
     command

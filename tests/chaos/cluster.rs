@@ -1,0 +1,374 @@
+//! One fault of a RabbitMQ cluster: what it costs callers, as one row of a table.
+//!
+//! Three nodes, a worker connected to each, two clients connected to the node that is struck. Every process reaches
+//! the nodes by links of its own: at first only the one to its node is open, later all are.
+
+use std::fmt;
+use std::path::Path;
+use std::process::{Child as Server, Command as ServerCommand, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::{JoinHandle, block_in_place};
+use tokio::time::{sleep, timeout};
+
+use crate::args::Args;
+use crate::call::{Batch, Call, Clock, Outcome};
+use crate::oracle::Oracle;
+use crate::proxy::{Link, Mode};
+use crate::redis_server::Redis;
+use crate::support::rabbit_cluster::{NODES, RabbitCluster, url};
+use crate::support::wait::wait_until;
+use crate::support::{lifetime, ports};
+use crate::worker::Worker;
+
+const QUEUE: &str = "rpc_queue";
+const WORKERS: usize = 3;
+const CLIENTS: usize = 2;
+const TTL_MS: u64 = 10_000;
+
+/// Before the fault, while it lasts, and after it.
+const BEFORE: Duration = Duration::from_secs(5);
+const LASTS: Duration = Duration::from_secs(20);
+const AFTER: Duration = Duration::from_secs(25);
+/// A client ends once its last call has.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
+
+/// What is done to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClusterFault {
+    None,
+    /// SIGKILL of the node that leads the queue; started again after 20 s.
+    LeaderKilled,
+    /// The same behind `HAProxy`.
+    LeaderKilledHaproxy,
+    /// SIGKILL of the leader while the clients are connected to another node.
+    LeaderElsewhereKilled,
+    /// SIGSTOP of a node that does not lead the queue, for 20 s.
+    FollowerFrozen,
+    /// SIGSTOP of the leader, for 20 s.
+    LeaderFrozen,
+    /// What a node that does not lead the queue sends to the others is dropped, for 20 s.
+    FollowerCut,
+    /// The same for the leader.
+    LeaderCut,
+    /// SIGTERM and a start of each node in turn.
+    AllRestarted,
+}
+
+/// What a fault has cost.
+pub(crate) struct Row {
+    fault: ClusterFault,
+    calls: usize,
+    /// By code.
+    failed: std::collections::BTreeMap<String, usize>,
+    example: String,
+    /// Between two computed answers.
+    longest_pause: Duration,
+    /// After the fault: the end of the last pause above a second, or of the last failure.
+    back_after: Duration,
+    slowest: Duration,
+    slowest_hit: Duration,
+    wrong: usize,
+}
+
+type Calls = Arc<Mutex<Vec<Call>>>;
+
+/// By which one process reaches the nodes.
+struct Way(Vec<Link>);
+
+impl Way {
+    /// Open to one node only.
+    fn to(cluster: &RabbitCluster, only: usize) -> Self {
+        let links = (0..NODES).map(|n| {
+            let link = Link::to(cluster.port(n), None);
+            if n != only {
+                link.set(Mode::Refuse);
+            }
+            link
+        });
+        Self(links.collect())
+    }
+
+    fn open(&self) {
+        self.0.iter().for_each(|link| link.set(Mode::Pass));
+    }
+
+    fn url(&self) -> String {
+        let urls: Vec<_> = self.0.iter().map(|link| url(link.port)).collect();
+        urls.join(",")
+    }
+}
+
+pub(crate) async fn run(args: &Args, fault: ClusterFault, seed: u64) -> Result<Row, String> {
+    let answers = lifetime::folder("oracle").join("answers");
+    let written = Oracle::compute().write(&answers);
+    written.map_err(|error| error.to_string())?;
+    let mut cluster = block_in_place(|| RabbitCluster::start(args.net_ticktime))?;
+    let redis = Redis::start()?;
+    let redis_url = format!("redis://127.0.0.1:{}/", redis.port());
+    let proxy = match fault {
+        ClusterFault::LeaderKilledHaproxy => Some(Proxy::start(&cluster)?),
+        _ => None,
+    };
+    let mut ways = Vec::new();
+    let mut url_at = |node| {
+        if let Some(proxy) = &proxy {
+            return url(proxy.port);
+        }
+        let way = Way::to(&cluster, node);
+        let url = way.url();
+        ways.push(way);
+        url
+    };
+    let mut workers = Vec::new();
+    for seat in 0..WORKERS {
+        let log = log_of(args, &format!("worker-{seat}"));
+        let servers = (url_at(seat), redis_url.clone());
+        workers.push(Worker::start(servers, TTL_MS, &log));
+        // The first one declares the queue; its node leads it.
+        let is_serving =
+            async || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("serving "));
+        wait_until("a worker serves", is_serving).await;
+    }
+    let leader = block_in_place(|| cluster.leader(QUEUE, 0))?;
+    let follower = (leader + 1) % NODES;
+    let (struck, place) = match fault {
+        ClusterFault::FollowerFrozen | ClusterFault::FollowerCut => (follower, follower),
+        ClusterFault::LeaderElsewhereKilled => (leader, follower),
+        _ => (leader, leader),
+    };
+    let calls = Calls::default();
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        let log = log_of(args, &format!("client-{number}"));
+        let urls = (url_at(place), redis_url.clone());
+        clients.push(start_client(
+            args,
+            urls,
+            seed + number as u64,
+            &answers,
+            &log,
+            &calls,
+        )?);
+    }
+    let clock = Clock::new();
+    sleep(BEFORE).await;
+    ways.iter().for_each(Way::open);
+    let at = clock.now();
+    eprintln!("{fault:?} strikes node {struck}; node {leader} leads");
+    block_in_place(|| strike(&mut cluster, fault, struck))?;
+    sleep(AFTER).await;
+    for (mut client, reading) in clients {
+        drop(client.stdin.take());
+        let ended = timeout(ENDS_WITHIN, client.wait()).await;
+        ended
+            .map_err(|_| "a client does not end")?
+            .map_err(|error| error.to_string())?;
+        reading.await.map_err(|error| error.to_string())?;
+    }
+    for mut worker in workers {
+        let code = worker.terminate().await;
+        if code != Some(0) {
+            eprintln!("a worker ended with {code:?}");
+        }
+    }
+    let calls = std::mem::take(&mut *calls.lock().expect("nobody panics with it"));
+    Ok(Row::of(fault, at, calls))
+}
+
+/// Does what the fault is, waits as long as it lasts, and repairs it.
+fn strike(cluster: &mut RabbitCluster, fault: ClusterFault, struck: usize) -> Result<(), String> {
+    let lasts = || std::thread::sleep(LASTS);
+    match fault {
+        ClusterFault::None => lasts(),
+        ClusterFault::LeaderKilled
+        | ClusterFault::LeaderKilledHaproxy
+        | ClusterFault::LeaderElsewhereKilled => {
+            cluster.kill(struck);
+            lasts();
+            cluster.launch(struck)?;
+        }
+        ClusterFault::FollowerFrozen | ClusterFault::LeaderFrozen => {
+            cluster.freeze(struck);
+            lasts();
+            cluster.thaw(struck);
+        }
+        ClusterFault::FollowerCut | ClusterFault::LeaderCut => {
+            cluster.cut(struck)?;
+            lasts();
+            cluster.heal(struck)?;
+        }
+        ClusterFault::AllRestarted => {
+            for n in 0..NODES {
+                cluster.stop(n);
+                cluster.launch(n)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn log_of(args: &Args, name: &str) -> std::path::PathBuf {
+    match &args.logs {
+        Some(folder) => {
+            std::fs::create_dir_all(folder).expect("--logs names a folder");
+            folder.join(format!("{name}.log"))
+        }
+        None => lifetime::folder(name).join("log"),
+    }
+}
+
+fn start_client(
+    args: &Args,
+    (amqp, redis): (String, String),
+    seed: u64,
+    oracle: &Path,
+    log: &Path,
+    calls: &Calls,
+) -> Result<(Child, JoinHandle<()>), String> {
+    let start = || {
+        Command::new(std::env::current_exe()?)
+            .arg("client")
+            .args(["--amqp-url", &amqp, "--redis-url", &redis])
+            .arg("--oracle")
+            .arg(oracle)
+            .args(["--seed", &seed.to_string(), "--callers", "64"])
+            .args(["--rate", "100", "--hits", "50", "--crashers", "0"])
+            .args(["--ttl-ms", &TTL_MS.to_string()])
+            .args(["--timeout-ms", &args.timeout_ms.to_string()])
+            .process_group(lifetime::group())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(log)?)
+            .kill_on_drop(true)
+            .spawn()
+    };
+    let mut client = start().map_err(|error: std::io::Error| format!("no client: {error}"))?;
+    let stdout = client.stdout.take().expect("it is piped");
+    let reading = tokio::spawn(read(stdout, Arc::clone(calls)));
+    Ok((client, reading))
+}
+
+async fn read(stdout: ChildStdout, calls: Calls) {
+    let mut lines = BufReader::new(stdout).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let batch: Batch = serde_json::from_str(&line).expect("the client's own");
+        let mut calls = calls.lock().expect("nobody panics with it");
+        calls.extend(batch.calls);
+    }
+}
+
+/// `HAProxy` in front of the nodes, as many deployments have it.
+struct Proxy {
+    port: u16,
+    server: Server,
+}
+
+impl Proxy {
+    fn start(cluster: &RabbitCluster) -> Result<Self, String> {
+        let folder = lifetime::folder("haproxy");
+        let [port] = ports::free();
+        let servers =
+            (0..NODES).map(|n| format!(" server n{n} 127.0.0.1:{} check\n", cluster.port(n)));
+        let settings = format!(
+            "defaults\n mode tcp\n timeout connect 2s\n timeout client 1h\n timeout server 1h\n\
+             listen amqp\n bind 127.0.0.1:{port}\n balance leastconn\n option redispatch\n retries 2\n \
+             default-server inter 1s fall 2 rise 2 on-marked-down shutdown-sessions\n{}",
+            servers.collect::<String>()
+        );
+        let file = folder.join("haproxy.cfg");
+        std::fs::write(&file, settings).map_err(|error| error.to_string())?;
+        let mut command = ServerCommand::new("haproxy");
+        command.arg("-db").arg("-f").arg(&file);
+        let server = lifetime::start_server(command, &folder, port)?;
+        Ok(Self { port, server })
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+impl Row {
+    fn of(fault: ClusterFault, at: u64, mut calls: Vec<Call>) -> Self {
+        let micros = Duration::from_micros;
+        calls.sort_by_key(|call| call.end);
+        let mut row = Self {
+            fault,
+            calls: calls.len(),
+            failed: std::collections::BTreeMap::new(),
+            example: String::new(),
+            longest_pause: Duration::ZERO,
+            back_after: Duration::ZERO,
+            slowest: Duration::ZERO,
+            slowest_hit: Duration::ZERO,
+            wrong: 0,
+        };
+        let mut answered = None;
+        for call in &calls {
+            let took = micros(call.end.saturating_sub(call.start));
+            let after = micros(call.end.saturating_sub(at));
+            match &call.outcome {
+                Outcome::Answered(source) if source == "cache" => {
+                    row.slowest_hit = row.slowest_hit.max(took);
+                }
+                Outcome::Answered(_) => {
+                    row.slowest = row.slowest.max(took);
+                    let pause = answered.map_or(Duration::ZERO, |last| micros(call.end - last));
+                    answered = Some(call.end);
+                    if call.end > at {
+                        row.longest_pause = row.longest_pause.max(pause);
+                    }
+                    if pause > Duration::from_secs(1) || took > Duration::from_secs(1) {
+                        row.back_after = after;
+                    }
+                }
+                Outcome::Failed(code, message) => {
+                    *row.failed.entry(code.clone()).or_default() += 1;
+                    if row.example.is_empty() {
+                        row.example.clone_from(message);
+                    }
+                    row.back_after = after;
+                }
+                Outcome::Wrong | Outcome::Lost => row.wrong += 1,
+            }
+        }
+        row
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.fault.to_possible_value();
+        let name = name.map_or(String::new(), |name| name.get_name().to_owned());
+        let failed: usize = self.failed.values().sum();
+        let codes: Vec<_> = self
+            .failed
+            .iter()
+            .map(|(code, count)| format!("{count} {code}"))
+            .collect();
+        write!(
+            f,
+            "{name}: {} calls, {failed} failed ({}), {} wrong or lost; longest pause {:.1} s, slow or failing until \
+             +{:.1} s, slowest answer {:.1} s, slowest hit {} ms",
+            self.calls,
+            codes.join(", "),
+            self.wrong,
+            self.longest_pause.as_secs_f64(),
+            self.back_after.as_secs_f64(),
+            self.slowest.as_secs_f64(),
+            self.slowest_hit.as_millis(),
+        )?;
+        match self.example.as_str() {
+            "" => Ok(()),
+            example => write!(f, "\n  first failure: {example}"),
+        }
+    }
+}
