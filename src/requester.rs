@@ -1,18 +1,17 @@
 //! Publishes a request and waits for its reply until a deadline.
 //!
-//! A supervisor task connects at the first request and reconnects after a loss, see [`session`]. Requests in
-//! flight at a loss are published again on the next connection, with the same correlation id and the time left:
-//! procedures are pure, so computing twice is harmless.
+//! [`Requester::request`] is the whole path of a request. A waiter in [`pending`] gets its outcome; [`session`]
+//! publishes it and reads its reply. Beside that path, [`supervisor`] connects at the first request and reconnects
+//! after a loss. Requests in flight at a loss are published again on the next connection, with the same correlation
+//! id and the time left: procedures are pure, so computing twice is harmless.
 
-mod channels;
 mod pending;
-mod requests;
 mod retry_budget;
 mod session;
+mod supervisor;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,12 +20,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::Span;
 use uuid::Uuid;
 
 use self::pending::{MAX_IN_FLIGHT, Outcome, Pending};
 use self::retry_budget::RetryBudget;
-use self::session::{SessionHandle, SessionState, Supervisor};
+use self::session::{Publication, SessionHandle};
+use self::supervisor::{SessionState, Supervisor};
 use crate::cache_use::CacheUse;
 use crate::counts::BrokerCounts;
 use crate::error::Error;
@@ -93,60 +92,36 @@ impl Requester {
         wait: bool,
         deadline: &Deadline,
     ) -> Result<Reply, Error> {
-        let mut had_session = false;
-        let mut nacked = false;
-        // A caller that joins the flight may extend the deadline. Copies in flight then still expire at the earlier
-        // moment; their `expired` replies are ignored, and the request is published again.
-        let published = AtomicU32::new(0);
-        let mut outdated = 0;
-        let mut expires = deadline.at();
-        let outlived = |expires: &mut Instant| match std::mem::replace(expires, deadline.at()) {
-            earlier if earlier < *expires => published.swap(0, Ordering::Relaxed),
-            _ => 0,
-        };
+        let mut request = Outgoing::new(id, body, cache, deadline);
+        let (mut had_session, mut nacked) = (false, false);
         self.copies.deposit();
         loop {
-            outdated += outlived(&mut expires);
-            let outcome = match timeout_at(expires, self.session(had_session)).await {
+            request.follow_deadline();
+            let outcome = match timeout_at(request.expires, self.session(had_session)).await {
                 Ok(session) => {
                     let session = session?;
+                    // After a loss, workers reconnect, too.
                     let patient = wait || had_session;
                     had_session = true;
-                    let publish = || {
-                        let left = expires.saturating_duration_since(Instant::now());
-                        let properties =
-                            message::request_properties(id, &session.reply_to, left, cache);
-                        let span = self.sending(id, body);
-                        let properties = if span.is_disabled() {
-                            properties
-                        } else {
-                            let context = trace::context_of(&span);
-                            let asks_steps = trace::asks_workers();
-                            message::traced(properties, context.as_ref(), asks_steps)
-                        };
-                        // The session may have come at the last moment, with no time left.
-                        let sent = !left.is_zero() && session.publish(id, body, properties, span);
-                        published.fetch_add(u32::from(sent), Ordering::Relaxed);
-                        sent
-                    };
-                    self.ask(id, patient, expires, publish).await?
+                    self.attempt(&mut request, &session, patient).await?
                 }
                 Err(_elapsed) => Outcome::Lost,
             };
-            outdated += outlived(&mut expires);
+            request.follow_deadline();
             match outcome {
-                Outcome::Reply(reply) if reply.is_expired() && outdated > 0 => outdated -= 1,
-                Outcome::Reply(reply) => return Ok(reply),
+                Outcome::Reply(reply) => {
+                    if !request.is_outdated(&reply) {
+                        return Ok(reply);
+                    }
+                }
                 Outcome::Failed(error) => return Err(error),
                 Outcome::Nacked if nacked => {
-                    return Err(Error::Overloaded {
-                        reason: "the broker refused the request".to_owned(),
-                    });
+                    return Err(overloaded("the broker refused the request"));
                 }
                 Outcome::Nacked | Outcome::Unroutable => {
                     nacked |= outcome == Outcome::Nacked;
                     // The deadline is checked next, whether the pause elapsed or was cut.
-                    let _ = timeout_at(expires, sleep(UNROUTABLE_PAUSE)).await;
+                    let _ = timeout_at(request.expires, sleep(UNROUTABLE_PAUSE)).await;
                 }
                 Outcome::Lost => {}
             }
@@ -156,37 +131,31 @@ impl Requester {
         }
     }
 
-    /// The trace's span from publishing a request to its confirm.
-    fn sending(&self, id: Uuid, body: &str) -> Span {
-        trace::begin(|| trace::send(self.options.queue.as_str(), &id.to_string(), body.len()))
-    }
-
-    /// Publishes and waits until `expires`; publishes a copy after half of that time, if the retry budget allows
-    /// it.
-    async fn ask(
+    /// Publishes the request in one session and waits for the outcome, until the request expires. Publishes a copy
+    /// after half of that time, if the retry budget allows it.
+    async fn attempt(
         &self,
-        id: Uuid,
+        request: &mut Outgoing<'_>,
+        session: &SessionHandle,
         patient: bool,
-        expires: Instant,
-        publish: impl Fn() -> bool,
     ) -> Result<Outcome, Error> {
-        let Some(mut waiter) = self.pending.register(id, patient) else {
-            return Err(Error::Overloaded {
-                reason: "too many calls at once from this process".to_owned(),
-            });
+        // Registered first: an outcome may come at once, and the end of the session is one.
+        let Some(mut waiter) = self.pending.register(request.id, patient) else {
+            return Err(overloaded("too many calls at once from this process"));
         };
-        if !publish() {
+        let queue = self.options.queue.as_str();
+        if !request.publish(session, queue) {
             return Ok(Outcome::Lost);
         }
-        let half = expires.saturating_duration_since(Instant::now()) / 2;
+        let half = request.time_left() / 2;
         if let Ok(outcome) = timeout(half, waiter.outcome()).await {
             return Ok(outcome);
         }
         // The request may be lost unnoticed. If its worker is only slow, the copy finds the answer in the cache.
-        if self.copies.withdraw() && !publish() {
+        if self.copies.withdraw() && !request.publish(session, queue) {
             return Ok(Outcome::Lost);
         }
-        let outcome = timeout_at(expires, waiter.outcome()).await;
+        let outcome = timeout_at(request.expires, waiter.outcome()).await;
         Ok(outcome.unwrap_or(Outcome::Lost))
     }
 
@@ -249,5 +218,86 @@ impl Requester {
         let closed = state.wait_for(|state| matches!(state, SessionState::Closed));
         // If the broker does not answer in time, the socket is closed without the handshake.
         let _ = timeout(CLOSE_DEADLINE, closed).await;
+    }
+}
+
+/// A request, and which of its publications have expired by now.
+///
+/// A caller that joins the flight may extend the deadline. What was published before then still expires at the earlier
+/// moment, and is answered `expired` by the worker that takes it: such a reply says nothing about the request.
+struct Outgoing<'a> {
+    id: Uuid,
+    body: &'a str,
+    cache: CacheUse,
+    deadline: &'a Deadline,
+    /// When publications expire from now on: the deadline, when it was last read.
+    expires: Instant,
+    /// Publications that expire then.
+    current: u32,
+    /// Publications that expire earlier, and whose expiry was not replied yet.
+    outdated: u32,
+}
+
+impl<'a> Outgoing<'a> {
+    fn new(id: Uuid, body: &'a str, cache: CacheUse, deadline: &'a Deadline) -> Self {
+        Self {
+            id,
+            body,
+            cache,
+            deadline,
+            expires: deadline.at(),
+            current: 0,
+            outdated: 0,
+        }
+    }
+
+    /// Reads the deadline; if it was extended, what was published before is outdated.
+    fn follow_deadline(&mut self) {
+        let earlier = std::mem::replace(&mut self.expires, self.deadline.at());
+        if earlier < self.expires {
+            self.outdated += std::mem::take(&mut self.current);
+        }
+    }
+
+    /// Whether this is the reply to an outdated publication. Each is replied to once.
+    fn is_outdated(&mut self, reply: &Reply) -> bool {
+        let is_outdated = reply.is_expired() && self.outdated > 0;
+        self.outdated -= u32::from(is_outdated);
+        is_outdated
+    }
+
+    /// The time until what is published now expires.
+    fn time_left(&self) -> Duration {
+        self.expires.saturating_duration_since(Instant::now())
+    }
+
+    /// Gives the request to the session to publish. `false` if the session is over, or no time is left.
+    fn publish(&mut self, session: &SessionHandle, queue: &str) -> bool {
+        let left = self.time_left();
+        // The session may have come at the last moment.
+        if left.is_zero() {
+            return false;
+        }
+        let mut properties =
+            message::request_properties(self.id, &session.reply_to, left, self.cache);
+        let span = trace::begin(|| trace::send(queue, &self.id.to_string(), self.body.len()));
+        if !span.is_disabled() {
+            let context = trace::context_of(&span);
+            properties = message::traced(properties, context.as_ref(), trace::asks_workers());
+        }
+        let is_published = session.publish(Publication {
+            id: self.id,
+            body: self.body.as_bytes().to_vec(),
+            properties,
+            span,
+        });
+        self.current += u32::from(is_published);
+        is_published
+    }
+}
+
+fn overloaded(reason: &str) -> Error {
+    Error::Overloaded {
+        reason: reason.to_owned(),
     }
 }

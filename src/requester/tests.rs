@@ -7,7 +7,6 @@ use std::sync::Mutex;
 use fastrand::Rng;
 use tokio::task::{JoinSet, yield_now};
 
-use super::requests::Publication;
 use super::*;
 use crate::error::ErrorCode;
 use crate::interleavings::{millis, of_each_seed, shuffled};
