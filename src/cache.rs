@@ -1,9 +1,13 @@
 //! The shared result cache: looks up an answer, and fills it in where it was missing.
 //!
-//! Clients and workers both look up. A miss carries a [`Vacancy`], the permission without which nothing
-//! can be filled. All that a process waits for the store in one call comes out of one [`Budget`], which the
-//! vacancy carries on. Every fault of the store is a miss here, counted and logged, never an error of the
-//! call. What differs from store to store is below [`store`].
+//! In the order in which a call meets the files: [`lookup`] looks up the [`key`] of an argument, in clients and in
+//! workers; a worker that found nothing claims it ([`claim`]), computes, and fills it ([`fill`]); below
+//! them is the [`store`]. A miss carries a [`Vacancy`], the permission without which nothing can be filled. All that a
+//! process waits for the store in one call comes out of one [`Budget`], which the vacancy carries on. Every fault of
+//! the store is a miss here, counted and logged, never an error of the call.
+//!
+//! Beside that path: [`lookup_many`] for many keys at once, [`attempts`] at redelivered requests, [`inspect`] behind
+//! `rpcache cache`, [`workers`] announced, [`invalidation`] of near copies.
 
 mod attempts;
 mod claim;
@@ -11,24 +15,23 @@ mod fill;
 mod inspect;
 mod invalidation;
 mod key;
-mod lease;
 mod lookup;
+mod lookup_many;
 mod options;
 mod redis;
 mod store;
+mod token;
 mod workers;
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 pub(crate) use self::attempts::Attempt;
-pub(crate) use self::claim::Claim;
+pub(crate) use self::claim::{Claim, Lease};
 pub(crate) use self::fill::Vacancy;
 pub use self::inspect::{
     EntryFault, Estimate, Explained, KeyPattern, KeyPatternError, LeaseHeld, LeaseHolder,
@@ -37,21 +40,21 @@ pub use self::inspect::{
 pub(crate) use self::invalidation::Purge;
 pub(crate) use self::key::{Key, ShortKey};
 pub use self::key::{Namespace, NamespaceError};
-pub(crate) use self::lease::{Lease, Token};
-pub(crate) use self::lookup::{Gave, Look, Lookup};
+pub(crate) use self::lookup::{Budget, Look, Lookup};
+pub(crate) use self::lookup_many::Gave;
 pub use self::options::CacheOptions;
 pub use self::redis::MissingRights;
 pub(crate) use self::redis::ServerFault;
 #[cfg(test)]
 pub(crate) use self::redis::fake;
 pub use self::store::{Entry, ServerStats};
+pub(crate) use self::token::Token;
 
 use self::store::Store;
 use crate::FOR_EVER;
-use crate::counts::{CacheCounts, ConnectionState};
+use crate::counts::CacheCounts;
 use crate::log_throttle::LogThrottle;
 use crate::procedure_name::ProcedureName;
-use crate::trace;
 
 /// A handle to the shared result cache, for programs that look into it or tidy it up; clients and workers
 /// have their own.
@@ -85,17 +88,6 @@ struct Logs {
     foreign_slots: LogThrottle,
 }
 
-/// Time left of all that this process may wait for the store in one call.
-#[derive(Debug, Clone)]
-pub(crate) struct Budget(Duration);
-
-impl Budget {
-    /// Subtracts the time since then.
-    fn spend(&mut self, since: Instant) {
-        self.0 = self.0.saturating_sub(since.elapsed());
-    }
-}
-
 impl Cache {
     /// Starts connecting in the background.
     ///
@@ -126,11 +118,6 @@ impl Cache {
         }
     }
 
-    /// The key of this argument's answer.
-    pub(crate) fn key(&self, procedure: &ProcedureName, argument: &impl Display) -> Key {
-        Key::new(self.options.namespace.as_ref(), procedure, argument)
-    }
-
     /// What all keys of the procedure start with in this namespace.
     pub(crate) fn prefix(&self, procedure: &ProcedureName) -> String {
         key::prefix(self.options.namespace.as_ref(), procedure)
@@ -144,24 +131,6 @@ impl Cache {
     /// How long an answer is kept at most.
     pub(crate) fn ttl(&self) -> Option<Duration> {
         self.options.ttl
-    }
-
-    /// All that one call may wait for the store.
-    pub(crate) fn budget(&self) -> Budget {
-        Budget(self.options.budget)
-    }
-
-    /// The budget of a call that ends by then. Waits for the first attempt to connect, where the options
-    /// say so.
-    async fn budget_until(&self, deadline: Instant) -> Budget {
-        if self.options.wait_for_connection {
-            let connects = self.counts.redis.state() == ConnectionState::Connecting;
-            let _span = connects.then(|| trace::begin(trace::connect_to_redis));
-            // Elapsed or not, the time left decides.
-            let _ = tokio::time::timeout_at(deadline, self.store.ready()).await;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        Budget(self.options.budget.min(left))
     }
 
     /// Warns once, when the store is there, if answers without a TTL can fill it without a bound. Ends

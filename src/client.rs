@@ -1,7 +1,12 @@
-//! The client: look in the store, share a flight, ask a worker. Read [`Client::call_with`] first.
+//! The client: a call looks for a near copy, then in the store, and else asks a worker.
+//!
+//! [`Client::call_with`] is the whole path. This file has its first half, and a hit goes no further; [`ask_worker`] has
+//! the second one. Beside that path: [`handle`] makes and closes clients, [`many`] makes many calls together, [`near`]
+//! keeps copies, [`observe`] counts and logs how a call has ended.
 
-mod flight;
-mod lookup;
+mod answered;
+mod ask_worker;
+mod handle;
 mod many;
 mod near;
 mod observe;
@@ -9,45 +14,30 @@ mod options;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::coop::consume_budget;
 use tracing::{Instrument as _, Span};
 
+pub use self::answered::Answered;
 pub use self::near::LocalOptions;
 pub use self::options::{CallOptions, ClientOptions};
 
-use self::lookup::{Call, Looked, Resolved};
-use self::near::NearCache;
-use crate::cache::{Cache, Key, Vacancy};
+use self::answered::Resolved;
+use self::near::{NearCache, StoreTicket};
+use crate::FOR_EVER;
+use crate::cache::{Cache, Key, Lookup, Vacancy};
 use crate::counts::Calls;
-use crate::error::{Error, ErrorCode};
+use crate::error::Error;
 use crate::log_throttle::LogThrottle;
 use crate::procedure::Procedure;
-use crate::requester::{Requester, RequesterOptions};
-use crate::single_flight::{Callers, Deadline, Outcome, SingleFlight};
-use crate::source::Source;
+use crate::requester::Requester;
+use crate::single_flight::SingleFlight;
 use crate::trace;
-
-/// An answer, and where it came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Answered<A> {
-    /// The answer; it has passed [`Procedure::verify`].
-    pub answer: A,
-    /// Where it came from.
-    pub source: Source,
-    /// Whether the store has it. Of a [local](Source::Local) answer: whether the store had it when this
-    /// process got it.
-    pub stored: bool,
-    /// How long the call took.
-    pub elapsed: Duration,
-}
 
 /// Calls a procedure: from the cache where it can, from a worker where it must.
 ///
@@ -86,68 +76,25 @@ struct Inner<P: Procedure> {
     requester: Requester,
     calls: Arc<Calls>,
     /// By key, and by whether the callers wait for a worker to come.
-    flights: SingleFlight<(Key, bool), FlightOutcome<P::Answer>>,
+    flights: SingleFlight<(Key, bool), Result<Resolved<P::Answer>, Error>>,
     wrong_answers: LogThrottle,
 }
 
-type FlightOutcome<A> = Result<Resolved<A>, Error>;
-
-impl<P: Procedure> Clone for Client<P> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-        }
-    }
+/// One call: its options and when it started.
+#[derive(Clone, Copy)]
+struct Call {
+    options: CallOptions,
+    started: Instant,
 }
 
-impl<P: Procedure> fmt::Debug for Client<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner {
-            cache, requester, ..
-        } = &*self.inner;
-        f.debug_struct("Client")
-            .field("procedure", self.inner.procedure.name())
-            .field("cache", cache)
-            .field("requester", requester)
-            .finish_non_exhaustive()
-    }
+/// The outcome of the lookup.
+enum Looked<A> {
+    Hit(Resolved<A>),
+    /// No answer, and the permission to fill it in, if this call stores answers.
+    Miss(Option<Vacancy>),
 }
 
 impl<P: Procedure> Client<P> {
-    /// A client that connects to Redis in the background, and to RabbitMQ at the first miss.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime: it starts tasks there, which end with the last clone.
-    pub fn new(procedure: P, options: ClientOptions) -> Self {
-        Self::sharing(Arc::new(procedure), options)
-    }
-
-    /// The same with a procedure that others use as well.
-    pub(crate) fn sharing(procedure: Arc<P>, options: ClientOptions) -> Self {
-        let queue = options.queue.unwrap_or_else(|| procedure.queue());
-        let requester = Requester::new(RequesterOptions {
-            url: options.amqp,
-            queue: queue.as_short(),
-            one_shot: options.one_shot,
-        });
-        let cache = Cache::open(options.cache);
-        let near = options.local;
-        Self {
-            inner: Arc::new(Inner {
-                near: near.map(|options| NearCache::open(procedure.name(), options, &cache)),
-                procedure,
-                cache,
-                requester,
-                calls: Arc::default(),
-                flights: SingleFlight::new(|outcome| {
-                    outcome.as_ref().is_err_and(Error::is_out_of_time)
-                }),
-                wrong_answers: LogThrottle::default(),
-            }),
-        }
-    }
-
     /// Calls with the default options, so within 10 s: see [`call_with`](Self::call_with). Cancel safe.
     pub async fn call(&self, argument: P::Argument) -> Result<Answered<P::Answer>, Error> {
         self.call_with(argument, CallOptions::default()).await
@@ -230,80 +177,6 @@ impl<P: Procedure> Client<P> {
         self.inner.observe(key_to_log, call.started, &outcome);
         outcome
     }
-
-    /// Asks a worker, by the deadline of this call.
-    async fn ask_worker(
-        &self,
-        argument: Arc<P::Argument>,
-        vacancy: Option<Vacancy>,
-        call: Call,
-    ) -> Result<Answered<P::Answer>, Error> {
-        let asked = self.join_flight(argument, vacancy, call);
-        let outcome = tokio::time::timeout_at(call.deadline(), asked).await;
-        let outcome = outcome.unwrap_or_else(|_elapsed| Err(self.inner.requester.timed_out()));
-        outcome
-            .map(|resolved| resolved.answered(call.started))
-            .map_err(|error| match error {
-                // The flight may have had another call's deadline.
-                Error::Deadline { .. } => Error::Deadline {
-                    timeout: call.options.timeout,
-                },
-                error => error,
-            })
-    }
-
-    /// Shares the request of other calls for the same key, or makes one of its own if this call does not
-    /// take an answer that was asked for before.
-    async fn join_flight(
-        &self,
-        argument: Arc<P::Argument>,
-        vacancy: Option<Vacancy>,
-        call: Call,
-    ) -> FlightOutcome<P::Answer> {
-        let (options, deadline) = (call.options, call.deadline());
-        let shared = vacancy.as_ref().filter(|_| options.cache.reads());
-        let shared = shared.map(|vacancy| (vacancy.key().clone(), options.wait));
-        let run = |deadline| {
-            let inner = Arc::clone(&self.inner);
-            async move {
-                inner
-                    .run_flight(&argument, vacancy, options, &deadline)
-                    .await
-            }
-        };
-        let outcome = match shared {
-            Some(flight) => {
-                let flights = &self.inner.flights;
-                let joins = trace::on() && flights.in_flight(&flight);
-                let _span = joins.then(trace::join);
-                let run = |callers: Callers<_>| run(callers.deadline).in_current_span();
-                flights.join(flight, deadline, run).await
-            }
-            None => Outcome::Own(run(Deadline::new(deadline)).await),
-        };
-        match outcome {
-            Outcome::Own(outcome) => outcome,
-            Outcome::Shared(outcome) => {
-                self.inner.calls.shared_flights.count();
-                outcome.map(|resolved| Resolved {
-                    source: Source::Shared,
-                    ..resolved
-                })
-            }
-            Outcome::Lost => Err(Error::Failed {
-                code: ErrorCode::Failed,
-                message: "the call ended unexpectedly in this process".to_owned(),
-            }),
-        }
-    }
-
-    /// Closes the connection to the broker by AMQP's handshake, within some seconds. Calls that are waiting
-    /// for a worker, also those of other clones, fail as [`Error::Unreachable`], and so do later misses.
-    ///
-    /// Dropping the last clone, or this future, closes the connection without the handshake.
-    pub async fn close(self) {
-        self.inner.requester.close().await;
-    }
 }
 
 /// Not inlined: a near hit would otherwise reserve stack for steps that it never takes.
@@ -313,11 +186,85 @@ fn poll_apart<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::O
 }
 
 impl<P: Procedure> Inner<P> {
+    /// This process's copy of the answer, if the call may use one; else the key.
+    fn near_copy(&self, argument: &P::Argument, call: Call) -> Result<Resolved<P::Answer>, Key> {
+        let key = || self.key(argument);
+        match &self.near {
+            Some(near) if call.options.cache.reads() => near.look(argument, key, call.started),
+            _ => Err(key()),
+        }
+    }
+
+    /// Looks in the store, if the call reads it.
+    async fn look(&self, key: Key, argument: &Arc<P::Argument>, call: Call) -> Looked<P::Answer> {
+        if !call.options.cache.reads() {
+            return self.no_lookup(key, call);
+        }
+        let ticket = self.near_ticket(&key);
+        let mut budget = self.cache.budget_until(call.deadline()).await;
+        let lookup = self
+            .cache
+            .lookup(key, &mut budget, &self.procedure, argument);
+        self.looked(lookup.await, ticket, call)
+    }
+
+    /// The outcome of a call that does not read the store.
+    fn no_lookup(&self, key: Key, call: Call) -> Looked<P::Answer> {
+        let may_fill = call.options.cache.writes();
+        Looked::Miss(may_fill.then(|| self.cache.vacancy(key)))
+    }
+
+    /// The permission to keep a near copy of the answer that is about to be looked up; `None`: off.
+    fn near_ticket(&self, key: &Key) -> Option<StoreTicket> {
+        self.near.as_ref().map(|near| near.ticket(key))
+    }
+
+    /// Keeps a near copy of a hit.
+    fn looked(
+        &self,
+        lookup: Lookup<P::Answer>,
+        ticket: Option<StoreTicket>,
+        call: Call,
+    ) -> Looked<P::Answer> {
+        match lookup {
+            Lookup::Hit(answer) => {
+                let hit = Resolved::from_store(answer);
+                if let (Some(near), Some(ticket)) = (&self.near, ticket) {
+                    near.keep(ticket, &hit, call.started);
+                }
+                Looked::Hit(hit)
+            }
+            Lookup::Miss(vacancy) => Looked::Miss(Some(vacancy)),
+        }
+    }
+
     fn key(&self, argument: &P::Argument) -> Key {
         self.cache.key(self.procedure.name(), argument)
     }
 
     fn call_span(&self, key: &Key) -> Span {
         trace::call(self.procedure.name(), key)
+    }
+}
+
+impl Call {
+    fn new(options: CallOptions) -> Self {
+        Self {
+            options,
+            started: Instant::now(),
+        }
+    }
+
+    fn deadline(&self) -> tokio::time::Instant {
+        let deadline = self.started + self.options.timeout.min(FOR_EVER);
+        tokio::time::Instant::from_std(deadline)
+    }
+
+    /// The same call, whose time starts later: a wait does not count against its timeout.
+    fn started_later_by(self, waited: Duration) -> Self {
+        Self {
+            started: self.started + waited,
+            ..self
+        }
     }
 }

@@ -1,15 +1,36 @@
-//! Claims: a worker takes the lease of a missing answer before it computes, and gives it back.
+//! Claims a missing answer: a worker takes the key's lease before it computes, keeps it meanwhile, and gives it back.
+//!
+//! `{KEY}:lease` holds the token of the request whose worker computes, so that a key is computed once at a time. It is
+//! taken where it is free, renewed while computing, and released by its holder alone; a holder that dies stops
+//! renewing, and the lease expires. A lease only saves work: a worker that cannot have one, because the store does not
+//! answer or refuses, computes without.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-use super::lease::{LEASE, Lease, Taken, Token};
-use super::store::{Claimed, Refusal, StoreError};
-use super::{Budget, Cache, Key, Look, Vacancy};
+use super::store::{Claimed, LeaseChange, Refusal, Store, StoreError};
+use super::{Budget, Cache, Key, Look, Token, Vacancy};
 use crate::procedure::Procedure;
 use crate::trace::{self, Operation};
+
+/// TTL of a lease: a holder that is frozen for longer is overtaken.
+pub(super) const LEASE: Duration = Duration::from_secs(3);
+
+/// Interval of renewals while computing.
+const RENEW: Duration = Duration::from_secs(1);
+
+/// Pause between two attempts to release a lease while the store is away.
+const RELEASE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Mark that replaces a lease when there is nothing to wait for: the answer cannot be stored.
+pub(super) const UNCACHED: &str = "uncached";
+
+/// TTL of that mark.
+const UNCACHED_FOR: Duration = Duration::from_secs(1);
 
 /// The result of a claim.
 pub(crate) enum Claim<A> {
@@ -46,64 +67,50 @@ impl Cache {
     async fn claim_now<P: Procedure>(
         &self,
         key: Key,
-        budget: Budget,
+        mut budget: Budget,
         token: &Token,
         look: Option<Look>,
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
     ) -> Claim<P::Answer> {
-        let mut vacancy = Vacancy {
-            key,
-            budget,
-            lease: None,
-        };
         if !self.store.is_up() {
-            // Nothing will be sent: there will be nothing to release.
+            // Nothing is sent: there will be nothing to release.
             self.count_unanswered(look);
-            return Claim::Vacant(vacancy);
+            return Claim::Vacant(Vacancy::without_lease(key, budget));
         }
-        let lease = self.lease(&vacancy.key, token);
-        let claimed = self.claim_in_store(&lease, &mut vacancy, look).await;
+        let lease = self.lease(&key, token);
+        let (lookup_key, started) = (look.is_some().then_some(&key), Instant::now());
+        let claim = self
+            .store
+            .claim(&lease.name, token, LEASE, lookup_key, budget.0);
+        let claimed = claim.await;
+        budget.spend(started);
         let Ok(Claimed { held, found }) = claimed else {
             self.count_unanswered(look);
-            return Claim::Vacant(vacancy);
+            return Claim::Vacant(Vacancy::without_lease(key, budget));
         };
-        let outcome = self.taken(lease, held);
+        let taken = self.taken(lease, held);
         let hit = match look.zip(found) {
             Some((look, found)) => {
-                let checked = self.checked(look, &vacancy.key, found, procedure, argument);
+                let checked = self.checked(look, &key, found, procedure, argument);
                 checked.await
             }
             None => None,
         };
-        match (hit, outcome) {
-            (Some(answer), outcome) => {
-                if let Taken::Ours(lease) = outcome {
-                    lease.release(vacancy.budget.0).await;
+        match (hit, taken) {
+            (Some(answer), taken) => {
+                if let Taken::Ours(lease) = taken {
+                    lease.release(budget.0).await;
                 }
                 Claim::Hit(answer)
             }
             (None, Taken::Held) => Claim::Held,
-            (None, Taken::Unavailable) => Claim::Vacant(vacancy),
+            (None, Taken::Unavailable) => Claim::Vacant(Vacancy::without_lease(key, budget)),
             (None, Taken::Ours(lease)) => Claim::Vacant(Vacancy {
                 lease: Some(lease),
-                ..vacancy
+                ..Vacancy::without_lease(key, budget)
             }),
         }
-    }
-
-    async fn claim_in_store(
-        &self,
-        lease: &Lease,
-        vacancy: &mut Vacancy,
-        look: Option<Look>,
-    ) -> Result<Claimed, StoreError> {
-        let (name, token) = lease.name_and_token();
-        let key = look.is_some().then_some(&vacancy.key);
-        let (limit, started) = (vacancy.budget.0, Instant::now());
-        let claimed = self.store.claim(name, token, LEASE, key, limit).await;
-        vacancy.budget.spend(started);
-        claimed
     }
 
     /// The store did not say what it has.
@@ -113,6 +120,7 @@ impl Cache {
         }
     }
 
+    /// The result of the attempt to take this lease, by what it held before.
     fn taken(&self, lease: Lease, held: Result<Option<Vec<u8>>, Refusal>) -> Taken {
         match held {
             Ok(held) => lease.taken(held.as_deref()),
@@ -158,5 +166,135 @@ impl Cache {
 
     fn lease(&self, key: &Key, token: &Token) -> Lease {
         Lease::new(key, token.clone(), &self.store, self.options.budget)
+    }
+}
+
+/// A lease that is held, or may be. Released when dropped, unless it was ended before.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Lease {
+    name: String,
+    token: Token,
+    store: Arc<Store>,
+    /// Limit of one attempt to renew it, or to release it when it is dropped.
+    budget: Duration,
+    ended: bool,
+}
+
+/// The result of an attempt to take a lease.
+pub(super) enum Taken {
+    Ours(Lease),
+    /// Another request has it, or another worker for this request.
+    Held,
+    /// No worker holds it, and it cannot be taken: compute without a lease.
+    Unavailable,
+}
+
+impl Lease {
+    /// Made before the store is asked for it, so that an attempt that is dropped leaves nothing behind.
+    pub(super) fn new(key: &Key, token: Token, store: &Arc<Store>, budget: Duration) -> Self {
+        Self {
+            name: key.lease(),
+            token,
+            store: Arc::clone(store),
+            budget,
+            ended: false,
+        }
+    }
+
+    pub(super) fn name_and_token(&self) -> (&str, &Token) {
+        (&self.name, &self.token)
+    }
+
+    /// Whether it is ours, by what it held when it was claimed.
+    pub(super) fn taken(self, held: Option<&[u8]>) -> Taken {
+        match held {
+            None => Taken::Ours(self),
+            Some(token) if token == self.token.as_str().as_bytes() => Taken::Ours(self),
+            Some(token) => {
+                self.forget();
+                if token == UNCACHED.as_bytes() {
+                    Taken::Unavailable
+                } else {
+                    Taken::Held
+                }
+            }
+        }
+    }
+
+    /// Ends it without releasing it: it is another's, or nobody's, or was released already.
+    pub(super) fn forget(mut self) {
+        self.ended = true;
+    }
+
+    /// Runs `work` to its end, and renews the lease meanwhile where there is one. A lease that is lost all
+    /// the same costs another computation, no more.
+    pub(crate) async fn kept_during<T>(lease: Option<&Self>, work: impl Future<Output = T>) -> T {
+        let Some(lease) = lease else {
+            return work.await;
+        };
+        tokio::select! {
+            done = work => done,
+            never = lease.renew_for_ever() => match never {},
+        }
+    }
+
+    async fn renew_for_ever(&self) -> Infallible {
+        loop {
+            sleep(RENEW).await;
+            // Late or refused: tried again in a second.
+            let _ = self.change(LeaseChange::Renew(LEASE), self.budget).await;
+        }
+    }
+
+    /// Releases it now.
+    pub(super) async fn release(mut self, limit: Duration) {
+        let released = self.change(LeaseChange::Release, limit).await;
+        // Otherwise that is tried again when this is dropped.
+        self.ended = !matches!(released, Err(StoreError::Unavailable));
+    }
+
+    /// Replaces it by a mark for those that wait for it: no answer will be stored.
+    pub(super) async fn leave_uncached(mut self, limit: Duration) {
+        let leave = LeaseChange::Leave {
+            mark: UNCACHED,
+            ttl: UNCACHED_FOR,
+        };
+        let left = self.change(leave, limit).await;
+        self.ended = !matches!(left, Err(StoreError::Unavailable));
+    }
+
+    /// Removes another worker's lease for the same request, which was lost there.
+    pub(super) async fn take_over(&self, limit: Duration) {
+        // Failing that, its lease expires.
+        let _ = self.change(LeaseChange::TakeOver, limit).await;
+    }
+
+    async fn change(&self, change: LeaseChange<'_>, limit: Duration) -> Result<(), StoreError> {
+        let (name, token) = self.name_and_token();
+        self.store.change_lease(name, token, change, limit).await
+    }
+}
+
+impl Drop for Lease {
+    /// Releases it in the background, for as long as it can last: nobody has to wait until it expires when
+    /// its holder gives up.
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (store, budget) = (Arc::clone(&self.store), self.budget);
+        let (name, token) = (std::mem::take(&mut self.name), self.token.clone());
+        runtime.spawn(timeout(LEASE, async move {
+            let release = LeaseChange::Release;
+            while let Err(StoreError::Unavailable) =
+                store.change_lease(&name, &token, release, budget).await
+            {
+                sleep(RELEASE_PAUSE).await;
+            }
+        }));
     }
 }

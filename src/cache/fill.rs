@@ -17,6 +17,14 @@ pub(crate) struct Vacancy {
 }
 
 impl Vacancy {
+    pub(super) fn without_lease(key: Key, budget: Budget) -> Self {
+        Self {
+            key,
+            budget,
+            lease: None,
+        }
+    }
+
     pub(crate) fn key(&self) -> &Key {
         &self.key
     }
@@ -25,11 +33,7 @@ impl Vacancy {
 impl Cache {
     /// The permission to fill a key without having looked: for a call that wants a fresh answer.
     pub(crate) fn vacancy(&self, key: Key) -> Vacancy {
-        Vacancy {
-            key,
-            budget: self.budget(),
-            lease: None,
-        }
+        Vacancy::without_lease(key, self.budget())
     }
 
     /// Stores the answer within what is left of the budget, over whatever stands there; the lease is

@@ -1,14 +1,18 @@
-//! Lookups: one answer or many, within the budget, checked and counted.
+//! Looks an answer up in the store: within the budget, checked and counted.
 
+use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{Instrument as _, warn};
 
 use super::store::{GetResult, Refusal, StoreError};
-use super::{Budget, Cache, Key, Vacancy};
+use super::{Cache, Key, Vacancy};
+use crate::counts::ConnectionState;
 use crate::error::quote;
 use crate::procedure::{Procedure, check};
+use crate::procedure_name::ProcedureName;
 use crate::trace::{self, Operation};
 
 /// The result of a lookup.
@@ -26,43 +30,65 @@ pub(crate) enum Look {
     Again,
 }
 
-/// How much one lookup of many answers returned.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Gave {
-    Bytes(usize),
-    NothingInTime,
-    Unknown,
+/// Time left of all that this process may wait for the store in one call.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget(pub(super) Duration);
+
+impl Budget {
+    /// Subtracts the time since then.
+    pub(super) fn spend(&mut self, since: Instant) {
+        self.0 = self.0.saturating_sub(since.elapsed());
+    }
 }
 
 impl Cache {
-    /// Looks up an answer within the budget, and within the call's time. What does not pass the check is a
-    /// miss.
+    /// The key of this argument's answer.
+    pub(crate) fn key(&self, procedure: &ProcedureName, argument: &impl Display) -> Key {
+        Key::new(self.options.namespace.as_ref(), procedure, argument)
+    }
+
+    /// All that one call may wait for the store.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget(self.options.budget)
+    }
+
+    /// The budget of a call that ends by then. Waits for the first attempt to connect, where the options
+    /// say so.
+    pub(crate) async fn budget_until(&self, deadline: Instant) -> Budget {
+        if self.options.wait_for_connection {
+            let connects = self.counts.redis.state() == ConnectionState::Connecting;
+            let _span = connects.then(|| trace::begin(trace::connect_to_redis));
+            // Elapsed or not, the time left decides.
+            let _ = tokio::time::timeout_at(deadline, self.store.ready()).await;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        Budget(self.options.budget.min(left))
+    }
+
+    /// Looks up an answer within what is left of the budget. What does not pass the check is a miss.
     ///
     /// Cancel safe.
     pub(crate) async fn lookup<P: Procedure>(
         &self,
         key: Key,
+        budget: &mut Budget,
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
-        deadline: Instant,
     ) -> Lookup<P::Answer> {
-        let mut budget = self.budget_until(deadline).await;
+        // Not by `trace::within`, which would move the future: a hit's would be larger.
         if trace::on() {
             let span = trace::lookup(Operation::Get);
-            let lookup = self.lookup_within(&mut budget, key, procedure, argument);
+            let lookup = self.lookup_in_store(key, budget, procedure, argument);
             return Box::pin(lookup.instrument(span)).await;
         }
-        self.lookup_within(&mut budget, key, procedure, argument)
-            .await
+        self.lookup_in_store(key, budget, procedure, argument).await
     }
 
-    /// Looks up an answer within what is left of a budget.
-    ///
-    /// Cancel safe.
-    pub(crate) async fn lookup_within<P: Procedure>(
+    /// Looks up without a span of its own.
+    pub(crate) async fn lookup_in_store<P: Procedure>(
         &self,
-        budget: &mut Budget,
         key: Key,
+        budget: &mut Budget,
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
     ) -> Lookup<P::Answer> {
@@ -70,68 +96,10 @@ impl Cache {
         let found = self.store.get(key.as_str(), budget.0).await;
         budget.spend(started);
         let checked = self.checked(Look::First, &key, found, procedure, argument);
-        if let Some(answer) = checked.await {
-            return Lookup::Hit(answer);
+        match checked.await {
+            Some(answer) => Lookup::Hit(answer),
+            None => Lookup::Miss(Vacancy::without_lease(key, budget.clone())),
         }
-        Lookup::Miss(Vacancy {
-            key,
-            budget: budget.clone(),
-            lease: None,
-        })
-    }
-
-    /// Looks up many answers within one budget.
-    pub(crate) async fn lookup_many<P: Procedure>(
-        &self,
-        wanted: Vec<(Key, Arc<P::Argument>)>,
-        procedure: &Arc<P>,
-        deadline: Instant,
-    ) -> (Vec<Lookup<P::Answer>>, Gave) {
-        match <[_; 1]>::try_from(wanted) {
-            Ok([(key, argument)]) => {
-                let found = self.lookup(key, procedure, &argument, deadline).await;
-                (vec![found], Gave::Unknown)
-            }
-            Err(wanted) if wanted.is_empty() => (Vec::new(), Gave::Unknown),
-            Err(wanted) => self.lookup_together(wanted, procedure, deadline).await,
-        }
-    }
-
-    async fn lookup_together<P: Procedure>(
-        &self,
-        wanted: Vec<(Key, Arc<P::Argument>)>,
-        procedure: &Arc<P>,
-        deadline: Instant,
-    ) -> (Vec<Lookup<P::Answer>>, Gave) {
-        let mut budget = self.budget_until(deadline).await;
-        let keys: Vec<_> = wanted.iter().map(|(key, _)| key.as_bytes()).collect();
-        let started = Instant::now();
-        let found = self.store.get_many(&keys, budget.0).await;
-        budget.spend(started);
-        let gave = match &found {
-            Ok(found) => {
-                let sizes = found.iter().flatten().flatten().map(Vec::len);
-                Gave::Bytes(sizes.sum())
-            }
-            Err(StoreError::Unavailable) => Gave::NothingInTime,
-            Err(StoreError::Refused(_)) => Gave::Unknown,
-        };
-        let found = found.unwrap_or_else(|error| vec![Err(error); wanted.len()]);
-        let mut found = found.into_iter();
-        let mut lookups = Vec::with_capacity(wanted.len());
-        for (key, argument) in wanted {
-            let found = found.next().unwrap_or(Ok(None));
-            let checked = self.checked(Look::First, &key, found, procedure, &argument);
-            lookups.push(match checked.await {
-                Some(answer) => Lookup::Hit(answer),
-                None => Lookup::Miss(Vacancy {
-                    key,
-                    budget: budget.clone(),
-                    lease: None,
-                }),
-            });
-        }
-        (lookups, gave)
     }
 
     /// Checks what the store has under a key, and counts the result.

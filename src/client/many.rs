@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 
-use super::lookup::{BeforeLookup, Call, Looked};
-use super::{Answered, CallOptions, Client, Inner, observe};
+use super::near::StoreTicket;
+use super::{Answered, Call, CallOptions, Client, Inner, Looked, observe};
 use crate::cache::{Gave, Key, Lookup};
 use crate::error::Error;
 use crate::procedure::Procedure;
@@ -37,6 +37,14 @@ struct Asked<T, P: Procedure> {
     looked_at: Instant,
     argument: Result<(Key, Arc<P::Argument>), Error>,
     span: Span,
+}
+
+/// What to do with an argument before the store is asked.
+enum BeforeLookup<A> {
+    /// It is not looked up.
+    Skip(Looked<A>),
+    /// It is looked up. The ticket is for a near copy of a hit.
+    Look(Option<StoreTicket>),
 }
 
 impl<P: Procedure> Client<P> {
@@ -134,7 +142,7 @@ impl<P: Procedure> Client<P> {
             let looked = match looked {
                 BeforeLookup::Skip(looked) => looked,
                 BeforeLookup::Look(ticket) => match lookups.next() {
-                    Some(lookup) => self.inner.after_lookup(lookup, ticket, asked.call),
+                    Some(lookup) => self.inner.looked(lookup, ticket, asked.call),
                     None => Looked::Miss(None),
                 },
             };
@@ -161,11 +169,10 @@ impl<P: Procedure> Client<P> {
             Ok(argument) => argument,
             Err(error) => return (label, Err(error)),
         };
-        let call = if looked.is_hit() {
-            call
-        } else {
+        let call = match looked {
+            Looked::Hit(_) => call,
             // Queueing and a slow reader of the stream do not count against its timeout.
-            call.started_later_by(looked_at.elapsed())
+            Looked::Miss(_) => call.started_later_by(looked_at.elapsed()),
         };
         let resolved = self.resolve(observe::key_to_log(|| key), argument, looked, call);
         (label, trace::within(|| span, resolved).await)
@@ -178,11 +185,13 @@ impl<P: Procedure> Inner<P> {
         let Ok((key, _)) = &asked.argument else {
             return BeforeLookup::Skip(Looked::Miss(None));
         };
+        if !asked.call.options.cache.reads() {
+            return BeforeLookup::Skip(self.no_lookup(key.clone(), asked.call));
+        }
         let near = self.near.as_ref();
-        let near = near.filter(|_| asked.call.options.cache.reads());
         match near.and_then(|near| near.get(key.as_bytes(), asked.call.started)) {
             Some(copy) => BeforeLookup::Skip(Looked::Hit(copy)),
-            None => self.before_lookup(key, asked.call),
+            None => BeforeLookup::Look(self.near_ticket(key)),
         }
     }
 

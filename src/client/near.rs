@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub(super) use self::copies::StoreTicket;
 
 use self::copies::Copies;
-use super::lookup::Resolved;
+use super::answered::Resolved;
 use crate::cache::{Cache, Key, ShortKey};
 use crate::procedure::Answer;
 use crate::procedure_name::ProcedureName;

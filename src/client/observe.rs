@@ -10,28 +10,6 @@ use crate::error::{Error, millis};
 use crate::procedure::Procedure;
 use crate::trace;
 
-#[cfg(feature = "metrics")]
-impl<P: Procedure> super::Client<P> {
-    /// The counters of this client and its clones, to be read at any time.
-    #[must_use]
-    pub fn metrics(&self) -> crate::Metrics {
-        use std::sync::Arc;
-        let Inner {
-            procedure,
-            cache,
-            requester,
-            calls,
-            ..
-        } = &*self.inner;
-        crate::Metrics::of_client(
-            procedure.name(),
-            Arc::clone(calls),
-            Arc::clone(cache.counts()),
-            Arc::clone(requester.counts()),
-        )
-    }
-}
-
 /// The key for the log line, if debug lines are on: a hit has no time for a copy that is not used.
 pub(super) fn key_to_log(key: impl FnOnce() -> Key) -> Option<Key> {
     enabled!(Level::DEBUG).then(key)

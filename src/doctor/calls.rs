@@ -88,8 +88,8 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         // Connecting is not part of the time.
         let _ = cache.connected().await;
         let started = Instant::now();
-        let deadline = started + self.options.timeout;
-        let looked = cache.lookup(key, &self.procedure, &argument, deadline);
+        let mut budget = cache.budget_until(started + self.options.timeout).await;
+        let looked = cache.lookup(key, &mut budget, &self.procedure, &argument);
         matches!(looked.await, Lookup::Hit(_)).then(|| started.elapsed())
     }
 

@@ -12,7 +12,6 @@ use tracing::error;
 use super::Service;
 use super::plan::CachePolicy;
 use super::redelivered::{self, DeliveryState};
-use crate::FOR_EVER;
 use crate::cache::{Attempt, Budget, Claim, Key, Lease, Look, Lookup, Token, Vacancy};
 use crate::error::ErrorCode;
 use crate::message::{Failure, Reply};
@@ -127,8 +126,8 @@ impl<P: Procedure> Service<P> {
             }
             Run::Inline if job.policy.read => {
                 let (procedure, argument) = (self.computer.procedure(), &job.argument);
-                let never = Instant::now() + FOR_EVER;
-                let lookup = self.cache.lookup(key, procedure, argument, never);
+                let mut budget = job.budget.clone();
+                let lookup = self.cache.lookup(key, &mut budget, procedure, argument);
                 match job.watch.step(Work::Lookup, lookup).await {
                     Lookup::Hit(answer) => Found::Hit(answer, Source::Cache),
                     Lookup::Miss(vacancy) => Found::Missing(vacancy),

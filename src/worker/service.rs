@@ -32,7 +32,7 @@ use crate::procedure_name::ProcedureName;
 use crate::queue::QueueName;
 use crate::single_flight::{Outcome, SingleFlight};
 use crate::source::Source;
-use crate::trace::{self, Operation, Stopwatch, Work};
+use crate::trace::{self, Stopwatch, Work};
 
 /// Serves requests: everything that all requests of a worker share.
 #[derive(Debug)]
@@ -253,8 +253,7 @@ impl<P: Procedure> Service<P> {
         let budget = &mut job.budget;
         let lookup = self
             .cache
-            .lookup_within(budget, key.clone(), procedure, &job.argument);
-        let lookup = trace::within(|| trace::lookup(Operation::Get), lookup);
+            .lookup(key.clone(), budget, procedure, &job.argument);
         match job.watch.step(Work::Lookup, lookup).await {
             Lookup::Hit(answer) => Some(self.reply(answer.to_bytes(), Source::Cache, true)),
             Lookup::Miss(_) => None,

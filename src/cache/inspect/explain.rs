@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Cache, EntryFault, INSPECT_DEADLINE, StoredKey};
 use crate::cache::Entry;
-use crate::cache::lease::UNCACHED;
+use crate::cache::claim::UNCACHED;
 use crate::error::{Error, quote};
 use crate::procedure::Procedure;
 

@@ -9,7 +9,7 @@ use quick_cache::sync::{Cache as Entries, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
 use crate::cache::{Key, Purge};
-use crate::client::lookup::Resolved;
+use crate::client::answered::Resolved;
 use crate::procedure::Answer;
 use crate::source::Source;
 

@@ -1,19 +1,21 @@
-//! One flight of a client: request an answer, verify it, store it if the worker has not.
+//! Asks a worker on behalf of a call that was a miss: joins a flight, requests, verifies, fills.
+//!
+//! Callers of one key share one flight, which requests the answer, verifies it, and stores it if the worker has not.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 use uuid::Uuid;
 
-use super::lookup::Resolved;
-use super::{CallOptions, FlightOutcome, Inner};
+use super::answered::{Answered, Resolved};
+use super::{Call, CallOptions, Client, Inner};
 use crate::cache::Vacancy;
 use crate::error::{Error, ErrorCode, quote, quote_inner};
 use crate::message::Reply;
 use crate::procedure::{Answer as _, Procedure, check};
-use crate::single_flight::Deadline;
+use crate::single_flight::{Callers, Deadline, Outcome};
 use crate::source::Source;
 use crate::trace;
 
@@ -21,15 +23,83 @@ use crate::trace;
 /// then told of the wrong answer, not of the deadline.
 const VERDICT_TIME: Duration = Duration::from_millis(50);
 
+impl<P: Procedure> Client<P> {
+    /// Asks a worker, by the deadline of this call.
+    pub(super) async fn ask_worker(
+        &self,
+        argument: Arc<P::Argument>,
+        vacancy: Option<Vacancy>,
+        call: Call,
+    ) -> Result<Answered<P::Answer>, Error> {
+        let asked = self.join_flight(argument, vacancy, call);
+        let outcome = timeout_at(call.deadline(), asked).await;
+        let outcome = outcome.unwrap_or_else(|_elapsed| Err(self.inner.requester.timed_out()));
+        outcome
+            .map(|resolved| resolved.answered(call.started))
+            .map_err(|error| match error {
+                // The flight may have had another call's deadline.
+                Error::Deadline { .. } => Error::Deadline {
+                    timeout: call.options.timeout,
+                },
+                error => error,
+            })
+    }
+
+    /// Shares the request of other calls for the same key, or makes one of its own if this call does not
+    /// take an answer that was asked for before.
+    async fn join_flight(
+        &self,
+        argument: Arc<P::Argument>,
+        vacancy: Option<Vacancy>,
+        call: Call,
+    ) -> Result<Resolved<P::Answer>, Error> {
+        let (options, deadline) = (call.options, call.deadline());
+        let shared = vacancy.as_ref().filter(|_| options.cache.reads());
+        let shared = shared.map(|vacancy| (vacancy.key().clone(), options.wait));
+        let run = |deadline| {
+            let inner = Arc::clone(&self.inner);
+            async move {
+                inner
+                    .run_flight(&argument, vacancy, options, &deadline)
+                    .await
+            }
+        };
+        let outcome = match shared {
+            Some(flight) => {
+                let flights = &self.inner.flights;
+                let joins = trace::on() && flights.in_flight(&flight);
+                let _span = joins.then(trace::join);
+                let run = |callers: Callers<_>| run(callers.deadline).in_current_span();
+                flights.join(flight, deadline, run).await
+            }
+            None => Outcome::Own(run(Deadline::new(deadline)).await),
+        };
+        match outcome {
+            Outcome::Own(outcome) => outcome,
+            Outcome::Shared(outcome) => {
+                self.inner.calls.shared_flights.count();
+                outcome.map(|resolved| Resolved {
+                    source: Source::Shared,
+                    ..resolved
+                })
+            }
+            Outcome::Lost => Err(Error::Failed {
+                code: ErrorCode::Failed,
+                message: "the call ended unexpectedly in this process".to_owned(),
+            }),
+        }
+    }
+}
+
 impl<P: Procedure> Inner<P> {
     /// Runs one flight: asks a worker, and keeps a near copy of the answer.
-    pub(super) async fn run_flight(
+    async fn run_flight(
         &self,
         argument: &Arc<P::Argument>,
         vacancy: Option<Vacancy>,
         options: CallOptions,
         deadline: &Deadline,
-    ) -> FlightOutcome<P::Answer> {
+    ) -> Result<Resolved<P::Answer>, Error> {
         let near = self.near.as_ref().zip(vacancy.as_ref());
         let near = near.map(|(near, vacancy)| (near, near.ticket(vacancy.key())));
         let outcome = self.request(argument, vacancy, options, deadline).await;
@@ -107,7 +177,7 @@ impl<P: Procedure> Inner<P> {
         vacancy: Option<Vacancy>,
         options: CallOptions,
         deadline: &Deadline,
-    ) -> FlightOutcome<P::Answer> {
+    ) -> Result<Resolved<P::Answer>, Error> {
         let _in_flight = self.calls.in_flight.enter();
         let id = Uuid::new_v4();
         let text = argument.to_string();
