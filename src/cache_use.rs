@@ -24,6 +24,12 @@ impl CacheUse {
     pub(crate) fn writes(self) -> bool {
         self != Self::Bypass
     }
+
+    /// Whether a worker may compute the answer once for several requests of the same use. An answer that
+    /// must not be stored is for its caller alone.
+    pub(crate) fn shares(self) -> bool {
+        self.writes()
+    }
 }
 
 #[cfg(test)]
@@ -31,9 +37,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_use_reads_and_writes_as_it_says() {
+    fn each_use_reads_writes_and_shares_as_it_says() {
         let all = [CacheUse::Normal, CacheUse::Bypass, CacheUse::Refresh];
         assert_eq!(all.map(CacheUse::reads), [true, false, false]);
         assert_eq!(all.map(CacheUse::writes), [true, false, true]);
+        assert_eq!(all.map(CacheUse::shares), [true, false, true]);
     }
 }

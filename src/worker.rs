@@ -2,19 +2,21 @@
 //!
 //! In the order in which a delivery meets the files:
 //!
-//! 1. [`supervisor`] runs one session with the broker after another. [`session`] has the connections, [`consumer`]
-//!    takes deliveries, [`redelivered`] keeps redelivered requests apart.
-//! 2. [`service`] reads a request, decides by [`plan`] what it takes, and replies.
+//! 1. [`session`] takes deliveries from the broker.
+//! 2. [`serve`] reads a request, decides which path its answer takes, and replies.
 //! 3. [`pipeline`] finds the answer in the cache, or claims its key, has it computed by [`computer`], and fills.
 //! 4. [`replier`] publishes the reply, waits for the confirm and acks.
 //!
-//! Beside that path: [`dead_letters`] replies to requests that the broker has given up; [`counters`], [`recent`]
-//! and [`observe`] say what happens, [`announcement`] and [`health`] publish it.
+//! A redelivered request also passes [`redelivered`], which keeps it apart from the others, and [`attempts`].
+//!
+//! Beside that path: [`supervisor`] opens one session after another; [`dead_letters`] replies to requests that the
+//! broker has given up; [`counters`], [`recent`] and [`observe`] say what happens, [`announcement`] and [`health`]
+//! publish it.
 
 mod announcement;
+mod attempts;
 mod callback_queues;
 mod computer;
-mod consumer;
 mod counters;
 mod dead_letters;
 mod direct;
@@ -23,11 +25,12 @@ mod lifo_lock;
 mod observe;
 mod options;
 mod pipeline;
-mod plan;
+mod prefetch_window;
 mod recent;
 mod redelivered;
 mod replier;
 mod reply_pattern;
+mod serve;
 mod service;
 mod session;
 mod supervisor;

@@ -21,9 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Service;
-use super::consumer::consume;
 use super::replier::{Replier, Unsettled};
-use super::session::log_panic;
+use super::session::{consume, log_panic};
 use crate::broker;
 use crate::error::ErrorCode;
 use crate::log_throttle::LogThrottle;

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tracing::error;
 
 use super::Service;
-use super::plan::CachePolicy;
-use super::redelivered::{self, DeliveryState};
-use crate::cache::{Attempt, Budget, Claim, Key, Lease, Look, Lookup, Token, Vacancy};
+use super::redelivered::DeliveryState;
+use crate::cache::{Budget, Claim, Key, Lease, Look, Lookup, Token, Vacancy};
+use crate::cache_use::CacheUse;
 use crate::error::ErrorCode;
 use crate::message::{Failure, Reply};
 use crate::procedure::{Answer as _, Procedure};
@@ -26,7 +25,7 @@ const POLL_PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::f
 /// One request to be answered. Its key is passed beside it: the vacancy takes it, without a copy.
 pub(super) struct Job<P: Procedure> {
     pub(super) argument: Arc<P::Argument>,
-    pub(super) policy: CachePolicy,
+    pub(super) cache_use: CacheUse,
     /// The time that it may still wait for the cache.
     pub(super) budget: Budget,
     pub(super) delivery: Arc<DeliveryState>,
@@ -35,7 +34,7 @@ pub(super) struct Job<P: Procedure> {
     pub(super) watch: Stopwatch,
 }
 
-/// How a job runs: its [`Path`](super::plan::Path), with the values that this path takes.
+/// How a job runs: its [`Path`](super::serve::Path), with the values that this path takes.
 pub(super) enum Run<'a> {
     Inline,
     Leased {
@@ -116,7 +115,7 @@ impl<P: Procedure> Service<P> {
         }
     }
 
-    /// Looks in the cache, if the job's policy permits. A leased job also claims its key, in the same round trip,
+    /// Looks in the cache, if the request permits it. A leased job also claims its key, in the same round trip,
     /// or waits for the worker that has claimed it.
     async fn find(&self, key: Key, job: &Job<P>, run: &Run<'_>) -> Found<P::Answer> {
         match run {
@@ -124,7 +123,7 @@ impl<P: Procedure> Service<P> {
             Run::Leased { token, callers } => {
                 Box::pin(self.claim_or_wait(key, job, token, callers)).await
             }
-            Run::Inline if job.policy.read => {
+            Run::Inline if job.cache_use.reads() => {
                 let (procedure, argument) = (self.computer.procedure(), &job.argument);
                 let mut budget = job.budget.clone();
                 let lookup = self.cache.lookup(key, &mut budget, procedure, argument);
@@ -189,7 +188,7 @@ impl<P: Procedure> Service<P> {
         let (procedure, argument) = (self.computer.procedure(), &job.argument);
         // A fresh budget per poll: waiting for the lease's holder is not Redis latency.
         let budget = job.budget.clone();
-        let look = job.policy.read.then_some(look);
+        let look = job.cache_use.reads().then_some(look);
         self.cache
             .claim(key.clone(), budget, token, look, procedure, argument)
             .await
@@ -230,46 +229,14 @@ impl<P: Procedure> Service<P> {
         let computed = job.watch.step(Work::Compute, compute).await;
         drop(computing);
         if let (Some(attempt), Some(_)) = (attempt, &computed) {
-            // It did not crash this worker. The reply does not wait until Redis has forgotten its attempts; the
-            // turn of the next redelivered request does.
-            let (service, delivery) = (Arc::clone(self), Arc::clone(&job.delivery));
-            tokio::spawn(async move {
-                service.cache.forget_attempts(attempt).await;
-                drop(delivery);
-            });
+            self.forget_attempts(attempt, job);
         }
         computed
     }
 
-    /// Counts an attempt at a redelivered request, in Redis or, where Redis does not answer, by the broker's own
-    /// count. Fails with `poison` at the limit.
-    async fn count_attempt(
-        &self,
-        key: &Key,
-        job: &Job<P>,
-        budget: &mut Budget,
-    ) -> Result<Option<Attempt>, Failure> {
-        if !job.delivery.is_redelivered() {
-            return Ok(None);
-        }
-        let (attempt, attempts) = self.cache.count_attempt(key, budget).await;
-        let is_poison = match attempts {
-            Some(attempts) => attempts >= redelivered::MAX_ATTEMPTS,
-            None => job.delivered_before >= redelivered::MAX_DELIVERIES,
-        };
-        if !is_poison {
-            return Ok(Some(attempt));
-        }
-        error!(%key, "poison request: crashed every worker that started it; answering `poison`");
-        Err(Failure {
-            code: ErrorCode::Poison,
-            message: "the request crashed the workers that tried it".to_owned(),
-        })
-    }
-
-    /// Stores the answer, if the job's policy permits and it is not too large to be sent, and makes a reply of it.
+    /// Stores the answer, if the request permits it and it is not too large to be sent, and makes a reply of it.
     async fn fill(&self, vacancy: Vacancy, answer: Vec<u8>, job: &Job<P>) -> Reply {
-        let filled = if !job.policy.write {
+        let filled = if !job.cache_use.writes() {
             false
         } else if answer.len() > self.max_reply_size {
             self.cache.leave_empty(vacancy).await;

@@ -4,8 +4,8 @@
 //! redelivered request waits until the fresh requests that the worker held before it are settled, and then for
 //! its turn: redelivered requests are computed one at a time, in a random order. If one of them crashes this
 //! worker, too, it takes no fresh request along, and the innocent ones get ahead of it before long. Attempts
-//! that end with their worker are counted in Redis, see [`crate::cache::Attempt`]; at [`MAX_ATTEMPTS`] the request
-//! is answered `poison`.
+//! that end with their worker are counted in Redis, see [`super::attempts`]: at the third one
+//! the request is answered `poison`.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,14 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::consumer::Permit;
-
-/// Attempts at a redelivered request, none of them finished. At this one it is answered `poison` instead.
-pub(super) const MAX_ATTEMPTS: u64 = 3;
-
-/// Deliveries of a request, as the broker counts them, where Redis does not answer. Higher than
-/// [`MAX_ATTEMPTS`], because the broker counts for everything that a crashed worker held.
-pub(super) const MAX_DELIVERIES: u64 = 15;
+use super::prefetch_window::Permit;
 
 /// The longest random wait before a turn, so that what is redelivered together is computed in a random order.
 const SHUFFLE: Duration = Duration::from_millis(100);

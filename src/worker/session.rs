@@ -1,138 +1,49 @@
-//! One session with the broker: two connections, the consumer of requests, the replier.
+//! One session with the broker: takes deliveries, and serves each in a task of its own.
 //!
 //! Requests are consumed and acked on one connection and replies published on another: an alarm at the broker
 //! blocks the connection that publishes, and must not block acks. When either is lost, the session is: no
 //! delivery is settled any more, and the broker redelivers those that are not. Dead letters and replies by
 //! direct reply-to have connections of their own, because what a peer sends there can close them.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures_util::stream::SelectAll;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
-use lapin::types::ShortString;
-use lapin::{Channel, Connection};
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Connection, Consumer};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info, warn};
+use tokio_util::sync::DropGuard;
+use tracing::error;
 
-use super::consumer::{Permit, RequestConsumer};
-use super::dead_letters;
-use super::replier::{Replier, ReplyPublisher};
-use super::{Service, Stopped};
-use crate::broker::{self, Declare, Trouble};
-use crate::error::Error;
+use super::Service;
+use super::prefetch_window::{Permit, PrefetchWindow};
+use super::replier::Replier;
+use crate::broker::{self, Trouble};
 use crate::procedure::Procedure;
-use crate::queue::QueueName;
 use crate::server_url::AmqpUrl;
 
-/// How a session ended.
-pub(super) enum Ended {
-    /// The worker was asked to stop.
-    Stopped(Stopped),
-    /// The broker or a connection to it is gone; with the reason.
-    Lost(String),
-}
-
 pub(super) struct Session {
-    url: AmqpUrl,
-    consuming: Connection,
-    publishing: Arc<Connection>,
-    consumer: RequestConsumer,
+    pub(super) url: AmqpUrl,
+    pub(super) consuming: Connection,
+    pub(super) publishing: Arc<Connection>,
+    pub(super) consumer: RequestConsumer,
     /// Whether there is a dead-letter queue that this login may read.
-    has_dead_letters: bool,
-    replier: Arc<Replier>,
+    pub(super) has_dead_letters: bool,
+    pub(super) replier: Arc<Replier>,
     /// The broker's reason, if the queue exists with other properties than the worker would declare.
     pub(super) declared_otherwise: Option<String>,
     /// Cancels [`Replier::lost`] when the session ends, however it ends.
-    _ends: DropGuard,
+    pub(super) _ends: DropGuard,
 }
 
 impl Session {
-    pub(super) async fn open(
-        url: &AmqpUrl,
-        queue: &QueueName,
-        declare: Declare,
-        prefetch: u16,
-    ) -> Result<Self, Error> {
-        let (dead_letters, queue) = (queue.dead_letters(), queue.as_short());
-        let (consuming, publishing) = tokio::try_join!(
-            broker::connect(url, "worker requests"),
-            broker::connect(url, "worker replies"),
-        )?;
-        let declared_otherwise = broker::ensure_queue(url, &consuming, &queue, declare).await?;
-        let publishing = Arc::new(publishing);
-        let open = async {
-            let replies = ReplyPublisher::open(url, Arc::clone(&publishing));
-            let (replies, (acks, consumer)) =
-                tokio::try_join!(replies, open_consumer(&consuming, queue, prefetch))?;
-            Ok((acks, Arc::new(replies), consumer))
-        };
-        let (acks, replies, consumer) = broker::bounded(url, open).await?;
-        // Both the queue and the right to look at it are optional.
-        let found = broker::declare_passively(&consuming, &dead_letters);
-        let has_dead_letters = broker::bounded_lapin(found).await.is_ok();
-        let lost = CancellationToken::new();
-        Ok(Self {
-            url: url.clone(),
-            has_dead_letters,
-            consuming,
-            publishing,
-            consumer,
-            replier: Arc::new(Replier::new(acks, replies, lost.clone())),
-            declared_otherwise,
-            _ends: lost.drop_guard(),
-        })
-    }
-
-    /// Serves each delivery in its own task until `stop` resolves or the session is lost. The prefetch limits
-    /// the number of tasks. `tasks` outlives the session: a computation that has started is finished for the
-    /// cache's sake.
-    pub(super) async fn serve<P: Procedure>(
-        mut self,
-        service: &Arc<Service<P>>,
-        tasks: &mut JoinSet<()>,
-        stop: &mut (impl Future<Output = ()> + Unpin),
-        grace: Duration,
-    ) -> Ended {
-        let stopping = CancellationToken::new();
-        let dead_letters = self.has_dead_letters.then(|| {
-            let (service, url, replier) = (
-                Arc::clone(service),
-                self.url.clone(),
-                Arc::clone(&self.replier),
-            );
-            let served = dead_letters::serve(service, url, replier, stopping.clone());
-            AbortOnDropHandle::new(tokio::spawn(served))
-        });
-        let ended = tokio::select! {
-            reason = self.serve_until_lost(service, tasks) => Ended::Lost(reason),
-            () = stop => {
-                info!("stopping: taking no more requests, finishing those held");
-                stopping.cancel();
-                let deadline = Instant::now() + grace;
-                let stopped = self.finish(service, tasks, deadline).await;
-                if let Some(dead_letters) = dead_letters {
-                    // The broker gives dead letters that are left then to other workers.
-                    let _ = timeout_at(deadline, dead_letters).await;
-                }
-                Ended::Stopped(stopped)
-            }
-        };
-        // Requests that wait end now; computations go on, at most one per slot. The connections are closed so
-        // that the broker redelivers at once.
-        self.replier.lost.cancel();
-        tokio::join!(
-            broker::close(&self.publishing),
-            broker::close(&self.consuming),
-            self.replier.replies().close_direct(),
-        );
-        ended
-    }
-
-    /// Serves until the session is lost; returns the reason. Cancel safe.
-    async fn serve_until_lost<P: Procedure>(
+    /// Serves each delivery in a task of its own until the session is lost; returns the reason. The prefetch limits
+    /// the number of tasks, which outlive the session: a computation that has started is finished for the cache's sake.
+    /// Cancel safe.
+    pub(super) async fn serve_until_lost<P: Procedure>(
         &mut self,
         service: &Arc<Service<P>>,
         tasks: &mut JoinSet<()>,
@@ -164,7 +75,8 @@ impl Session {
         }
     }
 
-    fn take<P: Procedure>(
+    /// Starts to serve a delivery.
+    pub(super) fn take<P: Procedure>(
         &self,
         service: &Arc<Service<P>>,
         tasks: &mut JoinSet<()>,
@@ -174,36 +86,6 @@ impl Session {
         let delivery = service.redelivered.register(message.redelivered, permit);
         let replier = Arc::clone(&self.replier);
         tasks.spawn(Arc::clone(service).serve(replier, delivery, message));
-    }
-
-    /// Stops consuming, and finishes the requests that are held, until `deadline`.
-    async fn finish<P: Procedure>(
-        &mut self,
-        service: &Arc<Service<P>>,
-        tasks: &mut JoinSet<()>,
-        deadline: Instant,
-    ) -> Stopped {
-        if !matches!(
-            timeout_at(deadline, self.consumer.cancel()).await,
-            Ok(Ok(()))
-        ) {
-            warn!("RabbitMQ did not confirm that the consumer is cancelled");
-        }
-        while let Ok(Some((delivery, permit))) = timeout_at(deadline, self.consumer.drain()).await {
-            self.take(service, tasks, delivery, permit);
-        }
-        while let Ok(Some(ended)) = timeout_at(deadline, tasks.join_next()).await {
-            log_panic(ended);
-        }
-        let unfinished = tasks.len();
-        tasks.shutdown().await;
-        // Before the broker redelivers the rest to other workers, which read the counted attempts.
-        service.cease().await;
-        if unfinished == 0 && !self.replier.lost.is_cancelled() {
-            return Stopped::Clean;
-        }
-        warn!("stopped with unanswered requests; the broker gives them to other workers");
-        Stopped::Abandoned
     }
 }
 
@@ -216,12 +98,161 @@ pub(super) fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn open_consumer(
-    consuming: &Connection,
+type Opening = Pin<Box<dyn Future<Output = lapin::Result<Consumer>> + Send>>;
+
+/// Consumes the request queue: as many deliveries as the prefetch allows, and more in place of those that wait. Ends
+/// with its channel.
+///
+/// A request that waits for another request's computation occupies the prefetch and no slot: a thousand callers of one
+/// key would keep all other keys' requests in the queue. So when half of a prefetch window only waits, another window is
+/// opened by a new consumer, since a prefetch applies to the consumers that start after it is set, see
+/// <https://www.rabbitmq.com/docs/consumer-prefetch>. The former consumer is cancelled; its deliveries stay here until
+/// they are settled.
+pub(super) struct RequestConsumer {
+    channel: Channel,
     queue: ShortString,
     prefetch: u16,
-) -> lapin::Result<(Channel, RequestConsumer)> {
-    let acks = broker::open_channel(consuming).await?;
-    let consumer = RequestConsumer::open(acks.clone(), queue, prefetch).await?;
-    Ok((acks, consumer))
+    current: Current,
+    /// Cancelled, or about to be; they yield what was on its way.
+    former: SelectAll<Consumer>,
+    /// Why there will be no more deliveries, for the next call of [`next`](Self::next).
+    ended: Option<String>,
+    windows: PrefetchWindow,
+}
+
+/// The consumer of the newest window.
+enum Current {
+    Open(Consumer),
+    Opening(Opening),
+}
+
+impl RequestConsumer {
+    pub(super) async fn open(
+        channel: Channel,
+        queue: ShortString,
+        prefetch: u16,
+    ) -> lapin::Result<Self> {
+        channel
+            .basic_qos(prefetch, BasicQosOptions::default())
+            .await?;
+        Ok(Self {
+            current: Current::Open(consume(&channel, queue.clone()).await?),
+            channel,
+            queue,
+            prefetch,
+            former: SelectAll::new(),
+            ended: None,
+            windows: PrefetchWindow::new(),
+        })
+    }
+
+    /// Waits for the next deliveries and returns all that are ready, with their permits. Fails with the reason
+    /// when there will be none. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Vec<(Delivery, Permit)>, String> {
+        if let Some(reason) = self.ended.take() {
+            return Err(reason);
+        }
+        loop {
+            let first = tokio::select! {
+                delivery = self.current.next() => match delivery? {
+                    Some(delivery) => delivery,
+                    None => continue,
+                },
+                Some(delivery) = self.former.next(), if !self.former.is_empty() => delivery,
+                () = self.windows.half_waits(self.prefetch), if self.current.is_open() => {
+                    self.open_next_window();
+                    continue;
+                }
+            };
+            let first = first.map_err(|error| broker::describe(&error))?;
+            let mut deliveries = vec![(first, self.windows.permit())];
+            while let Some(next) = self.current.next().now_or_never() {
+                match next {
+                    Ok(Some(Ok(delivery))) => deliveries.push((delivery, self.windows.permit())),
+                    Ok(Some(Err(error))) => self.ended = Some(broker::describe(&error)),
+                    Err(reason) => self.ended = Some(reason),
+                    Ok(None) => {}
+                }
+                if self.ended.is_some() {
+                    break;
+                }
+            }
+            return Ok(deliveries);
+        }
+    }
+
+    /// Starts a new consumer, and cancels the one of the newest window so far.
+    fn open_next_window(&mut self) {
+        let Current::Open(newest) = &self.current else {
+            return;
+        };
+        let (channel, queue, tag) = (self.channel.clone(), self.queue.clone(), newest.tag());
+        let opening = async move {
+            let consumer = consume(&channel, queue).await?;
+            channel
+                .basic_cancel(tag, BasicCancelOptions::default())
+                .await?;
+            Ok(consumer)
+        };
+        let opening = Current::Opening(Box::pin(opening));
+        if let Current::Open(newest) = std::mem::replace(&mut self.current, opening) {
+            self.former.push(newest);
+        }
+        self.windows.start_next();
+    }
+
+    /// Stops consuming. Deliveries that had arrived before come out of [`drain`](Self::drain).
+    pub(super) async fn cancel(&mut self) -> lapin::Result<()> {
+        if let Current::Opening(opening) = &mut self.current {
+            self.current = Current::Open(opening.await?);
+        }
+        let Current::Open(consumer) = &self.current else {
+            return Ok(());
+        };
+        let tag = consumer.tag();
+        self.channel
+            .basic_cancel(tag, BasicCancelOptions::default())
+            .await
+    }
+
+    /// After [`cancel`](Self::cancel): the next delivery that had arrived before.
+    pub(super) async fn drain(&mut self) -> Option<(Delivery, Permit)> {
+        let delivery = match (self.former.next().await, &mut self.current) {
+            (Some(delivery), _) => delivery,
+            (None, Current::Open(consumer)) => consumer.next().await?,
+            (None, Current::Opening(_)) => return None,
+        };
+        let delivery = delivery.ok()?;
+        Some((delivery, self.windows.permit()))
+    }
+}
+
+impl Current {
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Open(_))
+    }
+
+    /// The next delivery; `None` once a consumer that was opening is open. Fails with the reason when there will
+    /// be none. Cancel safe.
+    async fn next(&mut self) -> Result<Option<lapin::Result<Delivery>>, String> {
+        match self {
+            Self::Open(consumer) => match consumer.next().await {
+                Some(delivery) => Ok(Some(delivery)),
+                None => Err("the queue was deleted".to_owned()),
+            },
+            Self::Opening(opening) => {
+                let opened = opening.await.map_err(|error| broker::describe(&error))?;
+                *self = Self::Open(opened);
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Starts a consumer with the channel's prefetch.
+pub(super) async fn consume(channel: &Channel, queue: ShortString) -> lapin::Result<Consumer> {
+    let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
+    channel
+        .basic_consume(queue, tag, options, FieldTable::default())
+        .await
 }

@@ -1,18 +1,36 @@
-//! Runs one session with the broker after another until the worker stops, and logs what became of each.
+//! Opens one session with the broker after another until the worker stops, and ends them. What a session does with a
+//! delivery is [`super::session`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use lapin::types::ShortString;
+use lapin::{Channel, Connection};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use super::session::{Ended, Session};
+use super::dead_letters;
+use super::replier::{Replier, ReplyPublisher};
+use super::session::{RequestConsumer, Session, log_panic};
 use super::{Service, Stopped, WorkerOptions};
 use crate::FOR_EVER;
-use crate::broker::{self, Backoff};
+use crate::broker::{self, Backoff, Declare};
 use crate::counts::ConnectionState;
 use crate::error::Error;
 use crate::procedure::Procedure;
+use crate::queue::QueueName;
+use crate::server_url::AmqpUrl;
+
+/// How a session ended.
+enum Ended {
+    /// The worker was asked to stop.
+    Stopped(Stopped),
+    /// The broker or a connection to it is gone; with the reason.
+    Lost(String),
+}
 
 impl Stopped {
     /// Stopped while there is no session: other workers answer what is being computed.
@@ -99,4 +117,125 @@ impl<P: Procedure> Service<P> {
             options.cache.url,
         );
     }
+}
+
+impl Session {
+    async fn open(
+        url: &AmqpUrl,
+        queue: &QueueName,
+        declare: Declare,
+        prefetch: u16,
+    ) -> Result<Self, Error> {
+        let (dead_letters, queue) = (queue.dead_letters(), queue.as_short());
+        let (consuming, publishing) = tokio::try_join!(
+            broker::connect(url, "worker requests"),
+            broker::connect(url, "worker replies"),
+        )?;
+        let declared_otherwise = broker::ensure_queue(url, &consuming, &queue, declare).await?;
+        let publishing = Arc::new(publishing);
+        let open = async {
+            let replies = ReplyPublisher::open(url, Arc::clone(&publishing));
+            let (replies, (acks, consumer)) =
+                tokio::try_join!(replies, open_consumer(&consuming, queue, prefetch))?;
+            Ok((acks, Arc::new(replies), consumer))
+        };
+        let (acks, replies, consumer) = broker::bounded(url, open).await?;
+        // Both the queue and the right to look at it are optional.
+        let found = broker::declare_passively(&consuming, &dead_letters);
+        let has_dead_letters = broker::bounded_lapin(found).await.is_ok();
+        let lost = CancellationToken::new();
+        Ok(Self {
+            url: url.clone(),
+            has_dead_letters,
+            consuming,
+            publishing,
+            consumer,
+            replier: Arc::new(Replier::new(acks, replies, lost.clone())),
+            declared_otherwise,
+            _ends: lost.drop_guard(),
+        })
+    }
+
+    /// Serves until `stop` resolves or the session is lost, and closes the connections.
+    async fn serve<P: Procedure>(
+        mut self,
+        service: &Arc<Service<P>>,
+        tasks: &mut JoinSet<()>,
+        stop: &mut (impl Future<Output = ()> + Unpin),
+        grace: Duration,
+    ) -> Ended {
+        let stopping = CancellationToken::new();
+        let dead_letters = self.has_dead_letters.then(|| {
+            let (service, url, replier) = (
+                Arc::clone(service),
+                self.url.clone(),
+                Arc::clone(&self.replier),
+            );
+            let served = dead_letters::serve(service, url, replier, stopping.clone());
+            AbortOnDropHandle::new(tokio::spawn(served))
+        });
+        let ended = tokio::select! {
+            reason = self.serve_until_lost(service, tasks) => Ended::Lost(reason),
+            () = stop => {
+                info!("stopping: taking no more requests, finishing those held");
+                stopping.cancel();
+                let deadline = Instant::now() + grace;
+                let stopped = self.finish(service, tasks, deadline).await;
+                if let Some(dead_letters) = dead_letters {
+                    // The broker gives dead letters that are left then to other workers.
+                    let _ = timeout_at(deadline, dead_letters).await;
+                }
+                Ended::Stopped(stopped)
+            }
+        };
+        // Requests that wait end now; computations go on, at most one per slot. The connections are closed so
+        // that the broker redelivers at once.
+        self.replier.lost.cancel();
+        tokio::join!(
+            broker::close(&self.publishing),
+            broker::close(&self.consuming),
+            self.replier.replies().close_direct(),
+        );
+        ended
+    }
+
+    /// Stops consuming, and finishes the requests that are held, until `deadline`.
+    async fn finish<P: Procedure>(
+        &mut self,
+        service: &Arc<Service<P>>,
+        tasks: &mut JoinSet<()>,
+        deadline: Instant,
+    ) -> Stopped {
+        if !matches!(
+            timeout_at(deadline, self.consumer.cancel()).await,
+            Ok(Ok(()))
+        ) {
+            warn!("RabbitMQ did not confirm that the consumer is cancelled");
+        }
+        while let Ok(Some((delivery, permit))) = timeout_at(deadline, self.consumer.drain()).await {
+            self.take(service, tasks, delivery, permit);
+        }
+        while let Ok(Some(ended)) = timeout_at(deadline, tasks.join_next()).await {
+            log_panic(ended);
+        }
+        let unfinished = tasks.len();
+        tasks.shutdown().await;
+        // Before the broker redelivers the rest to other workers, which read the counted attempts.
+        service.cease().await;
+        if unfinished == 0 && !self.replier.lost.is_cancelled() {
+            return Stopped::Clean;
+        }
+        warn!("stopped with unanswered requests; the broker gives them to other workers");
+        Stopped::Abandoned
+    }
+}
+
+async fn open_consumer(
+    consuming: &Connection,
+    queue: ShortString,
+    prefetch: u16,
+) -> lapin::Result<(Channel, RequestConsumer)> {
+    let acks = broker::open_channel(consuming).await?;
+    let consumer = RequestConsumer::open(acks.clone(), queue, prefetch).await?;
+    Ok((acks, consumer))
 }

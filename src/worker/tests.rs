@@ -8,7 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::consumer::Permit;
+use super::prefetch_window::Permit;
 use super::*;
 use crate::CacheOptions;
 use crate::cache::fake::{self, FakeRedis};
