@@ -76,9 +76,11 @@ struct Inner<P: Procedure> {
     requester: Requester,
     calls: Arc<Calls>,
     /// By key, and by whether the callers wait for a worker to come.
-    flights: SingleFlight<(Key, bool), Result<Resolved<P::Answer>, Error>>,
+    flights: SingleFlight<(Key, bool), FlightResult<P::Answer>>,
     wrong_answers: LogThrottle,
 }
+
+type FlightResult<A> = Result<Resolved<A>, Error>;
 
 /// One call: its options and when it started.
 #[derive(Clone, Copy)]

@@ -89,7 +89,7 @@ impl Cache {
             self.count_unanswered(look);
             return Claim::Vacant(Vacancy::without_lease(key, budget));
         };
-        let taken = self.taken(lease, held);
+        let outcome = self.taken(lease, held);
         let hit = match look.zip(found) {
             Some((look, found)) => {
                 let checked = self.checked(look, &key, found, procedure, argument);
@@ -97,9 +97,9 @@ impl Cache {
             }
             None => None,
         };
-        match (hit, taken) {
-            (Some(answer), taken) => {
-                if let Taken::Ours(lease) = taken {
+        match (hit, outcome) {
+            (Some(answer), outcome) => {
+                if let Taken::Ours(lease) = outcome {
                     lease.release(budget.0).await;
                 }
                 Claim::Hit(answer)

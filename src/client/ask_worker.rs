@@ -10,7 +10,7 @@ use tracing::{Instrument as _, warn};
 use uuid::Uuid;
 
 use super::answered::{Answered, Resolved};
-use super::{Call, CallOptions, Client, Inner};
+use super::{Call, CallOptions, Client, FlightResult, Inner};
 use crate::cache::Vacancy;
 use crate::error::{Error, ErrorCode, quote, quote_inner};
 use crate::message::Reply;
@@ -52,7 +52,7 @@ impl<P: Procedure> Client<P> {
         argument: Arc<P::Argument>,
         vacancy: Option<Vacancy>,
         call: Call,
-    ) -> Result<Resolved<P::Answer>, Error> {
+    ) -> FlightResult<P::Answer> {
         let (options, deadline) = (call.options, call.deadline());
         let shared = vacancy.as_ref().filter(|_| options.cache.reads());
         let shared = shared.map(|vacancy| (vacancy.key().clone(), options.wait));
@@ -99,7 +99,7 @@ impl<P: Procedure> Inner<P> {
         vacancy: Option<Vacancy>,
         options: CallOptions,
         deadline: &Deadline,
-    ) -> Result<Resolved<P::Answer>, Error> {
+    ) -> FlightResult<P::Answer> {
         let near = self.near.as_ref().zip(vacancy.as_ref());
         let near = near.map(|(near, vacancy)| (near, near.ticket(vacancy.key())));
         let outcome = self.request(argument, vacancy, options, deadline).await;
@@ -177,7 +177,7 @@ impl<P: Procedure> Inner<P> {
         vacancy: Option<Vacancy>,
         options: CallOptions,
         deadline: &Deadline,
-    ) -> Result<Resolved<P::Answer>, Error> {
+    ) -> FlightResult<P::Answer> {
         let _in_flight = self.calls.in_flight.enter();
         let id = Uuid::new_v4();
         let text = argument.to_string();
