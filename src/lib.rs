@@ -110,7 +110,8 @@
 //!
 //! # One call, step by step
 //!
-//! The files are listed below in the order in which a call meets them.
+//! The modules are listed below in the order in which a call meets them; ARCHITECTURE.md has the file of each
+//! step, eight for a hit and fifteen more for a miss.
 //!
 //! 1. The [`client`] turns the argument into its one canonical text and the key `fib:30`
 //!    ([`cache::Key`]). With a near cache ([`ClientOptions::local`], off by default), a copy in the
@@ -119,7 +120,8 @@
 //!    (`cache/redis/batcher.rs`), within a budget of 50 ms. A hit that passes
 //!    [`Procedure::verify`] is the answer: RabbitMQ is not even connected to. While Redis is
 //!    known to be down or frozen, the lookup is a miss at once.
-//! 3. On a miss, callers of one key in one process share one flight ([`single_flight`]).
+//! 3. On a miss, the client asks a worker (`client/ask_worker.rs`): callers of one key in one process share one
+//!    flight ([`single_flight`]).
 //! 4. The [`requester`] publishes to `rpc_queue`, mandatory and confirmed, with `reply_to`, a random
 //!    `correlation_id`, and what is left of the deadline as `expiration` ([`message`]), over a
 //!    connection that is replaced when it is lost ([`broker`]), encrypted if the address says so

@@ -211,3 +211,18 @@ fn no_file_is_long_without_a_reason() {
         );
     }
 }
+
+#[test]
+fn files_that_the_description_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    // The odd parts are in backticks.
+    let names = text.split('`').skip(1).step_by(2);
+    let is_file = |name: &&str| Path::new(name).extension().is_some_and(|end| end == "rs");
+    let files: Vec<&str> = names.filter(is_file).collect();
+    assert!(files.len() > 20, "the names are not found: {files:?}");
+    for file in files {
+        let exists = root.join("src").join(file).exists() || root.join(file).exists();
+        assert!(exists, "ARCHITECTURE.md names {file}, which does not exist");
+    }
+}

@@ -13,7 +13,7 @@ use super::answered::{Answered, Resolved};
 use super::{Call, CallOptions, Client, FlightResult, Inner};
 use crate::cache::Vacancy;
 use crate::error::{Error, ErrorCode, quote, quote_inner};
-use crate::message::Reply;
+use crate::message::{Failure, Reply};
 use crate::procedure::{Answer as _, Procedure, check};
 use crate::single_flight::{Callers, Deadline, Outcome};
 use crate::source::Source;
@@ -113,6 +113,46 @@ impl<P: Procedure> Inner<P> {
         outcome
     }
 
+    /// Requests the answer, verifies it, and stores it if the worker has not. A request whose answer is refused
+    /// is published again, once.
+    async fn request(
+        &self,
+        argument: &Arc<P::Argument>,
+        vacancy: Option<Vacancy>,
+        options: CallOptions,
+        deadline: &Deadline,
+    ) -> FlightResult<P::Answer> {
+        let _in_flight = self.calls.in_flight.enter();
+        let (id, text) = (Uuid::new_v4(), argument.to_string());
+        let mut reply = self.reply(id, &text, options, deadline).await?;
+        let mut is_second = false;
+        loop {
+            let (source, filled) = (reply.source, reply.filled);
+            let is_foreign = reply.is_foreign();
+            let body = Arc::unwrap_or_clone(reply.outcome.map_err(error_of)?);
+            match self.check(argument, body, is_foreign).await {
+                Ok(answer) => {
+                    let stored = self.fill(vacancy, &answer, source, filled).await;
+                    return Ok(Resolved {
+                        answer,
+                        source: source.unwrap_or(Source::Computed),
+                        stored,
+                    });
+                }
+                Err(refused) => {
+                    let wrong = self.wrong_answer(&text, &refused);
+                    if is_second {
+                        return Err(wrong);
+                    }
+                    is_second = true;
+                    reply = self
+                        .reply_after(wrong, id, &text, options, deadline)
+                        .await?;
+                }
+            }
+        }
+    }
+
     /// Publishes the request and waits for its reply.
     async fn reply(
         &self,
@@ -169,78 +209,50 @@ impl<P: Procedure> Inner<P> {
         }
     }
 
-    /// Requests the answer, verifies it, and stores it if the worker has not. A request whose answer is refused
-    /// is published again, once.
-    async fn request(
+    /// Stores the answer if the worker has not. An rpcache worker has stored it, or knows why not; another program has
+    /// not. A worker that found in its store what this client did not has another Redis or namespace, or was faster:
+    /// then it is stored here as well. Returns whether it is stored.
+    async fn fill(
         &self,
-        argument: &Arc<P::Argument>,
         vacancy: Option<Vacancy>,
-        options: CallOptions,
-        deadline: &Deadline,
-    ) -> FlightResult<P::Answer> {
-        let _in_flight = self.calls.in_flight.enter();
-        let id = Uuid::new_v4();
-        let text = argument.to_string();
-        let mut wrong = None;
-        loop {
-            let is_last = wrong.is_some();
-            let reply = match wrong {
-                None => self.reply(id, &text, options, deadline).await?,
-                Some(wrong) => {
-                    self.reply_after(wrong, id, &text, options, deadline)
-                        .await?
-                }
-            };
-            let is_foreign = reply.is_foreign();
-            let body = reply.outcome.map_err(|failure| match failure.code {
-                ErrorCode::Overloaded => Error::Overloaded {
-                    reason: failure.message,
-                },
-                code => Error::Failed {
-                    code,
-                    message: failure.message,
-                },
-            })?;
-            let body = Arc::unwrap_or_clone(body);
-            match self.check(argument, body, is_foreign).await {
-                Ok(answer) => {
-                    // An rpcache worker has stored the answer, or knows why not; another program has not. A
-                    // worker that found in its store what this client did not has another Redis or
-                    // namespace, or was faster: then it is stored here as well.
-                    let filled_for_us =
-                        reply.filled.is_some() && reply.source != Some(Source::Cache);
-                    let stored = match vacancy {
-                        Some(vacancy) if !filled_for_us => {
-                            let stored = self.cache.fill(vacancy, &answer.to_bytes()).await;
-                            stored || reply.filled == Some(true)
-                        }
-                        _ => reply.filled == Some(true),
-                    };
-                    return Ok(Resolved {
-                        answer,
-                        source: reply.source.unwrap_or(Source::Computed),
-                        stored,
-                    });
-                }
-                Err(refused) => {
-                    let quoted = quote_inner(&refused);
-                    self.calls.wrong_answers.count();
-                    if let Some(left_out) = self.wrong_answers.happened() {
-                        let argument = quote(text.as_bytes());
-                        warn!(
-                            argument,
-                            answer = quote(&refused),
-                            left_out,
-                            "refused a worker's answer"
-                        );
-                    }
-                    let verdict = Error::WrongAnswer { quoted };
-                    if is_last {
-                        return Err(verdict);
-                    }
-                    wrong = Some(verdict);
-                }
-            }
+        answer: &P::Answer,
+        source: Option<Source>,
+        filled: Option<bool>,
+    ) -> bool {
+        let filled_for_us = filled.is_some() && source != Some(Source::Cache);
+        let stored = match vacancy {
+            Some(vacancy) if !filled_for_us => self.cache.fill(vacancy, &answer.to_bytes()).await,
+            _ => false,
+        };
+        stored || filled == Some(true)
+    }
+
+    /// Counts and logs an answer that is refused; the error of its call.
+    fn wrong_answer(&self, argument: &str, refused: &[u8]) -> Error {
+        self.calls.wrong_answers.count();
+        if let Some(left_out) = self.wrong_answers.happened() {
+            warn!(
+                argument = quote(argument.as_bytes()),
+                answer = quote(refused),
+                left_out,
+                "refused a worker's answer"
+            );
         }
+        Error::WrongAnswer {
+            quoted: quote_inner(refused),
+        }
+    }
+}
+
+/// The error of a call whose request failed at the worker.
+fn error_of(failure: Failure) -> Error {
+    match failure.code {
+        ErrorCode::Overloaded => Error::Overloaded {
+            reason: failure.message,
+        },
+        code => Error::Failed {
+            code,
+            message: failure.message,
+        },
     }
 }

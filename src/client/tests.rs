@@ -3,7 +3,7 @@ use crate::CacheOptions;
 use crate::fibonacci::{Fibonacci, N};
 
 #[tokio::test]
-async fn spans_that_nobody_records_hardly_make_the_future_of_a_hit_larger() {
+async fn spans_that_are_not_recorded_hardly_make_the_future_of_a_hit_larger() {
     let amqp = "amqp://127.0.0.1:1".parse().unwrap();
     let cache = CacheOptions::new("redis://127.0.0.1:1".parse().unwrap());
     let client = Client::new(Fibonacci::default(), ClientOptions::new(amqp, cache));
