@@ -8,10 +8,10 @@
 //! | `x-rpcache-cache` | requests | `bypass` or `refresh` |
 //! | `x-rpcache-source` | replies | `cache`, `shared` or `computed` |
 //! | `x-rpcache-filled` | replies | `true` or `false` |
-//! | `x-rpcache-error` | failures | an [`ErrorCode`](crate::ErrorCode) |
+//! | `x-rpcache-error` | failures | an [`ErrorCode`] |
 //! | `x-rpcache-trace` | requests | `steps`: asks the worker how long its steps take |
-//! | `x-rpcache-trace` | replies to those | the steps, in the form of [`Steps`](crate::trace::steps::Steps) |
-//! | `traceparent`, `tracestate` | requests | W3C's [`TraceContext`](crate::trace::context::TraceContext), if traces are collected |
+//! | `x-rpcache-trace` | replies to those | the steps, in the form of [`Steps`] |
+//! | `traceparent`, `tracestate` | requests | W3C's [`TraceContext`], if traces are collected |
 //!
 //! What a peer sends is parsed here, once, into types that are always valid. Nothing here does I/O.
 

@@ -30,7 +30,7 @@ use crate::trace::{self, Stopwatch, Work};
 
 /// Where the answer is computed if the cache does not have it, and who else computes the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Path {
+pub(super) enum Path {
     /// On the async thread, without lease, slot or flight: computing takes less time than coordinating.
     Inline,
     /// In a slot, once per key: requests in this worker share a flight, workers compete for a lease.
