@@ -1,10 +1,10 @@
-//! What examples test of themselves. That they work between real servers is tested in `end_to_end`.
+//! Unit tests of the examples, and the README's copy of one. `end_to_end` runs them between real servers.
 
 #[path = "../examples/timetable.rs"]
 #[expect(dead_code, reason = "its main is not run here")]
 mod timetable;
 
-/// The README shows a part of an example: what it shows is there, up to comments and ellipses.
+/// The code in the README is part of the example, apart from comments and ellipses.
 #[test]
 fn readme_shows_the_example_as_it_is() {
     let readme = include_str!("../README.md");

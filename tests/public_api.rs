@@ -1,5 +1,5 @@
-//! What users of the library lean on without calling it: what is `Send`, what can be shown, what stays
-//! secret, which values are refused. No servers.
+//! Properties of the public API that need no server: `Send`, `Debug`, error traits, hidden passwords, extreme
+//! values.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -92,7 +92,7 @@ fn names_are_read_written_and_kept_in_sets() {
     reads_back::<Decimal>("832040");
 }
 
-/// Tasks can be made of calls; futures that are not `Send` come in by a single careless line.
+/// Futures of calls can be spawned; one value held across an await can break that.
 #[tokio::test]
 async fn futures_can_be_spawned() {
     fn sendable<F: Future + Send>(_: F) {}
@@ -140,7 +140,7 @@ async fn nothing_shows_a_password() {
     }
 }
 
-/// Whoever means "for ever" says so by the longest time there is.
+/// The longest duration means for ever.
 #[tokio::test]
 async fn longest_times_overflow_nothing() {
     let mut options = client_options();

@@ -19,6 +19,6 @@ pub(crate) mod wait;
 pub(crate) mod wire;
 
 /// Further listeners in the broker's configuration: none.
-pub(crate) fn also_speaking(_: u16) -> String {
+pub(crate) fn further_listeners(_: u16) -> String {
     String::new()
 }

@@ -1,17 +1,17 @@
-//! Addresses of all kinds: several nodes, Unix sockets, databases, what is not understood, and logins
+//! Addresses of both servers: several nodes, Unix sockets, databases, URLs that are refused, and passwords
 //! from files.
 
-use crate::support::ports::{SilentPeer, SwallowingPort};
+use crate::support::ports::{DroppingPort, SilentPeer};
 use crate::support::process::Program;
 use crate::support::redis::Redis;
 use crate::support::{Setup, lifetime};
 
 #[tokio::test]
-async fn nodes_that_are_frozen_or_swallow_packets_cost_a_head_start() {
+async fn nodes_that_are_frozen_or_drop_packets_cost_a_head_start() {
     let setup = Setup::new().await;
-    let (frozen, swallowing) = (SilentPeer::start(), SwallowingPort::reserve());
+    let (frozen, dropping) = (SilentPeer::start(), DroppingPort::reserve());
     // They are tried in a random order.
-    let nodes = [frozen.port(), swallowing.port(), setup.vhost.port()];
+    let nodes = [frozen.port(), dropping.port(), setup.vhost.port()];
     let nodes = nodes.map(|port| setup.vhost.url_by(port)).join(",");
     let by_all = |arguments: &[&str]| setup.rpcache(arguments).env("AMQP_URL", &nodes);
     let _worker = setup.serving(by_all(&["worker"])).await;
@@ -50,15 +50,15 @@ async fn redis_is_reached_by_a_unix_socket() {
     ] {
         // Long lines are folded.
         let unfolded = |text: &str| text.replace(char::is_whitespace, "");
-        let told = unfolded(&doctor.stdout).contains(&unfolded(&line));
-        assert!(told, "{line}: {doctor:#?}");
+        let is_shown = unfolded(&doctor.stdout).contains(&unfolded(&line));
+        assert!(is_shown, "{line}: {doctor:#?}");
     }
     let log = setup.assert_settled(worker).await;
     assert!(!log.stderr.contains("WARN"), "{log:#?}");
 }
 
 #[tokio::test]
-async fn a_unix_socket_that_is_not_there_is_told() {
+async fn a_missing_unix_socket_is_reported() {
     let get =
         Program::rpcache(&["cache", "get", "30"]).env("REDIS_URL", "unix:///nowhere/redis.sock");
     let get = get.run().await;
@@ -102,7 +102,7 @@ async fn a_database_by_another_name_is_refused_and_nothing_is_removed() {
 }
 
 #[tokio::test]
-async fn a_raw_character_in_a_password_is_named_and_the_password_not_shown() {
+async fn a_raw_character_in_a_password_is_named_without_the_password() {
     for (character, code) in [("#", "%23"), ("/", "%2f"), ("?", "%3f"), (",", "%2c")] {
         for secret in [format!("s3{character}cret"), format!("12{character}s3cret")] {
             let url = format!("amqp://u:{secret}@127.0.0.1/v");
@@ -117,7 +117,7 @@ async fn a_raw_character_in_a_password_is_named_and_the_password_not_shown() {
 }
 
 #[tokio::test]
-async fn a_byte_order_mark_before_a_password_or_a_number_is_left_out() {
+async fn a_byte_order_mark_before_a_password_or_a_number_is_ignored() {
     let redis = Redis::start();
     redis.set("fib:30", "832040").await;
     redis

@@ -1,10 +1,10 @@
-//! What is typed wrong: exit code 2 and one clear line, before any server is looked for.
+//! Wrong arguments and options: exit code 2 and one clear line, before any connection.
 
 use crate::support::ports::ClosedPort;
 use crate::support::process::Program;
 use std::time::Duration;
 
-/// Parsing waits for nobody.
+/// Limit for parsing, which waits for no server.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 async fn is_refused(arguments: &[&str], reason: &str) {
@@ -15,7 +15,7 @@ async fn is_refused(arguments: &[&str], reason: &str) {
 }
 
 #[tokio::test]
-async fn argument_that_is_no_number_is_refused() {
+async fn invalid_arguments_are_refused() {
     let words = [
         "abc",
         "-5",
@@ -42,7 +42,7 @@ async fn argument_that_is_no_number_is_refused() {
 }
 
 #[tokio::test]
-async fn range_that_is_none_is_refused() {
+async fn invalid_ranges_are_refused() {
     for range in [
         "5..1", "1..", "..5", "..", "a..b", "1..b", "1...5", "1..2..3", "-1..5", "1..-5", "1..=5",
     ] {
@@ -51,7 +51,7 @@ async fn range_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn duration_that_is_none_is_refused() {
+async fn invalid_durations_are_refused() {
     for duration in [
         "",
         "abc",
@@ -73,7 +73,7 @@ async fn duration_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn option_that_is_none_is_refused() {
+async fn invalid_options_are_refused() {
     is_refused(&["call"], "").await;
     is_refused(&["worker", "30"], "30").await;
     is_refused(&["call", "30", "--nonsense"], "--nonsense").await;
@@ -110,9 +110,9 @@ async fn a_refusal_names_the_help_of_the_subcommand() {
     }
 }
 
-/// As scripts like to: `RPCACHE_TTL= rpcache ...`.
+/// Scripts write `RPCACHE_TTL= rpcache ...`.
 #[tokio::test]
-async fn variable_that_is_set_to_nothing_is_one_that_is_not_set() {
+async fn an_empty_variable_counts_as_not_set() {
     let closed = ClosedPort::reserve();
     let [amqp, redis] = ["amqp", "redis"].map(|s| format!("{s}://127.0.0.1:{}", closed.port()));
     let call = ["call", "30", "--amqp-url", &amqp, "--redis-url", &redis];
@@ -122,7 +122,7 @@ async fn variable_that_is_set_to_nothing_is_one_that_is_not_set() {
         let set = |program: Program, name: &str| program.env(name, "");
         let finished = variables.into_iter().fold(Program::rpcache(arguments), set);
         let finished = finished.run().await;
-        // It was understood: what is missing are the servers.
+        // The options are valid; only the servers are missing.
         assert_eq!(finished.code, Some(3), "{finished:#?}");
     }
 }
@@ -204,7 +204,7 @@ async fn help_shows_no_password() {
 }
 
 #[tokio::test]
-async fn version_is_told() {
+async fn version_is_printed() {
     Program::rpcache(&["--version"])
         .run()
         .await

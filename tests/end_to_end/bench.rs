@@ -1,11 +1,11 @@
-//! `rpcache bench` as its user sees it: what is counted, what is told, how it ends.
+//! `rpcache bench`: what it counts and prints, and how it ends.
 
 use serde_json::Value;
 
 use crate::support::process::Finished;
 use crate::support::{Setup, wait};
 
-/// Dear enough for a lease: what is cheaper may be computed twice at once.
+/// The smallest argument that is computed under a lease; smaller ones may be computed twice at once.
 const LEASED: &str = "1001";
 
 async fn bench(setup: &Setup, arguments: &[&str]) -> Finished {
@@ -58,7 +58,7 @@ async fn report_adds_up() {
 }
 
 #[tokio::test]
-async fn people_get_a_table_and_a_picture() {
+async fn output_is_a_table_and_a_histogram() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let finished = bench(&setup, &["--calls", "100", "--seed", "7"]).await;
@@ -94,11 +94,11 @@ async fn zipf_load_from_several_processes_computes_each_key_once() {
         computed += number(&json(&finished), "sources/computed");
     }
     assert_eq!(computed, setup.redis.keys().await.len() as u64);
-    assert!(computed > 50, "few keys were asked for: {computed}");
+    assert!(computed > 50, "few keys were computed: {computed}");
 }
 
 #[tokio::test]
-async fn hits_are_stored_before_the_start_and_the_rest_is_asked_for_once() {
+async fn keys_of_hits_are_stored_before_the_start_and_others_are_called_once() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let report = report(
@@ -125,14 +125,14 @@ async fn without_the_cache_nothing_is_found_or_stored() {
 
 /// A latency counts from when the call was due: one slow answer makes those behind it late.
 #[tokio::test]
-async fn stall_is_not_hidden_from_an_open_loop() {
+async fn open_loop_counts_the_wait_behind_a_stalled_call() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let one_at_a_time = ["bench", "--json", "--concurrency", "1", "--keys", "1"];
     let load = ["--no-cache", "--rate", "100", "--calls", "30"];
     let client = setup.rpcache(&[&one_at_a_time[..], &load].concat()).start();
     let first = worker.take_argument("0").await;
-    // This is the stall; all thirty are due meanwhile.
+    // The worker stalls; all thirty calls are due meanwhile.
     tokio::time::sleep(std::time::Duration::from_millis(400)).await;
     worker.reply(&first, "0").await;
     for _ in 1..30 {
@@ -145,7 +145,7 @@ async fn stall_is_not_hidden_from_an_open_loop() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_started_is_told() {
+async fn calls_that_could_not_be_started_are_counted() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let load = ["--rate", "100", "--duration", "200ms", "--concurrency", "1"];
@@ -153,7 +153,7 @@ async fn what_could_not_be_started_is_told() {
         .rpcache(&[&["bench", "--json", "--no-cache", "--keys", "1"][..], &load].concat())
         .start();
     let first = worker.take_argument("0").await;
-    // The stall: longer than the whole run was to take.
+    // The worker stalls for longer than the run is to take.
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     worker.reply(&first, "0").await;
     let report = json(&client.finish().await);
@@ -177,12 +177,12 @@ async fn failures_are_counted_by_their_code() {
 }
 
 #[tokio::test]
-async fn interrupt_ends_it_and_tells_what_was_measured() {
+async fn interrupt_ends_it_and_prints_the_report_so_far() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let endless = ["bench", "--json", "--duration", "1h", "--keys", "10"];
     let client = setup.rpcache(&endless).start();
-    // More than can be under way at once: some of them have been counted.
+    // More than can be in flight at once: some of them have been counted.
     wait::wait_until("a thousand were found", async || {
         setup.redis.found().await >= 1000
     })
@@ -197,7 +197,7 @@ async fn interrupt_ends_it_and_tells_what_was_measured() {
 }
 
 #[tokio::test]
-async fn nobody_serving_is_told_instead_of_measured() {
+async fn queue_without_workers_is_an_error() {
     let setup = Setup::new().await;
     let finished = bench(&setup, &["--json"]).await;
     finished.refuses(3, "rpcache worker");

@@ -1,24 +1,26 @@
-//! Redis seen by the user: what stands in it, for how long, and that nothing in it is believed
-//! unchecked.
+//! The answers in Redis: their keys, values and TTLs, and that wrong entries are computed again.
 
 use crate::support::ports::ClosedPort;
-use crate::support::{DEAR, Setup, fibonacci};
+use crate::support::{EXPENSIVE, Setup, fibonacci};
 
-/// A day in milliseconds, which the default TTL is spread around by a tenth.
+/// A day in milliseconds: the default TTL, which varies by a tenth.
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
 #[tokio::test]
 async fn answer_is_a_plain_string_for_about_a_day() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
-    setup.call(&["30", &DEAR.to_string()]).await;
+    setup.call(&["30", &EXPENSIVE.to_string()]).await;
     assert_eq!(
         setup.redis.keys().await,
         ["fib:100000", "fib:30"],
         "nothing but answers is left"
     );
     assert_eq!(setup.redis.get("fib:30").await.as_deref(), Some("832040"));
-    assert_eq!(setup.redis.get("fib:100000").await, Some(fibonacci(DEAR)));
+    assert_eq!(
+        setup.redis.get("fib:100000").await,
+        Some(fibonacci(EXPENSIVE))
+    );
     for key in ["fib:30", "fib:100000"] {
         let left = setup.redis.pttl(key).await;
         assert!(
@@ -30,24 +32,24 @@ async fn answer_is_a_plain_string_for_about_a_day() {
 
 /// Entries that were filled together must not expire together.
 #[tokio::test]
-async fn life_is_spread() {
+async fn ttls_vary() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&["--ttl", "1000s"]).await;
     setup.call(&["1..20"]).await;
-    let mut lives = Vec::new();
+    let mut ttls = Vec::new();
     for n in 1..=20 {
-        lives.push(setup.redis.pttl(&format!("fib:{n}")).await);
+        ttls.push(setup.redis.pttl(&format!("fib:{n}")).await);
     }
-    lives.sort_unstable();
+    ttls.sort_unstable();
     assert!(
-        (840_000..=1_100_000).contains(&lives[0]) && lives[19] <= 1_100_000,
-        "{lives:?}"
+        (840_000..=1_100_000).contains(&ttls[0]) && ttls[19] <= 1_100_000,
+        "{ttls:?}"
     );
-    assert!(lives[19] - lives[0] > 20_000, "{lives:?}");
+    assert!(ttls[19] - ttls[0] > 20_000, "{ttls:?}");
 }
 
 #[tokio::test]
-async fn life_has_no_end_when_told_so() {
+async fn ttl_none_keeps_answers_for_ever() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&["--ttl", "none"]).await;
     setup.call(&["30"]).await.answers("832040\n");
@@ -56,7 +58,7 @@ async fn life_has_no_end_when_told_so() {
 
 /// The client fills for a worker that is not ours, with a TTL of its own.
 #[tokio::test]
-async fn client_has_the_same_say_about_life() {
+async fn client_applies_its_ttl() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30", "--ttl", "none"]);
@@ -67,7 +69,7 @@ async fn client_has_the_same_say_about_life() {
 }
 
 #[tokio::test]
-async fn namespace_stands_in_front_of_the_key() {
+async fn namespace_is_a_prefix_of_the_key() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&["--namespace", "prod"]).await;
     setup
@@ -106,7 +108,7 @@ async fn entries_are_got_listed_and_removed() {
     let setup = Setup::new().await;
     setup.redis.set("fib:30", "832040").await;
     setup.redis.set("fib:31", "1346269").await;
-    setup.redis.set("somebody:else", "1").await;
+    setup.redis.set("other:key", "1").await;
     let cache =
         async |arguments: &[&str]| setup.rpcache(&[&["cache"], arguments].concat()).run().await;
 
@@ -121,12 +123,12 @@ async fn entries_are_got_listed_and_removed() {
     assert_eq!(keys, ["fib:30", "fib:31"]);
 
     assert_eq!(cache(&["rm", "30"]).await.code, Some(0));
-    assert_eq!(setup.redis.keys().await, ["fib:31", "somebody:else"]);
+    assert_eq!(setup.redis.keys().await, ["fib:31", "other:key"]);
     cache(&["get", "30"]).await.refuses(1, "30");
 }
 
-/// What an entry under the key of 30 may hold instead of its answer.
-const LIES: [&str; 12] = [
+/// Values under the key of 30 that are not its answer.
+const WRONG: [&str; 12] = [
     "",
     " ",
     "832041",
@@ -141,14 +143,14 @@ const LIES: [&str; 12] = [
     "error: the dog ate it",
 ];
 
-/// A lie costs a computation, never an answer, and is not told twice.
+/// A wrong entry costs one computation, and is replaced.
 #[tokio::test]
-async fn entry_that_is_wrong_is_computed_again_and_repaired() {
+async fn wrong_entry_is_computed_again_and_replaced() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
-    for lie in LIES {
-        eprintln!("the entry is {lie:?}");
-        setup.redis.set("fib:30", lie).await;
+    for wrong in WRONG {
+        eprintln!("the entry is {wrong:?}");
+        setup.redis.set("fib:30", wrong).await;
         setup.call(&["30"]).await.answers("832040\n");
         assert_eq!(setup.redis.get("fib:30").await.as_deref(), Some("832040"));
         setup
@@ -159,29 +161,29 @@ async fn entry_that_is_wrong_is_computed_again_and_repaired() {
     }
 }
 
-/// The same for an answer that is too long to be compared with a table.
+/// The answer is too long for a table to verify it.
 #[tokio::test]
-async fn long_entry_that_is_wrong_is_computed_again_and_repaired() {
+async fn long_wrong_entry_is_computed_again_and_replaced() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
-    let n = DEAR.to_string();
-    let right = fibonacci(DEAR);
+    let n = EXPENSIVE.to_string();
+    let right = fibonacci(EXPENSIVE);
     let middle = right.len() / 2;
     let other_digit = if &right[middle..=middle] == "1" {
         "2"
     } else {
         "1"
     };
-    let lies = [
+    let wrong = [
         right[..right.len() - 1].to_owned(),
         format!("{right}0"),
         format!("{}{other_digit}{}", &right[..middle], &right[middle + 1..]),
-        fibonacci(DEAR + 1),
+        fibonacci(EXPENSIVE + 1),
         "9".repeat(right.len()),
         "9".repeat(2_000_000),
     ];
-    for lie in lies {
-        setup.redis.set("fib:100000", &lie).await;
+    for wrong in wrong {
+        setup.redis.set("fib:100000", &wrong).await;
         setup.call(&[&n]).await.answers(&format!("{right}\n"));
         assert_eq!(setup.redis.get("fib:100000").await.as_ref(), Some(&right));
     }
@@ -191,7 +193,7 @@ async fn long_entry_that_is_wrong_is_computed_again_and_repaired() {
 async fn entry_of_another_type_is_computed_again_and_replaced() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
-    for n in [30, DEAR] {
+    for n in [30, EXPENSIVE] {
         let key = format!("fib:{n}");
         for command in [["LPUSH", &key, "x", "y"], ["HSET", &key, "x", "y"]] {
             setup.redis.run::<()>(&["DEL", &key]).await;

@@ -1,16 +1,16 @@
-//! Redis down, frozen, full, read-only or not ours: no call fails by it, and none waits long for it.
+//! Redis is down, frozen, full, read-only, or another server: no call fails, and none waits long.
 
 use crate::support::ports::{ClosedPort, SilentPeer};
 use crate::support::process::Program;
 use crate::support::redis::Redis;
-use crate::support::{DEAR, Setup, fibonacci, wait};
+use crate::support::{EXPENSIVE, Setup, fibonacci, wait};
 use std::time::Duration;
 
-/// A one-shot call waits at most 500 ms to connect and two budgets of 50 ms after that. The rest is
-/// room for a machine with other things to do; the libraries' own time-outs begin above it.
+/// A one-shot call waits at most 500 ms to connect and two budgets of 50 ms after that. The rest allows for a
+/// busy machine, and is less than the libraries' own timeouts.
 const NOT_LONG: Duration = Duration::from_millis(2500);
 
-/// A worker and two calls, one cheap and one dear, all with this Redis.
+/// Starts a worker, and makes a cheap and an expensive call, all with this Redis.
 async fn calls_are_answered_with(setup: &Setup, redis_url: &str) {
     let with_redis = |program: Program| program.env("REDIS_URL", redis_url);
     let _worker = setup.serving(with_redis(setup.rpcache(&["worker"]))).await;
@@ -18,7 +18,7 @@ async fn calls_are_answered_with(setup: &Setup, redis_url: &str) {
 }
 
 async fn are_answered(setup: &Setup, redis_url: &str) {
-    for n in [30, DEAR] {
+    for n in [30, EXPENSIVE] {
         let call = setup
             .rpcache(&["call", &n.to_string()])
             .env("REDIS_URL", redis_url)
@@ -35,22 +35,22 @@ async fn are_answered(setup: &Setup, redis_url: &str) {
 }
 
 #[tokio::test]
-async fn redis_is_not_there() {
+async fn redis_is_down() {
     let closed = ClosedPort::reserve();
     let url = format!("redis://127.0.0.1:{}/", closed.port());
     calls_are_answered_with(&Setup::new().await, &url).await;
 }
 
 #[tokio::test]
-async fn redis_accepts_and_never_speaks() {
+async fn redis_accepts_connections_and_never_replies() {
     let silent = SilentPeer::start();
     let url = format!("redis://127.0.0.1:{}/", silent.port());
     calls_are_answered_with(&Setup::new().await, &url).await;
 }
 
 #[tokio::test]
-async fn redis_is_no_redis() {
-    // RabbitMQ answers what it does not understand, and hangs up.
+async fn redis_address_is_that_of_another_server() {
+    // RabbitMQ replies to an unknown protocol with its version, and closes the connection.
     let setup = Setup::new().await;
     let url = format!("redis://127.0.0.1:{}/", setup.vhost.port());
     calls_are_answered_with(&setup, &url).await;
@@ -104,7 +104,7 @@ async fn redis_is_full() {
         .await;
     calls_are_answered_with(&setup, &setup.redis.url()).await;
     assert_eq!(setup.redis.keys().await, ["fib:31"]);
-    // What is there is still used: a refused fill says nothing about lookups.
+    // Lookups still hit: only fills are refused.
     hits(&setup, &setup.redis.url(), "31", "1346269").await;
 }
 
@@ -112,10 +112,10 @@ async fn redis_is_full() {
 async fn redis_is_a_read_only_replica() {
     let setup = Setup::new().await;
     setup.redis.set("fib:31", "1346269").await;
-    let nobody = ClosedPort::reserve();
+    let closed = ClosedPort::reserve();
     setup
         .redis
-        .run::<()>(&["REPLICAOF", "127.0.0.1", &nobody.port().to_string()])
+        .run::<()>(&["REPLICAOF", "127.0.0.1", &closed.port().to_string()])
         .await;
     calls_are_answered_with(&setup, &setup.redis.url()).await;
     assert_eq!(setup.redis.keys().await, ["fib:31"]);
@@ -134,7 +134,7 @@ async fn redis_refuses_the_password() {
 }
 
 #[tokio::test]
-async fn redis_takes_the_password() {
+async fn redis_accepts_the_password() {
     let mut setup = Setup::new().await;
     setup.redis = Redis::start_with(&["--requirepass", "right"]);
     let url = setup.redis.url_with(":right@");
@@ -142,7 +142,7 @@ async fn redis_takes_the_password() {
     hits(&setup, &url, "30", "832040").await;
 }
 
-/// A user who may read but neither write nor take a lease.
+/// A user with the right to read, and no right to write or to take a lease.
 #[tokio::test]
 async fn redis_user_may_only_read() {
     let setup = Setup::new().await;
@@ -166,7 +166,7 @@ async fn redis_user_may_only_read() {
     hits(&setup, &url, "31", "1346269").await;
 }
 
-/// The call is answered by Redis alone: it knows no broker.
+/// Makes a call that Redis alone can answer: no broker listens.
 async fn hits(setup: &Setup, redis_url: &str, n: &str, answer: &str) {
     let closed = ClosedPort::reserve();
     let amqp = setup.vhost.url_by(closed.port());

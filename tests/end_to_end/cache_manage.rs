@@ -1,10 +1,10 @@
-//! `rpcache cache ls`, `ttl` and `rm`: what is listed and removed, and that nothing else is.
+//! `rpcache cache ls`, `ttl` and `rm`: they list and remove the keys of the procedure, and no others.
 
 use crate::support::ports::ClosedPort;
 use crate::support::process::{Finished, Program};
 use crate::support::redis::Redis;
 
-/// What belongs to others: a longer namespace, leases, counts, workers, strangers.
+/// Keys that are not answers of the procedure: of other namespaces, leases, attempts, workers, other programs.
 const OTHERS: [&str; 8] = [
     "fib:fib:30",
     "fib:rpcache:worker:0",
@@ -70,7 +70,7 @@ async fn keys_are_listed_by_pattern() {
 }
 
 #[tokio::test]
-async fn long_list_tells_life_and_size() {
+async fn long_list_has_ttl_and_size() {
     let redis = with(&["fib:30"]).await;
     redis
         .rpcache(&["ls", "--long"])
@@ -100,7 +100,7 @@ async fn long_list_tells_life_and_size() {
 }
 
 #[tokio::test]
-async fn life_is_told() {
+async fn ttl_is_printed() {
     let redis = with(&["fib:30", "fib:31"]).await;
     redis.run::<()>(&["EXPIRE", "fib:31", "100000"]).await;
     redis.rpcache(&["ttl", "30"]).await.answers("none\n");
@@ -124,7 +124,7 @@ async fn life_is_told() {
 }
 
 #[tokio::test]
-async fn answers_are_got_as_json() {
+async fn get_prints_json() {
     let redis = with(&["fib:30", "fib:31"]).await;
     let got = redis.rpcache(&["get", "30..32", "--json"]).await;
     assert_eq!((got.code, got.stderr.as_str()), (Some(1), ""));
@@ -137,7 +137,7 @@ async fn answers_are_got_as_json() {
 }
 
 #[tokio::test]
-async fn removal_without_a_terminal_needs_a_yes() {
+async fn removal_without_a_terminal_needs_the_option_yes() {
     let redis = with(&["fib:10", "fib:11", "fib:30"]).await;
     for arguments in [&["rm", "--all"][..], &["rm", "--pattern", "1*"]] {
         redis.rpcache(arguments).await.refuses(2, "--yes");
@@ -203,7 +203,7 @@ async fn many_pages_are_listed_and_removed() {
     assert_eq!(redis.keys().await, ["other"]);
 }
 
-/// Runs it on a terminal, answers its question, and prints what it printed.
+/// Runs a command on a terminal, answers its question, and prints its output.
 const ON_A_TERMINAL: &str = r#"
 import os, pty, sys
 process, terminal = pty.fork()
@@ -223,7 +223,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 "#;
 
 #[tokio::test]
-async fn removal_asks_on_a_terminal() {
+async fn removal_on_a_terminal_asks() {
     let redis = with(&["fib:30", "fib:31", "other"]).await;
     let answer = async |answer| {
         let command = [env!("CARGO_BIN_EXE_rpcache"), "cache", "rm", "--all"];
@@ -247,7 +247,7 @@ async fn removal_asks_on_a_terminal() {
 }
 
 #[tokio::test]
-async fn redis_that_is_not_there_is_told() {
+async fn unreachable_redis_is_reported() {
     let closed = ClosedPort::reserve();
     let url = format!("redis://:s3cret@127.0.0.1:{}", closed.port());
     for arguments in [
@@ -270,7 +270,7 @@ async fn redis_that_is_not_there_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_typed_wrong_is_refused() {
+async fn wrong_options_are_refused() {
     for (arguments, reason) in [
         (&["rm"][..], "ARGUMENT"),
         (&["rm", "30", "--all"], "--all"),

@@ -1,18 +1,18 @@
-//! `rpcache cache stats` and `explain`: what is told of the whole and of one number.
+//! `rpcache cache stats` and `explain`: figures of the whole cache, and the state of one key.
 
 use serde_json::{Value, json};
 
 use crate::support::redis::Redis;
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
 
-async fn asked_for_json(redis: &Redis, arguments: &[&str]) -> Value {
+async fn json_output(redis: &Redis, arguments: &[&str]) -> Value {
     let finished = redis.rpcache(&[arguments, &["--json"]].concat()).await;
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
     assert_eq!(finished.stdout.lines().count(), 1);
     serde_json::from_str(&finished.stdout).expect("JSON")
 }
 
-/// As a worker tells of itself, with a host that nobody should print as it is.
+/// A worker's announcement, whose host name has control characters.
 fn announcement() -> String {
     json!({
         "id": "0a1b2c3d", "host": "box\u{1b}[2J", "pid": 4711, "version": "1", "procedure": "fib",
@@ -39,7 +39,7 @@ async fn with_something() -> Redis {
 }
 
 #[tokio::test]
-async fn stats_are_told_in_rows() {
+async fn stats_are_printed_in_rows() {
     let redis = with_something().await;
     let stats = redis.rpcache(&["stats"]).await;
     assert_eq!((stats.code, stats.stderr.as_str()), (Some(0), ""));
@@ -66,7 +66,7 @@ async fn stats_are_told_in_rows() {
 }
 
 #[tokio::test]
-async fn stats_are_told_to_programs() {
+async fn stats_are_printed_as_json() {
     let redis = with_something().await;
     redis
         .run::<()>(&["CONFIG", "SET", "maxmemory", "100mb"])
@@ -75,7 +75,7 @@ async fn stats_are_told_to_programs() {
     for key in ["fib:30", "fib:30", "fib:30", "nothing"] {
         redis.get(key).await;
     }
-    let stats = asked_for_json(&redis, &["stats"]).await;
+    let stats = json_output(&redis, &["stats"]).await;
     let server = &stats["server"];
     assert_eq!((&server["hits"], &server["misses"]), (&json!(3), &json!(1)));
     assert_eq!(server["memory_limit"], 100 << 20);
@@ -89,7 +89,7 @@ async fn stats_are_told_to_programs() {
     assert_eq!(stats["workers"][0]["host"], "box\\u{1b}[2J");
 }
 
-/// Above a hundred thousand keys.
+/// Above a hundred thousand keys, counts are estimates.
 #[tokio::test]
 async fn many_answers_are_estimated() {
     let redis = Redis::start();
@@ -100,16 +100,16 @@ async fn many_answers_are_estimated() {
         );
         redis.run::<()>(&["EVAL", &fill, "0"]).await;
     }
-    let survey = asked_for_json(&redis, &["stats"]).await["survey"].take();
+    let survey = json_output(&redis, &["stats"]).await["survey"].take();
     assert_eq!(survey["keys"], 240_000);
     assert_eq!(survey["answers"]["precision"], "about");
     let count = survey["answers"]["count"].as_u64().unwrap();
     assert!((110_000..130_000).contains(&count), "{survey}");
 }
 
-/// A login that may do no more than look at keys.
+/// A login with the right to read keys only.
 #[tokio::test]
-async fn stats_are_told_as_far_as_they_are_permitted() {
+async fn stats_show_what_the_login_may_read() {
     let redis = with_something().await;
     let rules = [
         "on", ">pw", "~fib:*", "+ping", "+scan", "+pttl", "+strlen", "+mget",
@@ -130,14 +130,14 @@ async fn stats_are_told_as_far_as_they_are_permitted() {
         "{stats:#?}"
     );
 
-    let nobody = redis
+    let unknown = redis
         .program(&["stats"])
-        .env("REDIS_URL", &redis.url_with("nobody:pw@"));
-    nobody.run().await.refuses(3, "refuses");
+        .env("REDIS_URL", &redis.url_with("unknown:pw@"));
+    unknown.run().await.refuses(3, "refuses");
 }
 
 #[tokio::test]
-async fn number_is_explained() {
+async fn key_is_explained() {
     let redis = with_something().await;
     redis.set("fib:33", "1\u{1b}").await;
     redis.rpcache(&["explain", "30"]).await.answers(
@@ -148,14 +148,14 @@ async fn number_is_explained() {
         "key\tfib:32\nstored\tno\n\
          lease\theld by worker 0a1b2c3d on box\\u{1b}[2J, process 4711; for ever\n",
     );
-    let wrong = asked_for_json(&redis, &["explain", "33"]).await;
+    let wrong = json_output(&redis, &["explain", "33"]).await;
     assert_eq!(
         (&wrong["stored"], &wrong["verifies"]),
         (&json!(true), &json!(false))
     );
     assert_eq!(wrong["wrong"], "unreadable");
     assert_eq!(wrong["message"], "not readable as an answer: \"1\\u{1b}\"");
-    let nothing = asked_for_json(&redis, &["explain", "34"]).await;
+    let nothing = json_output(&redis, &["explain", "34"]).await;
     assert_eq!(
         (&nothing["stored"], &nothing["verifies"]),
         (&json!(false), &Value::Null)
@@ -163,9 +163,9 @@ async fn number_is_explained() {
 }
 
 #[tokio::test]
-async fn lease_that_is_none_is_explained() {
+async fn invalid_lease_is_explained() {
     let redis = Redis::start();
-    let state = async || asked_for_json(&redis, &["explain", "30"]).await["lease"]["state"].take();
+    let state = async || json_output(&redis, &["explain", "30"]).await["lease"]["state"].take();
     assert_eq!(state().await, Value::Null);
     for (token, expected) in [
         ("uncached", "uncached"),
@@ -179,15 +179,15 @@ async fn lease_that_is_none_is_explained() {
     redis.run::<()>(&["LPUSH", "{fib:30}:lease", "x"]).await;
     assert_eq!(state().await, "unknown");
     redis.set("{fib:30}:starts", "2").await;
-    assert_eq!(asked_for_json(&redis, &["explain", "30"]).await["begun"], 2);
+    assert_eq!(json_output(&redis, &["explain", "30"]).await["begun"], 2);
 }
 
-/// A real worker at work.
+/// A real worker computes.
 #[tokio::test]
-async fn holder_of_a_lease_is_found_among_the_workers() {
+async fn lease_holder_is_found_among_the_workers() {
     let setup = Setup::new().await;
     let worker = setup.worker(&ONE_AT_A_TIME).await;
-    wait::wait_until("the worker has told of itself", async || {
+    wait::wait_until("the worker has announced itself", async || {
         setup.redis.get("rpcache:worker:0").await.is_some()
     })
     .await;
@@ -195,12 +195,12 @@ async fn holder_of_a_lease_is_found_among_the_workers() {
     let call = setup.start_call(&[&slow]);
     let mut held = Value::Null;
     wait::wait_until("the worker holds the lease and says so", async || {
-        held = asked_for_json(&setup.redis, &["explain", &slow]).await;
+        held = json_output(&setup.redis, &["explain", &slow]).await;
         held["lease"]["pid"].is_u64()
     })
     .await;
     assert_eq!(held["lease"]["state"], "held");
-    let stats = asked_for_json(&setup.redis, &["stats"]).await;
+    let stats = json_output(&setup.redis, &["stats"]).await;
     assert_eq!(held["lease"]["worker"], stats["workers"][0]["id"]);
     assert_eq!(held["lease"]["pid"], stats["workers"][0]["pid"]);
     assert_eq!(stats["survey"]["leases"]["count"], 1);

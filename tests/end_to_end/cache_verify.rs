@@ -1,14 +1,13 @@
-//! `rpcache cache verify`: what is wrong is named, and removed if that is asked for; what is right
-//! stays.
+//! `rpcache cache verify`: it names wrong entries, removes them with `--repair`, and leaves right ones.
 
 use num_bigint::BigUint;
 
 use crate::support::redis::Redis;
 
-/// The answer is larger than what is read at once.
+/// An argument whose answer is larger than one read.
 const LARGE: u64 = 1_300_000;
 
-/// Wrong things under keys of `fib`, and what is said of them.
+/// Wrong values under keys of `fib`: key, value, code and message.
 const WRONG: [(&str, &[u8], &str, &str); 7] = [
     (
         "fib:41",
@@ -58,7 +57,7 @@ async fn with_wrong_ones() -> Redis {
     redis
 }
 
-/// The lines that name them, sorted.
+/// The lines that name the wrong entries, sorted.
 fn named() -> Vec<String> {
     let of = |key: &str, what: &str| format!("{}\t{what}", key.escape_debug());
     let mut lines: Vec<_> = WRONG
@@ -77,7 +76,7 @@ fn lines(stdout: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn wrong_entries_are_named_and_left() {
+async fn wrong_entries_are_named_and_not_removed() {
     let redis = with_wrong_ones().await;
     let before = redis.keys().await;
     let finished = redis.rpcache(&["verify"]).await;
@@ -88,7 +87,7 @@ async fn wrong_entries_are_named_and_left() {
 }
 
 #[tokio::test]
-async fn wrong_entries_are_named_to_programs() {
+async fn wrong_entries_are_printed_as_json() {
     let redis = with_wrong_ones().await;
     let finished = redis.rpcache(&["verify", "--json", "--repair"]).await;
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
@@ -112,7 +111,7 @@ async fn wrong_entries_are_named_to_programs() {
 }
 
 #[tokio::test]
-async fn wrong_entries_are_removed_and_nothing_else() {
+async fn repair_removes_wrong_entries_only() {
     let redis = with_wrong_ones().await;
     let finished = redis.rpcache(&["verify", "--repair"]).await;
     assert_eq!(finished.code, Some(0), "{finished:#?}");
@@ -128,7 +127,7 @@ async fn wrong_entries_are_removed_and_nothing_else() {
     finished.has_one_clear_line("checked 2 answers: none is wrong");
 }
 
-/// A right answer and wrong ones that are read in pieces.
+/// A right answer and wrong ones that are read in several pieces.
 #[tokio::test]
 async fn large_entries_are_verified() {
     let redis = Redis::start();
@@ -172,7 +171,7 @@ fn large() -> String {
 }
 
 #[tokio::test]
-async fn sample_is_as_large_as_asked_for_or_as_there_is() {
+async fn sample_has_the_requested_size_or_all_keys() {
     let redis = Redis::start();
     let fill = "for n = 1, 3000 do redis.call('SET', 'fib:' .. n, 'x') end";
     redis.run::<()>(&["EVAL", fill, "0"]).await;

@@ -1,4 +1,4 @@
-//! `rpcache call` as its user sees it: what is printed where, in which order, and the exit code.
+//! `rpcache call`: what it prints where and in which order, and its exit codes.
 
 use crate::support::process::Program;
 use crate::support::{SLOW, Setup, fibonacci, wait};
@@ -15,7 +15,7 @@ async fn one_argument_prints_its_answer_alone() {
 }
 
 #[tokio::test]
-async fn several_arguments_print_lines_in_the_order_asked() {
+async fn several_arguments_print_lines_in_their_order() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     setup
@@ -27,14 +27,14 @@ async fn several_arguments_print_lines_in_the_order_asked() {
 }
 
 #[tokio::test]
-async fn stderr_is_silent_when_it_is_no_terminal() {
+async fn stderr_is_empty_without_a_terminal() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     assert_eq!(setup.call(&["30", "31"]).await.stderr, "");
 }
 
 #[tokio::test]
-async fn terminal_is_told_where_each_answer_came_from() {
+async fn terminal_shows_the_source_of_each_answer() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     for source in ["computed", "cache"] {
@@ -95,7 +95,7 @@ async fn json_is_one_object_a_line() {
 }
 
 #[tokio::test]
-async fn first_failure_ends_it() {
+async fn first_failure_ends_the_command() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&["--max-n", "100"]).await;
     let finished = setup.call(&["1", "101", "3"]).await;
@@ -114,7 +114,7 @@ async fn no_cache_leaves_no_trace_and_refresh_writes_again() {
     setup.call(&["30", "--no-cache"]).await.answers("832040\n");
     assert_eq!(setup.redis.keys().await, Vec::<String>::new());
 
-    // An entry without an expiry is not ours; the one written again has one.
+    // The test's entry has no expiry; one that rpcache writes has.
     setup.redis.set("fib:30", "832040").await;
     setup.call(&["30", "--no-cache"]).await.answers("832040\n");
     assert_eq!(setup.redis.pttl("fib:30").await, -1);
@@ -123,7 +123,7 @@ async fn no_cache_leaves_no_trace_and_refresh_writes_again() {
 }
 
 #[tokio::test]
-async fn closed_pipe_ends_it_quietly() {
+async fn closed_pipe_ends_the_command_quietly() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let head = setup
@@ -134,7 +134,7 @@ async fn closed_pipe_ends_it_quietly() {
     assert_eq!(head.stderr, "");
 }
 
-/// Whoever reads the pipe need not wait for the last answer.
+/// A reader of the pipe need not wait for the last answer.
 #[tokio::test]
 async fn answers_are_printed_as_they_come() {
     let setup = Setup::new().await;
@@ -149,7 +149,7 @@ async fn answers_are_printed_as_they_come() {
 }
 
 #[tokio::test]
-async fn deadline_ends_it() {
+async fn deadline_ends_the_command() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30", "--timeout", "700ms"]);
@@ -162,9 +162,9 @@ async fn deadline_ends_it() {
     );
 }
 
-/// A pipe that is full before the first answer is written, and that nobody reads.
+/// A pipe that is full before the first answer is written, and is not read.
 #[tokio::test]
-async fn interrupts_end_it_although_its_output_is_not_read() {
+async fn interrupts_end_a_command_whose_output_is_not_read() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     for (arguments, last) in [
@@ -173,7 +173,7 @@ async fn interrupts_end_it_although_its_output_is_not_read() {
         (&["99980..99990", "--keep-going"], 99_990),
     ] {
         let (unread, mut pipe) = std::io::pipe().unwrap();
-        // As much as a pipe takes.
+        // The capacity of a pipe.
         pipe.write_all(&vec![b'.'; 64 * 1024]).unwrap();
         let program = setup.rpcache(&[&["call"], arguments].concat());
         let mut call = program.stdout_to(pipe).start();
@@ -192,7 +192,7 @@ async fn interrupts_end_it_although_its_output_is_not_read() {
 }
 
 #[tokio::test]
-async fn interrupt_ends_it() {
+async fn interrupt_ends_the_command() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30"]);
@@ -228,7 +228,7 @@ async fn algorithms_agree() {
 }
 
 #[tokio::test]
-async fn lines_of_stdin_behind_one_that_is_refused_are_asked_for() {
+async fn lines_of_stdin_after_a_refused_one_are_called() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let line = "(head -c 3000 /dev/zero | tr '\\0' 9; echo; printf '\\377\\n30\\nx\\n31\\n') \
@@ -240,7 +240,7 @@ async fn lines_of_stdin_behind_one_that_is_refused_are_asked_for() {
 }
 
 #[tokio::test]
-async fn line_that_is_refused_does_not_shift_the_answers_behind_it() {
+async fn refused_line_does_not_shift_later_answers() {
     let setup = Setup::new().await;
     for n in [30, 31] {
         setup.redis.set(&format!("fib:{n}"), &fibonacci(n)).await;

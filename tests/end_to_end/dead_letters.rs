@@ -1,15 +1,15 @@
-//! The worker's connection for dead letters, and what is no failure of a request.
+//! The worker's connection for dead letters: it is separate, and rejected requests are not counted as failures.
 
+use crate::redelivered::queue_with_dead_letters;
 use crate::support::amqp::{Broker, Worker};
 use crate::support::http::{get, scraped, series};
 use crate::support::rabbitmq::broker;
 use crate::support::{Setup, wait};
-use crate::suspects::queue_with_dead_letters;
 use lapin::options::BasicRejectOptions;
 
-/// A worker of another kind has replied, and rejects the request all the same.
+/// A foreign worker has replied, and rejects the request nevertheless.
 #[tokio::test]
-async fn rejected_request_is_no_failure_of_ours() {
+async fn rejected_request_is_not_counted_as_a_failure() {
     let setup = Setup::new().await;
     queue_with_dead_letters(&setup, &[]).await;
     let mut foreign = Worker::consuming(Broker::connect(&setup.vhost.url()).await).await;
@@ -23,7 +23,7 @@ async fn rejected_request_is_no_failure_of_ours() {
     request.reject(options).await.unwrap();
     foreign.close().await;
     let (worker, address) = scraped(&setup, &[]).await;
-    // A caller that had no reply yet is told.
+    // The dead letter is answered, for a caller without a reply.
     caller.next_reply().await.fails_as("failed");
     let failed = series("rpcache_errors_total", r#"code="failed""#);
     let counted = get(address, "/metrics").await.number(&failed);
@@ -31,13 +31,13 @@ async fn rejected_request_is_no_failure_of_ours() {
     setup.assert_settled(worker).await;
 }
 
-/// Closes the connections of this vhost that have this name. One of another test may end meanwhile.
+/// Closes the connections of this vhost that have this name. Connections of other tests may end meanwhile.
 fn close_connections(setup: &Setup, name: &str) {
     let expression = format!(
         "lists:foreach(fun(Pid) ->
             case catch rabbit_reader:info(Pid, [vhost, client_properties]) of
-                [{{vhost, <<\"{}\">>}}, {{client_properties, Told}}] when is_list(Told) ->
-                    case [Name || {{<<\"connection_name\">>, _, Name}} <- Told] of
+                [{{vhost, <<\"{}\">>}}, {{client_properties, Properties}}] when is_list(Properties) ->
+                    case [Name || {{<<\"connection_name\">>, _, Name}} <- Properties] of
                         [<<\"{name}\", _/binary>>] ->
                             rabbit_networking:close_connection(Pid, \"test\");
                         _ -> ok
@@ -51,7 +51,7 @@ fn close_connections(setup: &Setup, name: &str) {
 }
 
 #[tokio::test]
-async fn lost_connection_for_dead_letters_costs_no_session() {
+async fn losing_the_connection_for_dead_letters_keeps_the_session() {
     let setup = Setup::new().await;
     queue_with_dead_letters(&setup, &[]).await;
     let worker = setup.worker(&[]).await;

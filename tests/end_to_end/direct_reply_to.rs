@@ -1,4 +1,4 @@
-//! Direct reply-to names that nobody has: RabbitMQ 3.10 closes the connection that publishes to most of them.
+//! Forged direct reply-to names: RabbitMQ 3.10 closes the connection that publishes to most of them.
 
 use crate::support::Setup;
 use crate::support::amqp::{Caller, QUEUE};
@@ -37,13 +37,13 @@ fn forged(hash: u32, numbers: [u32; 3]) -> String {
     format!("{PREFIX}{}.{}", base64(&term), base64(b"sixteen bytes..."))
 }
 
-/// Sends a request that asks for its reply there.
+/// Sends a request with this reply-to name.
 async fn send_for(caller: &Caller, reply_to: &str) {
     let properties = caller.properties().with_reply_to(reply_to.into());
     caller.send(b"30", properties).await;
 }
 
-/// Asks so many times, one after another: how long the slowest of a hundred took.
+/// The 99th percentile of so many calls, one after another.
 async fn p99(caller: &mut Caller, times: usize) -> Duration {
     let mut took = Vec::new();
     for _ in 0..times {
@@ -55,7 +55,7 @@ async fn p99(caller: &mut Caller, times: usize) -> Duration {
     took[times - 1 - times / 100]
 }
 
-/// A name of each kind that was seen to close a connection of RabbitMQ 3.10, and some that do not.
+/// Names of each kind that closes a connection of RabbitMQ 3.10, and some that do not.
 fn names() -> Vec<String> {
     let mut names: Vec<_> = ["", "x", "a.b.c", "AAAA.AAAA", "!!.AAAA", "g2dkAAB.gone=="]
         .iter()
@@ -70,12 +70,12 @@ fn names() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn forged_names_cost_no_session() {
+async fn forged_names_keep_the_session() {
     let setup = Setup::new().await;
     let worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
     for name in names() {
-        // Twice: it was tried, or it is not tried again.
+        // Twice: the second time, the worker knows the name.
         send_for(&caller, &name).await;
         send_for(&caller, &name).await;
         caller.is_served().await;
@@ -84,15 +84,15 @@ async fn forged_names_cost_no_session() {
     assert!(!finished.stderr.contains("lost RabbitMQ"), "{finished:#?}");
 }
 
-/// Whoever knows the node's own hash can forge names that look like its neighbours'.
+/// A caller that knows the hash of its node can forge names of other callers.
 #[tokio::test]
-async fn forged_names_of_the_brokers_own_node_cost_no_session() {
+async fn forged_names_of_the_brokers_node_keep_the_session() {
     let setup = Setup::new().await;
     let worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
     let own = own_name(&setup.vhost).await;
     let (pid, key) = own[PREFIX.len()..].split_once('.').unwrap();
-    // The process' number is behind the node's name; these have its first digit of Base64 changed.
+    // The number of the process follows the name of the node; these names have one Base64 digit of it changed.
     for place in 28..pid.len() - 4 {
         for digit in ["A", "Z", "/"] {
             let mut pid = pid.to_owned();
@@ -105,7 +105,7 @@ async fn forged_names_of_the_brokers_own_node_cost_no_session() {
     assert!(!finished.stderr.contains("lost RabbitMQ"), "{finished:#?}");
 }
 
-/// The name of a caller that is gone by now.
+/// The direct reply-to name of a caller that has disconnected.
 async fn own_name(vhost: &Vhost) -> String {
     let (caller, look) = (
         Caller::direct(&vhost.url()).await,
@@ -120,15 +120,15 @@ async fn own_name(vhost: &Vhost) -> String {
 }
 
 #[tokio::test]
-async fn thousand_forged_names_at_once_hold_up_no_innocent_call() {
+async fn thousand_forged_names_do_not_delay_other_calls() {
     let setup = Setup::new().await;
     let worker = setup.worker(&[]).await;
-    let (mut innocent, attacker) = (setup.caller().await, setup.caller().await);
-    let quiet = p99(&mut innocent, 200).await;
+    let (mut caller, attacker) = (setup.caller().await, setup.caller().await);
+    let quiet = p99(&mut caller, 200).await;
     for hash in 0..1000 {
         send_for(&attacker, &forged(hash, [hash, 0, 1])).await;
     }
-    let flooded = p99(&mut innocent, 200).await;
+    let flooded = p99(&mut caller, 200).await;
     eprintln!("p99 {quiet:?} before, {flooded:?} behind a thousand forged names");
     // Other tests run at the same time; a call that is held up takes seconds.
     assert!(
@@ -157,9 +157,9 @@ async fn thousand_forged_names_at_once_hold_up_no_innocent_call() {
     assert!(expected.contains(&dropped), "{version}: {finished:#?}");
 }
 
-/// Its channel has ended; the broker drops what is sent there without a word.
+/// The caller's channel is closed; the broker drops the reply silently.
 #[tokio::test]
-async fn reply_to_a_caller_that_is_gone_is_settled() {
+async fn request_of_a_disconnected_caller_is_settled() {
     let setup = Setup::new().await;
     let worker = setup.worker(&[]).await;
     let gone = own_name(&setup.vhost).await;

@@ -1,11 +1,11 @@
-//! `rpcache doctor`: a healthy set-up, and broken ones, each told by name and with its remedy.
+//! `rpcache doctor`: a healthy set-up, and broken ones, each reported by its check and with a remedy.
 
 mod broker;
 mod cache;
-mod told;
-mod way;
+mod connection;
+mod report;
 
-use self::told::{examine, scrubbed};
+use self::report::{examine, scrubbed};
 use crate::support::Setup;
 use crate::support::amqp::{Declared, QUEUE};
 use crate::support::ports::SilentPeer;
@@ -16,14 +16,14 @@ use crate::support::wait::wait_until;
 const SECRET: &str = "s3cret";
 const DEAD: &str = "rpc_queue.dead";
 
-/// Bounded memory, a dead-letter queue, and a worker that reads both queues.
+/// A set-up with bounded memory, a dead-letter queue, and a worker that consumes both queues.
 async fn healthy() -> (Setup, Process) {
     let setup = prepared().await;
     let worker = serving(&setup, setup.rpcache(&["worker"])).await;
     (setup, worker)
 }
 
-/// The same without a worker.
+/// The healthy set-up without a worker.
 async fn prepared() -> Setup {
     let setup = Setup::new().await;
     bound(&setup.redis).await;
@@ -43,7 +43,7 @@ async fn bound(redis: &Redis) {
 
 async fn serving(setup: &Setup, worker: Program) -> Process {
     let worker = setup.serving(worker).await;
-    wait_until("it reads dead letters", async || {
+    wait_until("the worker consumes dead letters", async || {
         setup.consumers(DEAD).await == 1
     })
     .await;
@@ -51,7 +51,7 @@ async fn serving(setup: &Setup, worker: Program) -> Process {
 }
 
 #[tokio::test]
-async fn healthy_set_up_is_told_as_such() {
+async fn healthy_set_up_is_ok() {
     let (setup, _worker) = healthy().await;
     let finished = setup.rpcache(&["doctor"]).run().await;
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
@@ -87,7 +87,7 @@ ok       hit               stored by the call, then found in N ms
 22 ok, 0 warnings, 0 failures, 0 skipped
 ";
     assert_eq!(text, expected);
-    // Past the caches nothing is stored, and the other call stores its answer as any does.
+    // The first call bypasses the cache, and the second one stores its answer.
     assert_eq!(setup.redis.keys().await, ["fib:30"]);
     assert_eq!(setup.redis.get("fib:30").await.as_deref(), Some("832040"));
     let queues = [QUEUE, DEAD].map(|queue| setup.broker.look_at(queue));
@@ -119,19 +119,19 @@ async fn least_rights_are_enough() {
 }
 
 #[tokio::test]
-async fn all_keys_that_are_tried_may_be_stored_already() {
+async fn set_up_is_ok_when_all_keys_are_stored_already() {
     let (setup, _worker) = healthy().await;
     setup.call(&["0..30"]).await;
     examine(&setup, |doctor| doctor, 0).await.is("", &[]);
 }
 
 #[tokio::test]
-async fn checks_are_told_at_once_and_an_interrupt_ends_it() {
+async fn checks_are_printed_at_once_and_an_interrupt_ends_it() {
     let setup = Setup::new().await;
     let silent = SilentPeer::start();
     let url = format!("amqp://127.0.0.1:{}", silent.port());
     let doctor = setup.rpcache(&["doctor"]).env("AMQP_URL", &url).start();
-    wait_until("the first checks are told", async || {
+    wait_until("the first checks are printed", async || {
         doctor.stdout().contains("is open\n")
     })
     .await;

@@ -1,4 +1,4 @@
-//! `--metrics-addr`: whether a worker is ready, and an endpoint that holds.
+//! `--metrics-addr`: readiness, liveness, `rpcache health`, and idle or hostile peers of the endpoint.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Waits until it is so ready, and says so.
-async fn is_told(address: SocketAddr, status: u16, words: &str) -> Page {
+/// Waits until `/readyz` has this status and these words.
+async fn readiness_is(address: SocketAddr, status: u16, words: &str) -> Page {
     let mut page = None;
     wait::wait_until(&format!("readiness is {status} {words:?}"), async || {
-        let told = get(address, "/readyz").await;
-        let is_so = told.status == status && told.body.contains(words);
-        page = Some(told);
+        let now = get(address, "/readyz").await;
+        let is_so = now.status == status && now.body.contains(words);
+        page = Some(now);
         is_so
     })
     .await;
@@ -30,22 +30,25 @@ async fn readiness_follows_the_broker() {
     let url = setup.vhost.url_by(closed.port());
     let program = setup.rpcache(&[&["worker"], &METRICS[..]].concat());
     let worker = program.env("AMQP_URL", &url).start();
-    // It listens before any server is reached.
+    // The endpoint listens before any server is reached.
     let address = address_of(&worker).await;
-    is_told(address, 503, &closed.port().to_string()).await;
+    readiness_is(address, 503, &closed.port().to_string()).await;
     assert_eq!(get(address, "/healthz").await.status, 200);
     let up = "rpcache_broker_up{procedure=\"fib\",role=\"worker\"}";
     assert!(get(address, "/metrics").await.number(up) < 0.5);
 
-    let way = closed.forward_to(setup.vhost.port());
-    assert_eq!(is_told(address, 200, "").await.body, "ready\n");
+    let forwarder = closed.forward_to(setup.vhost.port());
+    assert_eq!(readiness_is(address, 200, "").await.body, "ready\n");
     for _ in 0..2 {
-        way.close();
-        let told = is_told(address, 503, "closed").await;
-        assert!(told.body.contains(&way.port().to_string()), "{told:#?}");
-        assert!(!told.body.contains("guest:guest"), "{told:#?}");
-        way.open();
-        is_told(address, 200, "ready").await;
+        forwarder.close();
+        let page = readiness_is(address, 503, "closed").await;
+        assert!(
+            page.body.contains(&forwarder.port().to_string()),
+            "{page:#?}"
+        );
+        assert!(!page.body.contains("guest:guest"), "{page:#?}");
+        forwarder.open();
+        readiness_is(address, 200, "ready").await;
     }
     let page = get(address, "/metrics").await;
     let reconnects = "rpcache_broker_reconnects_total{procedure=\"fib\",role=\"worker\"}";
@@ -57,14 +60,14 @@ async fn readiness_follows_the_broker() {
 }
 
 #[tokio::test]
-async fn without_redis_it_is_ready_and_says_what_is_amiss() {
+async fn worker_without_redis_is_ready_and_degraded() {
     let setup = Setup::new().await;
     let redis = Redis::start_with(&["--requirepass", "s3cret"]);
     let program = setup.rpcache(&[&["worker"], &METRICS[..]].concat());
     let program = program.env("REDIS_URL", &redis.url_with(":s3cret@"));
     let worker = setup.serving(program).await;
     let address = address_of(&worker).await;
-    assert_eq!(is_told(address, 200, "").await.body, "ready\n");
+    assert_eq!(readiness_is(address, 200, "").await.body, "ready\n");
 
     redis.freeze();
     let mut caller = setup.caller().await;
@@ -74,7 +77,7 @@ async fn without_redis_it_is_ready_and_says_what_is_amiss() {
         get(address, "/metrics").await.number(&late) > 0.5
     })
     .await;
-    is_told(address, 200, "degraded").await;
+    readiness_is(address, 200, "degraded").await;
     redis.thaw();
     wait::wait_until("it is back", async || {
         get(address, "/readyz").await.body == "ready\n"
@@ -82,9 +85,9 @@ async fn without_redis_it_is_ready_and_says_what_is_amiss() {
     .await;
 
     drop(redis);
-    let told = is_told(address, 200, "degraded").await;
-    assert!(told.body.contains("redis://"), "{told:#?}");
-    assert!(!told.body.contains("s3cret"), "{told:#?}");
+    let page = readiness_is(address, 200, "degraded").await;
+    assert!(page.body.contains("redis://"), "{page:#?}");
+    assert!(!page.body.contains("s3cret"), "{page:#?}");
     caller.is_served().await;
     let page = get(address, "/metrics").await;
     let up = "rpcache_redis_up{procedure=\"fib\",role=\"worker\"}";
@@ -96,7 +99,7 @@ async fn without_redis_it_is_ready_and_says_what_is_amiss() {
 }
 
 #[tokio::test]
-async fn worker_that_stops_is_not_ready_and_takes_the_endpoint_along() {
+async fn stopping_worker_is_not_ready_and_closes_the_endpoint() {
     let setup = Setup::new().await;
     let (worker, address) = scraped(&setup, &ONE_AT_A_TIME).await;
     let caller = setup.caller().await;
@@ -105,7 +108,7 @@ async fn worker_that_stops_is_not_ready_and_takes_the_endpoint_along() {
         .await;
     setup.all_taken().await;
     worker.signal("TERM");
-    is_told(address, 503, "stopping").await;
+    readiness_is(address, 503, "stopping").await;
     assert_eq!(get(address, "/healthz").await.status, 200);
     let finished = worker.finish().await;
     assert_eq!(finished.code, Some(0), "{finished:#?}");
@@ -114,7 +117,7 @@ async fn worker_that_stops_is_not_ready_and_takes_the_endpoint_along() {
 }
 
 #[tokio::test]
-async fn address_in_use_is_told() {
+async fn address_in_use_is_an_error() {
     let setup = Setup::new().await;
     let (_worker, address) = scraped(&setup, &[]).await;
     let address = address.to_string();
@@ -132,7 +135,7 @@ async fn address_in_use_is_told() {
 
 /// `rpcache health`, for images without curl.
 #[tokio::test]
-async fn health_is_told_by_exit_code() {
+async fn health_has_exit_codes() {
     let setup = Setup::new().await;
     let asked = async |address: &str| {
         let program = setup.rpcache(&["health"]);
@@ -151,15 +154,15 @@ async fn health_is_told_by_exit_code() {
     let program = setup.rpcache(&[&["worker"], &METRICS[..]].concat());
     let worker = program.env("AMQP_URL", &url).start();
     let address = address_of(&worker).await;
-    let told = asked(&address.to_string()).await;
-    told.refuses(1, "not ready");
+    let page = asked(&address.to_string()).await;
+    page.refuses(1, "not ready");
     let silent = SilentPeer::start();
     let address = format!("127.0.0.1:{}", silent.port());
     asked(&address).await.refuses(124, &address);
 }
 
 #[tokio::test]
-async fn other_pages_methods_and_heads_are_refused() {
+async fn unknown_pages_methods_and_large_heads_are_refused() {
     let setup = Setup::new().await;
     let (_worker, address) = scraped(&setup, &[]).await;
     let asked = async |method, path, headers: &str| {
@@ -191,7 +194,7 @@ async fn other_pages_methods_and_heads_are_refused() {
     assert!(openmetrics.body.ends_with("# EOF\n"), "{openmetrics:#?}");
 }
 
-/// A liveness probe waits for nobody else.
+/// A liveness probe does not wait for other connections.
 #[tokio::test]
 async fn idle_connections_make_room_for_a_probe() {
     let setup = Setup::new().await;
@@ -205,14 +208,14 @@ async fn idle_connections_make_room_for_a_probe() {
         let probe = tokio::time::timeout(Duration::from_secs(1), probe).await;
         assert_eq!(probe.expect("it is answered at once").unwrap().status, 200);
     }
-    // Many come together.
+    // Many probes at once.
     let probes = (0..40).map(|_| get(address, "/healthz"));
     for probe in futures_util::future::join_all(probes).await {
         assert_eq!(probe.status, 200, "{probe:#?}");
     }
 }
 
-/// Its time is that of a head, not of a whole exchange.
+/// The limit is for the head of a request, not for a whole exchange.
 #[tokio::test]
 async fn an_idle_connection_is_closed_within_seconds() {
     let setup = Setup::new().await;
@@ -226,15 +229,15 @@ async fn an_idle_connection_is_closed_within_seconds() {
     }
 }
 
-/// Whoever connects and says nothing is shown out; meanwhile the worker works.
+/// Connections without a request are closed; meanwhile the worker serves.
 #[tokio::test]
-async fn silent_peers_keep_nobody_out_for_long() {
+async fn silent_peers_do_not_block_requests() {
     let setup = Setup::new().await;
     let (_worker, address) = scraped(&setup, &[]).await;
     let mut silent = Vec::new();
     for n in 0..80 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // Some have begun to speak.
+        // Some have sent part of a request.
         if n % 2 == 0 {
             stream
                 .write_all(b"GET /metrics HTTP/1.1\r\nx: ")
@@ -247,7 +250,7 @@ async fn silent_peers_keep_nobody_out_for_long() {
     assert_eq!(get(address, "/healthz").await.status, 200);
     let mut first = silent.swap_remove(0);
     let mut rest = Vec::new();
-    let shown_out = first.read_to_end(&mut rest);
-    let shown_out = tokio::time::timeout(Duration::from_secs(1), shown_out).await;
-    assert!(shown_out.is_ok(), "it was held on to");
+    let closed = first.read_to_end(&mut rest);
+    let closed = tokio::time::timeout(Duration::from_secs(1), closed).await;
+    assert!(closed.is_ok(), "the connection is still open");
 }

@@ -1,4 +1,4 @@
-//! The examples of this package do what they say at their top. `cargo test` builds them before.
+//! The examples of this package do what their module documentation says. `cargo test` builds them first.
 
 use crate::support::http::{Page, request};
 use crate::support::process::{Finished, Process, Program};
@@ -45,7 +45,7 @@ async fn timetables_that_are_equal_share_one_key() {
     ask(&["20@11 012@+3"]).await.answers(&answer("computed"));
     until(&answer("cache"), async || ask(&["12@15,20@31"]).await).await;
     assert_eq!(setup.redis.keys().await, ["timetable:12@3,20@11"]);
-    // At minute 11 only one of them leaves.
+    // A wrong answer: at minute 11 only one of them leaves.
     setup.redis.set("timetable:12@3,20@11", "11/60").await;
     ask(&["12@3 20@11"]).await.answers(&answer("computed"));
     let never = ask(&["2@0 4@1"]).await;
@@ -53,8 +53,8 @@ async fn timetables_that_are_equal_share_one_key() {
     assert!(never.stderr.contains("never leave together"), "{never:?}");
 }
 
-/// Calls until this is what it prints. On a busy machine Redis may be late for a cache budget, and an
-/// answer is computed once more.
+/// Calls until this is printed. On a busy machine a lookup may exceed the cache budget, and an answer is
+/// computed once more.
 async fn until(printed: &str, call: impl AsyncFn() -> Finished) {
     wait::wait_until(printed, async || call().await.stdout == printed).await;
 }
@@ -93,9 +93,9 @@ async fn python_computes_and_the_client_checks_and_stores() {
     caller.next_reply().await.fails_as("bad-argument");
 }
 
-/// Signalled in the middle of a computation: the other half of that is the test's to answer.
+/// The signal comes in the middle of a computation, which waits for a reply of the test.
 #[tokio::test]
-async fn worker_finishes_what_it_holds_before_it_stops() {
+async fn worker_finishes_its_requests_before_it_stops() {
     let setup = Setup::new().await;
     let queue = "rpc_queue.digitsum";
     let mut fib = setup.raw_worker().await;
@@ -104,11 +104,11 @@ async fn worker_finishes_what_it_holds_before_it_stops() {
     let mut caller = setup.caller().await;
     let properties = caller.properties();
     caller.broker.publish(queue, b"30", properties).await;
-    let held = fib.take().await;
+    let request = fib.take().await;
 
     worker.signal("TERM");
     worker.says("stopping").await;
-    fib.reply(&held, "832040").await;
+    fib.reply(&request, "832040").await;
     caller.next_reply().await.answers("17");
     let finished = worker.finish().await;
     assert_eq!(finished.code, Some(0), "{finished:?}");
@@ -160,7 +160,7 @@ fn is(page: &Page, status: u16, body: &str) {
 }
 
 #[tokio::test]
-async fn web_server_answers_and_tells_errors_apart() {
+async fn web_server_answers_and_maps_errors_to_status_codes() {
     let setup = Setup::new().await;
     let (server, address) = web_server(&setup).await;
     let get = async |path: &str| http::get(address, path).await;
@@ -184,7 +184,7 @@ async fn web_server_answers_and_tells_errors_apart() {
     );
     assert_eq!(worker.terminate().await.code, Some(0));
 
-    // Nobody replies within the time that is asked for.
+    // The worker does not reply within the time that the request allows.
     let _silent = setup.raw_worker().await;
     let asked = request(address, "GET", "/fib/31", "prefer: wait=1\r\n");
     is(&asked.await.unwrap(), 504, "Gateway Timeout\n");
@@ -193,19 +193,19 @@ async fn web_server_answers_and_tells_errors_apart() {
 }
 
 #[tokio::test]
-async fn web_server_answers_what_it_was_asked_before_it_stops() {
+async fn web_server_finishes_its_requests_before_it_stops() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let (server, address) = web_server(&setup).await;
     let asked = tokio::spawn(async move { http::get(address, "/fib/30").await });
-    let held = worker.take().await;
+    let request = worker.take().await;
 
     server.signal("TERM");
     wait::wait_until("it listens no more", async || {
         tokio::net::TcpStream::connect(address).await.is_err()
     })
     .await;
-    worker.reply(&held, "832040").await;
+    worker.reply(&request, "832040").await;
     is(&asked.await.unwrap(), 200, "832040\n");
     assert_eq!(server.finish().await.code, Some(0));
 }

@@ -1,23 +1,23 @@
-//! What workers tell of themselves.
+//! Announcements of workers in Redis, the limit of stored answers, and the warning about unbounded memory.
 
-use crate::support::{DEAR, Setup, wait};
+use crate::support::{EXPENSIVE, Setup, wait};
 use serde_json::Value;
 
-async fn announced(setup: &Setup, place: u32) -> Option<Value> {
-    let text = setup.redis.get(&format!("rpcache:worker:{place}")).await?;
+async fn announced(setup: &Setup, slot: u32) -> Option<Value> {
+    let text = setup.redis.get(&format!("rpcache:worker:{slot}")).await?;
     Some(serde_json::from_str(&text).expect("JSON"))
 }
 
 #[tokio::test]
-async fn workers_tell_of_themselves_until_they_stop() {
+async fn workers_announce_themselves_until_they_stop() {
     let setup = Setup::new().await;
     let (first, second) = (setup.worker(&[]).await, setup.worker(&[]).await);
-    let dear = DEAR.to_string();
-    setup.call(&["5", "5", &dear, &dear, "5"]).await;
-    wait::wait_until("both have told what they did", async || {
+    let expensive = EXPENSIVE.to_string();
+    setup.call(&["5", "5", &expensive, &expensive, "5"]).await;
+    wait::wait_until("both have announced their counts", async || {
         let mut answered = 0;
-        for place in 0..2 {
-            let status = announced(&setup, place).await;
+        for slot in 0..2 {
+            let status = announced(&setup, slot).await;
             answered += status.map_or(0, |status| status["counts"]["answered"].as_u64().unwrap());
         }
         answered == 2
@@ -36,10 +36,10 @@ async fn workers_tell_of_themselves_until_they_stop() {
 }
 
 #[tokio::test]
-async fn worker_whose_place_was_taken_finds_another() {
+async fn worker_whose_slot_is_taken_uses_another() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
-    wait::wait_until("it has its place", async || {
+    wait::wait_until("it has its slot", async || {
         announced(&setup, 0).await.is_some()
     })
     .await;
@@ -49,14 +49,14 @@ async fn worker_whose_place_was_taken_finds_another() {
         .redis
         .set("rpcache:worker:0", &other.to_string())
         .await;
-    wait::wait_until("it has another place", async || {
+    wait::wait_until("it has another slot", async || {
         announced(&setup, 1).await.is_some()
     })
     .await;
 }
 
 #[tokio::test]
-async fn answer_above_the_limit_is_answered_and_not_stored() {
+async fn answer_above_the_limit_is_replied_and_not_stored() {
     let setup = Setup::new().await;
     let worker = setup.worker(&["--max-cached-size", "100"]).await;
     let mut caller = setup.caller().await;
@@ -71,7 +71,7 @@ async fn answer_above_the_limit_is_answered_and_not_stored() {
 }
 
 #[tokio::test]
-async fn storing_for_ever_without_a_bound_is_warned_of() {
+async fn storing_for_ever_without_a_memory_limit_is_a_warning() {
     let setup = Setup::new().await;
     let worker = setup.worker(&["--ttl", "none"]).await;
     worker.says("no memory bound").await;

@@ -1,8 +1,8 @@
-//! What is installed beside the command: completions and manual pages, made by itself.
+//! Completions and manual pages, which the command prints itself.
 
 use crate::support::process::{Finished, Program};
 
-/// What must not be in any of them, wherever the environment has it.
+/// A value of the environment that must not be printed.
 const SECRET: &str = "s3cret";
 
 async fn printed(arguments: &[&str]) -> String {
@@ -15,7 +15,7 @@ async fn printed(arguments: &[&str]) -> String {
     finished.stdout
 }
 
-/// What bash offers when Tab is pressed behind the last of these words.
+/// The completions that bash offers after the last of these words.
 async fn offered(words: &[&str]) -> Vec<String> {
     let script = printed(&["completions", "bash"]).await;
     let press_tab = r#"
@@ -39,7 +39,7 @@ async fn bash_completes_commands_options_and_values() {
 }
 
 #[tokio::test]
-async fn other_shells_have_theirs() {
+async fn zsh_and_fish_have_completions() {
     let zsh = printed(&["completions", "zsh"]).await;
     assert!(zsh.starts_with("#compdef rpcache\n"), "{zsh}");
     let fish = printed(&["completions", "fish"]).await;

@@ -1,7 +1,8 @@
-//! One key is computed once at a time, fleet-wide; and a lease is never in the way.
+//! Leases: a key is computed once at a time, fleet-wide, and an abandoned or invalid lease delays calls by its
+//! own duration at most.
 
 use crate::support::amqp::{Caller, Reply};
-use crate::support::{DEAR, ONE_AT_A_TIME, SLOW, Setup, fibonacci, wait};
+use crate::support::{EXPENSIVE, ONE_AT_A_TIME, SLOW, Setup, fibonacci, wait};
 
 /// Sends a request for `n` and does not wait for the reply.
 async fn send(caller: &Caller, n: u64) {
@@ -9,8 +10,8 @@ async fn send(caller: &Caller, n: u64) {
     caller.send(n.to_string().as_bytes(), properties).await;
 }
 
-/// Whatever else the machine does, Redis is not given up.
-const PATIENT: [&str; 2] = ["--cache-budget", "10s"];
+/// A long cache budget, so that a busy machine loses no lookup.
+const LONG_BUDGET: [&str; 2] = ["--cache-budget", "10s"];
 
 async fn replies<const N: usize>(caller: &mut Caller) -> [Reply; N] {
     let mut replies = Vec::new();
@@ -22,7 +23,7 @@ async fn replies<const N: usize>(caller: &mut Caller) -> [Reply; N] {
         .unwrap_or_else(|_| unreachable!("as many as were asked for"))
 }
 
-/// Where the answers came from, in the order of the alphabet.
+/// The sources of the answers, sorted.
 fn sources<const N: usize>(replies: &[Reply; N]) -> [&str; N] {
     let mut sources = replies
         .each_ref()
@@ -38,7 +39,7 @@ fn lease(n: u64) -> String {
 #[tokio::test]
 async fn key_is_computed_once_for_two_callers_at_two_workers() {
     let setup = Setup::new().await;
-    let one_each = [&ONE_AT_A_TIME[..], &PATIENT, &["--prefetch", "1"]].concat();
+    let one_each = [&ONE_AT_A_TIME[..], &LONG_BUDGET, &["--prefetch", "1"]].concat();
     let _workers = [setup.worker(&one_each).await, setup.worker(&one_each).await];
     let mut caller = setup.caller().await;
     send(&caller, SLOW).await;
@@ -70,46 +71,61 @@ async fn without_redis_key_is_computed_once_in_each_worker() {
     setup.assert_settled(worker).await;
 }
 
-/// Its holder will never answer: nobody waits longer than it lasts.
+/// The holder does not exist: workers wait until the lease expires.
 #[tokio::test]
-async fn lease_of_nobody_ends() {
+async fn lease_without_a_holder_expires() {
     let setup = Setup::new().await;
-    let _worker = setup.worker(&PATIENT).await;
-    let set = ["SET", &lease(DEAR), "0123456789abcdef@nobody", "PX", "3000"];
+    let _worker = setup.worker(&LONG_BUDGET).await;
+    let set = [
+        "SET",
+        &lease(EXPENSIVE),
+        "0123456789abcdef@unknown",
+        "PX",
+        "3000",
+    ];
     setup.redis.run::<()>(&set).await;
     setup
-        .call(&[&DEAR.to_string()])
+        .call(&[&EXPENSIVE.to_string()])
         .await
-        .answers(&format!("{}\n", fibonacci(DEAR)));
-    assert_eq!(setup.redis.keys().await, [format!("fib:{DEAR}")]);
+        .answers(&format!("{}\n", fibonacci(EXPENSIVE)));
+    assert_eq!(setup.redis.keys().await, [format!("fib:{EXPENSIVE}")]);
 }
 
 #[tokio::test]
-async fn lease_that_says_uncached_is_not_waited_for() {
+async fn uncached_lease_is_not_waited_for() {
     let setup = Setup::new().await;
-    let _worker = setup.worker(&PATIENT).await;
-    setup.redis.set(&lease(DEAR), "uncached").await;
+    let _worker = setup.worker(&LONG_BUDGET).await;
+    setup.redis.set(&lease(EXPENSIVE), "uncached").await;
     setup
-        .call(&[&DEAR.to_string()])
+        .call(&[&EXPENSIVE.to_string()])
         .await
-        .answers(&format!("{}\n", fibonacci(DEAR)));
+        .answers(&format!("{}\n", fibonacci(EXPENSIVE)));
 }
 
 #[tokio::test]
-async fn lease_of_a_wrong_type_is_not_minded() {
+async fn lease_of_a_wrong_type_is_ignored() {
     let setup = Setup::new().await;
-    let _worker = setup.worker(&PATIENT).await;
-    setup.redis.run::<()>(&["LPUSH", &lease(DEAR), "x"]).await;
+    let _worker = setup.worker(&LONG_BUDGET).await;
     setup
-        .call(&[&DEAR.to_string()])
+        .redis
+        .run::<()>(&["LPUSH", &lease(EXPENSIVE), "x"])
+        .await;
+    setup
+        .call(&[&EXPENSIVE.to_string()])
         .await
-        .answers(&format!("{}\n", fibonacci(DEAR)));
-    assert!(setup.redis.keys().await.contains(&format!("fib:{DEAR}")));
+        .answers(&format!("{}\n", fibonacci(EXPENSIVE)));
+    assert!(
+        setup
+            .redis
+            .keys()
+            .await
+            .contains(&format!("fib:{EXPENSIVE}"))
+    );
 }
 
-/// The next one takes the lease over at once, since the request is the same.
+/// The next worker takes over the lease at once, since the request is the same.
 #[tokio::test]
-async fn killed_holder_is_replaced_and_its_lease_with_it() {
+async fn lease_of_a_killed_holder_is_taken_over() {
     let setup = Setup::new().await;
     let mut caller = setup.caller().await;
     let holder = setup.worker(&ONE_AT_A_TIME).await;
@@ -119,7 +135,7 @@ async fn killed_holder_is_replaced_and_its_lease_with_it() {
     })
     .await;
     let before = setup.redis.get(&lease(SLOW)).await;
-    // A long lease, so that waiting for its end would be noticed.
+    // The lease does not expire, so that waiting for it would be noticed.
     setup.redis.run::<()>(&["PERSIST", &lease(SLOW)]).await;
     let _other = setup.worker(&ONE_AT_A_TIME).await;
     holder.signal("KILL");
@@ -134,11 +150,11 @@ async fn killed_holder_is_replaced_and_its_lease_with_it() {
 }
 
 #[tokio::test]
-async fn lease_is_renewed_for_as_long_as_it_takes() {
+async fn lease_is_renewed_until_the_answer_is_stored() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&ONE_AT_A_TIME).await;
     let mut caller = setup.caller().await;
-    // It waits for the other one's end with its lease in its hands.
+    // The second request waits for the slot of the first one while it holds its lease.
     send(&caller, SLOW + 1).await;
     send(&caller, SLOW).await;
     let mut before = i64::MAX;
@@ -155,24 +171,24 @@ async fn lease_is_renewed_for_as_long_as_it_takes() {
 }
 
 #[tokio::test]
-async fn hundreds_of_requests_for_one_key_keep_no_other_out() {
+async fn hundreds_of_requests_for_one_key_do_not_block_others() {
     let setup = Setup::new().await;
-    let worker = setup.worker(&PATIENT).await;
+    let worker = setup.worker(&LONG_BUDGET).await;
     let mut caller = setup.caller().await;
-    // As if another worker had been computing it for a long time: it renews its lease, which would expire.
-    let held = lease(DEAR);
+    // As if another worker computed it for a long time: the test renews the lease before it expires.
+    let held = lease(EXPENSIVE);
     let renew = async || setup.redis.set(&held, "0123456789abcdef@another").await;
     for n in 0..700 {
         if n % 50 == 0 {
             renew().await;
         }
-        send(&caller, DEAR).await;
+        send(&caller, EXPENSIVE).await;
     }
     renew().await;
     caller
-        .ask(&(DEAR + 1).to_string())
+        .ask(&(EXPENSIVE + 1).to_string())
         .await
-        .answers(&fibonacci(DEAR + 1));
+        .answers(&fibonacci(EXPENSIVE + 1));
     setup.redis.run::<()>(&["DEL", &held]).await;
     let rest: [_; 700] = replies(&mut caller).await;
     assert_eq!(sources(&rest)[..2], ["computed", "shared"]);
@@ -189,12 +205,11 @@ async fn failure_leaves_no_lease() {
     setup.assert_settled(worker).await;
 }
 
-/// A key in a lease's place that no worker holds: without a time to live, or with a long one, also in the name
-/// of the worker itself.
+/// Values of a lease that no worker holds: without a TTL, with a long one, and with the id of the worker itself.
 #[tokio::test]
-async fn stray_key_in_a_lease_s_place_holds_up_no_call_for_longer_than_a_lease() {
+async fn stray_lease_delays_calls_by_the_duration_of_a_lease_at_most() {
     let setup = Setup::new().await;
-    let _worker = setup.worker(&PATIENT).await;
+    let _worker = setup.worker(&LONG_BUDGET).await;
     wait::wait_until("the worker has announced itself", async || {
         setup.redis.get("rpcache:worker:0").await.is_some()
     })

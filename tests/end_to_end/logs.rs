@@ -1,4 +1,4 @@
-//! The log: a line for what happens, in a form that suits its reader, and never a password.
+//! The log: its lines and levels as text and as JSON, without passwords, and a reader that does not read.
 
 use std::io::{BufRead as _, BufReader};
 
@@ -8,18 +8,18 @@ use crate::support::http::{self, address_of};
 use crate::support::ports::ClosedPort;
 use crate::support::process::{Finished, Program};
 use crate::support::redis::Redis;
-use crate::support::{DEAR, Setup, wait};
+use crate::support::{EXPENSIVE, Setup, wait};
 
-/// Of Redis, and of the broker.
+/// The passwords of Redis and of the broker.
 const SECRETS: [&str; 2] = ["s3cretredis", "s3cretbroker"];
 
-/// Every line as JSON.
+/// All lines, parsed as JSON.
 fn parsed(finished: &Finished) -> Vec<Value> {
     let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
     finished.stderr.lines().map(parse).collect()
 }
 
-/// Those that say this.
+/// The lines whose message contains these words.
 fn saying<'a>(lines: &'a [Value], words: &str) -> Vec<&'a Value> {
     let says = |line: &&Value| {
         line["message"]
@@ -29,7 +29,7 @@ fn saying<'a>(lines: &'a [Value], words: &str) -> Vec<&'a Value> {
     lines.iter().filter(says).collect()
 }
 
-/// Neither as it is nor as the bytes that a library may print.
+/// Fails if a password is in the log, as text or as the list of bytes that a library may print.
 fn assert_no_secret(finished: &Finished, secrets: &[&str]) {
     for secret in secrets {
         let bytes: Vec<_> = secret.bytes().map(|byte| byte.to_string()).collect();
@@ -40,19 +40,19 @@ fn assert_no_secret(finished: &Finished, secrets: &[&str]) {
 }
 
 #[tokio::test]
-async fn worker_without_a_terminal_logs_its_life_as_json_and_no_password() {
+async fn worker_without_a_terminal_logs_json_without_passwords() {
     let setup = Setup::new().await;
     let redis = Redis::start_with(&["--requirepass", SECRETS[0]]);
-    let way = ClosedPort::reserve().forward_to(setup.vhost.port());
+    let forwarder = ClosedPort::reserve().forward_to(setup.vhost.port());
     let program = setup
         .rpcache(&["worker", "--metrics-addr", "127.0.0.1:0"])
-        .env("AMQP_URL", &setup.vhost.url_by(way.port()))
+        .env("AMQP_URL", &setup.vhost.url_by(forwarder.port()))
         .env("REDIS_URL", &redis.url_with(&format!(":{}@", SECRETS[0])));
     let worker = setup.serving(program).await;
     let address = address_of(&worker).await;
-    way.close();
+    forwarder.close();
     worker.says("lost RabbitMQ").await;
-    way.open();
+    forwarder.open();
     worker.says("RabbitMQ is back").await;
     drop(redis);
     worker.says("calls go on without the cache").await;
@@ -91,11 +91,11 @@ async fn worker_without_a_terminal_logs_its_life_as_json_and_no_password() {
     assert!(!finished.stderr.contains("guest:guest"), "{finished:#?}");
 }
 
-/// Also where everything is asked for, of lapin too.
+/// Also at the most verbose levels, lapin's included.
 #[tokio::test]
 async fn no_level_shows_a_password() {
     let setup = Setup::new().await;
-    // A right one, which is sent, and a wrong one.
+    // A right password, which is sent, and a wrong one.
     for url in [
         setup.vhost.url_of("worker"),
         setup.vhost.url_with("guest", SECRETS[1]),
@@ -110,7 +110,7 @@ async fn no_level_shows_a_password() {
         assert!(
             saying(&parsed(&call), "create channel").len() + usize::from(call.code == Some(3)) > 0
         );
-        // The first one's password is its name, which may be shown: as bytes it is sent only.
+        // The first password equals the user's name, which may be shown; as bytes it appears in the login only.
         let sent = [0]
             .into_iter()
             .chain("worker".bytes())
@@ -123,7 +123,7 @@ async fn no_level_shows_a_password() {
 }
 
 #[tokio::test]
-async fn what_ends_a_worker_is_told_in_the_form_of_its_log() {
+async fn error_that_ends_a_worker_has_the_format_of_its_log() {
     let setup = Setup::new().await;
     let url = setup.vhost.url_with("guest", SECRETS[1]);
     let refused = async |options: &[&str]| {
@@ -171,9 +171,9 @@ async fn other_commands_log_text_unless_asked() {
 async fn each_call_is_a_line_at_debug_in_client_and_worker() {
     let setup = Setup::new().await;
     let worker = setup.serving(setup.rpcache(&["worker", "-v"])).await;
-    let dear = DEAR.to_string();
+    let expensive = EXPENSIVE.to_string();
     let call = setup
-        .call(&["30", &dear, "-v", "--log-format", "json"])
+        .call(&["30", &expensive, "-v", "--log-format", "json"])
         .await;
     let again = setup.call(&["30", "-v"]).await;
     again.has_one_clear_line("DEBUG answered key=fib:30 source=\"cache\" elapsed_ms=");
@@ -186,7 +186,7 @@ async fn each_call_is_a_line_at_debug_in_client_and_worker() {
     let mut caller = setup.caller().await;
     caller.ask("\u{1b}[2J").await.fails_as("bad-argument");
 
-    let told = |lines: &[Value]| {
+    let outcomes = |lines: &[Value]| {
         let calls = saying(lines, "answered")
             .into_iter()
             .filter(|line| line["level"] == "DEBUG");
@@ -195,29 +195,29 @@ async fn each_call_is_a_line_at_debug_in_client_and_worker() {
         for call in &calls {
             assert!(call["elapsed_ms"].as_f64().unwrap() >= 0.0, "{call}");
         }
-        let told = |call: &Value| {
+        let outcome = |call: &Value| {
             let what = call["source"].as_str().or(call["error"].as_str()).unwrap();
             format!("{} {what}", call["key"].as_str().unwrap())
         };
-        calls.iter().map(told).collect::<Vec<_>>()
+        calls.iter().map(outcome).collect::<Vec<_>>()
     };
     let computed = [
         String::from("fib:30 computed"),
-        format!("fib:{dear} computed"),
+        format!("fib:{expensive} computed"),
     ];
-    assert_eq!(told(&parsed(&call)), computed);
-    wait::wait_until("the worker has told", async || {
+    assert_eq!(outcomes(&parsed(&call)), computed);
+    wait::wait_until("the worker has logged it", async || {
         worker.stderr().contains("none")
     })
     .await;
-    let served = told(&parsed(&setup.assert_settled(worker).await));
+    let served = outcomes(&parsed(&setup.assert_settled(worker).await));
     let refused = [
         "none bad-argument".to_owned(),
         "fib:1000001 too-large".to_owned(),
     ];
     for line in computed.iter().chain(&refused) {
         assert_eq!(
-            served.iter().filter(|told| told == &line).count(),
+            served.iter().filter(|served| served == &line).count(),
             1,
             "{served:?}"
         );
@@ -225,11 +225,11 @@ async fn each_call_is_a_line_at_debug_in_client_and_worker() {
     assert_eq!(served.len(), 4, "{served:?}");
 }
 
-/// More than a pipe and the queue before it hold.
+/// More lines than the pipe and the queue before it hold.
 const MANY_CALLS: usize = 8_000;
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_holds_nothing_up_and_counts_what_it_drops() {
+async fn a_log_that_is_not_read_delays_nothing_and_counts_dropped_lines() {
     let setup = Setup::new().await;
     let (reader, writer) = std::io::pipe().unwrap();
     let program = setup.rpcache(&["worker", "-v"]).stderr_to(writer);
@@ -238,7 +238,7 @@ async fn a_log_that_nobody_reads_holds_nothing_up_and_counts_what_it_drops() {
     let calls = setup.call(&[&numbers, "--no-cache"]).await;
     assert_eq!(calls.code, Some(0), "{calls:#?}");
 
-    // The reader is back: it is told how many lines it has missed.
+    // The reader goes on: the log says how many lines were dropped.
     let (sender, lines) = std::sync::mpsc::channel::<Value>();
     std::thread::spawn(move || {
         for line in BufReader::new(reader).lines() {
@@ -268,7 +268,7 @@ async fn a_log_that_nobody_reads_holds_nothing_up_and_counts_what_it_drops() {
     assert!(dropped > 0 && answered > 100, "{dropped} {answered}");
     let total = usize::try_from(dropped).unwrap() + answered;
     assert!(total >= MANY_CALLS, "{dropped} + {answered}");
-    // What was said last was not lost.
+    // The last line was not dropped.
     let last = read.last().unwrap();
     assert!(
         last["message"].as_str().unwrap().starts_with("stopped"),
@@ -277,7 +277,7 @@ async fn a_log_that_nobody_reads_holds_nothing_up_and_counts_what_it_drops() {
 }
 
 #[tokio::test]
-async fn a_log_that_nobody_reads_keeps_no_worker_from_ending() {
+async fn a_log_that_is_not_read_does_not_keep_a_worker_from_ending() {
     let setup = Setup::new().await;
     for format in ["json", "text"] {
         let (_unread, writer) = std::io::pipe().unwrap();
@@ -293,9 +293,9 @@ async fn a_log_that_nobody_reads_keeps_no_worker_from_ending() {
     }
 }
 
-/// Answers go to a file, and the terminal that shows how far it is was stopped by Ctrl-S.
+/// Answers go to a file, and the terminal that shows the progress is stopped by Ctrl-S.
 #[tokio::test]
-async fn a_stopped_terminal_holds_no_calls_up() {
+async fn a_stopped_terminal_does_not_delay_calls() {
     const CTRL_S: &str = "\x13";
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;

@@ -1,11 +1,11 @@
-//! rpcache from the outside: the command as a process between a real RabbitMQ, a real Redis, and
-//! peers that speak raw AMQP. Nothing here uses the library, so that the wire format, the keys and
-//! the command line are frozen by tests that cannot share a mistake with it.
+//! End-to-end tests of the command, as a process between a real RabbitMQ, a real Redis, and peers that
+//! speak raw AMQP. They do not use the library, so that they freeze the wire format, the keys and the
+//! command line without sharing its mistakes.
 //!
-//! The tests start their servers themselves, on free ports, and leave nothing behind:
-//! `support` says how. Each test has a vhost and a Redis of its own; none waits for a guessed time.
+//! The tests start their servers themselves, on free ports, and leave nothing behind: see `support`. Each
+//! test has a vhost and a Redis of its own; none waits for a guessed time.
 
-// Without the command there is nothing to start.
+// The tests start the command, which needs this feature.
 #![cfg(feature = "cli")]
 #![expect(
     clippy::unwrap_used,
@@ -30,14 +30,14 @@ mod examples;
 mod fleet;
 mod install;
 mod lease;
-mod local;
 mod logs;
 mod metrics;
-mod passing_refusals;
+mod near_cache;
 mod procedures;
 mod prometheus;
 mod protocol;
 mod provision;
+mod redelivered;
 mod redis_hostile;
 mod redis_topology;
 mod refused_messages;
@@ -47,16 +47,15 @@ mod servers_down;
 mod shutdown;
 mod stampede;
 mod support;
-
-mod suspects;
+mod temporary_refusals;
 mod tls;
 mod top;
 mod trace;
 mod tutorial;
 mod wire_cache_header;
+mod wire_client;
 mod wire_frames;
 mod wire_generated;
 mod wire_hostile;
-mod wire_in;
-mod wire_out;
+mod wire_worker;
 mod worker_queue;

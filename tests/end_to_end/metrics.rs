@@ -1,12 +1,12 @@
-//! The numbers of a worker, as they are scraped.
+//! The metrics of a worker: they match the calls that were made.
 
 use serde_json::Value;
 
 use crate::support::http::{get, scraped, series};
-use crate::support::{DEAR, ONE_AT_A_TIME, SLOW, Setup, wait};
+use crate::support::{EXPENSIVE, ONE_AT_A_TIME, SLOW, Setup, wait};
 
 #[tokio::test]
-async fn numbers_are_those_of_the_calls() {
+async fn metrics_match_the_calls() {
     let setup = Setup::new().await;
     let (_worker, address) = scraped(&setup, &[]).await;
     setup.redis.set("fib:33", "1").await;
@@ -14,11 +14,11 @@ async fn numbers_are_those_of_the_calls() {
     for n in ["30", "31", "30", "33"] {
         assert_eq!(caller.ask(n).await.header("x-rpcache-error"), None);
     }
-    caller.ask(&DEAR.to_string()).await;
+    caller.ask(&EXPENSIVE.to_string()).await;
     caller.ask("abc").await.fails_as("bad-argument");
     caller.ask("1000001").await.fails_as("too-large");
     let mut foreign = caller.properties();
-    foreign = foreign.with_reply_to("somebody-s-queue".into());
+    foreign = foreign.with_reply_to("another-queue".into());
     caller.send(b"30", foreign).await;
     setup.all_taken().await;
 
@@ -47,7 +47,7 @@ async fn numbers_are_those_of_the_calls() {
         (errors("poison"), 0.0),
         (lookups("hit"), 1.0),
         (lookups("poisoned"), 1.0),
-        // 30, 31, the dear one, and the one that is too large to be computed.
+        // 30, 31, the expensive one, and the one that is too large to be computed.
         (lookups("miss"), 4.0),
         (lookups("unanswered"), 0.0),
         (
@@ -82,9 +82,12 @@ async fn numbers_are_those_of_the_calls() {
         );
     }
     assert!(!page.body.contains("fib:"), "a key: {page:#?}");
-    assert!(!page.body.contains("somebody"), "a peer's words: {page:#?}");
+    assert!(
+        !page.body.contains("another-queue"),
+        "a peer's words: {page:#?}"
+    );
 
-    // What it tells of itself in Redis are the same numbers.
+    // Its announcement in Redis has the same numbers.
     wait::wait_until("the announcement says the same", async || {
         let status = setup
             .redis
@@ -104,15 +107,15 @@ async fn numbers_are_those_of_the_calls() {
 
 /// One worker computes, the other waits for it; their callers share flights.
 #[tokio::test]
-async fn what_is_computed_once_for_many_is_counted_as_that() {
+async fn shared_computations_are_counted_once() {
     let setup = Setup::new().await;
-    let patient = [
+    let options = [
         &ONE_AT_A_TIME[..],
         &["--cache-budget", "10s", "--prefetch", "4"],
     ]
     .concat();
-    let (_one, first) = scraped(&setup, &patient).await;
-    let (_other, second) = scraped(&setup, &patient).await;
+    let (_one, first) = scraped(&setup, &options).await;
+    let (_other, second) = scraped(&setup, &options).await;
     let caller = setup.caller().await;
     for _ in 0..8 {
         let n = SLOW.to_string();
@@ -143,7 +146,7 @@ async fn what_is_computed_once_for_many_is_counted_as_that() {
             1.0,
         ),
         ("rpcache_computations{procedure=\"fib\"}".to_owned(), 0.0),
-        // However often the one that waits looks.
+        // Polls while it waits are not counted.
         (
             series("rpcache_cache_lookups_total", "result=\"miss\""),
             2.0,

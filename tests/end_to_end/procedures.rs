@@ -1,4 +1,4 @@
-//! Procedures that the command knows by their name only, and answers of any bytes.
+//! Procedures that the command knows by name only (`--procedure`, `--argument`), and answers of any bytes.
 
 use crate::support::process::Program;
 use crate::support::{Setup, wait};
@@ -68,13 +68,13 @@ async fn integers_have_ranges_for_any_procedure() {
         .answers("7\t7\n8\t2 2 2\n9\t3 3\n");
     let wrong = factors(&["call", "seven"]).await;
     wrong.refuses(2, r#""seven" is not a whole number"#);
-    // As text, it is an argument that the worker refuses.
+    // As text, the range is one argument, which the worker refuses.
     let text = setup.call(&["7..9", "--procedure", "factors"]).await;
     text.refuses(1, "invalid digit");
 }
 
 #[tokio::test]
-async fn the_environment_names_the_procedure_and_doctor_bench_and_top_know_it() {
+async fn doctor_bench_and_top_use_the_procedure_that_the_environment_names() {
     let (setup, _worker) = serving_factors().await;
     let run = async |words: &[&str]| {
         let program = setup.rpcache(words);
@@ -104,7 +104,7 @@ async fn the_environment_names_the_procedure_and_doctor_bench_and_top_know_it() 
 }
 
 #[tokio::test]
-async fn json_arguments_that_mean_the_same_share_one_key() {
+async fn equal_json_arguments_share_one_key() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let options = [
@@ -159,7 +159,7 @@ async fn answers_may_be_any_bytes() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_none_and_a_form_that_fib_has_not_are_refused() {
+async fn an_invalid_name_and_an_unsupported_form_are_refused() {
     let setup = Setup::new().await;
     let call = async |options: &[&str]| setup.call(&[&["30"], options].concat()).await;
     call(&["--procedure", "Fib:1"])
@@ -168,6 +168,6 @@ async fn a_name_that_is_none_and_a_form_that_fib_has_not_are_refused() {
     call(&["--argument", "json"])
         .await
         .refuses(2, "fib takes an integer");
-    let nobody = call(&["--procedure", "factors"]).await;
-    nobody.refuses(3, "start a worker that serves factors");
+    let unserved = call(&["--procedure", "factors"]).await;
+    unserved.refuses(3, "start a worker that serves factors");
 }

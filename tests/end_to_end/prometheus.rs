@@ -1,4 +1,4 @@
-//! A real Prometheus scrapes a real worker and a real client, and answers what the dashboard asks.
+//! A real Prometheus scrapes a worker and a client, and answers every query of the dashboard.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::http::{address_of, get};
 use crate::support::process::{Process, Program};
-use crate::support::{DEAR, Setup, lifetime, ports, wait};
+use crate::support::{EXPENSIVE, Setup, lifetime, ports, wait};
 
 /// The dashboard, as docker compose gives it to Grafana.
 fn dashboard() -> Value {
@@ -49,8 +49,8 @@ impl Prometheus {
         Self { server, address }
     }
 
-    /// What it answers, or why not.
-    async fn ask(&self, query: &str) -> Result<Vec<Value>, String> {
+    /// The result of a query, or the error.
+    async fn query(&self, query: &str) -> Result<Vec<Value>, String> {
         let query = utf8_percent_encode(query, NON_ALPHANUMERIC);
         let page = get(self.address, &format!("/api/v1/query?query={query}")).await;
         let body: Value = serde_json::from_str(&page.body).map_err(|_| page.body.clone())?;
@@ -60,9 +60,9 @@ impl Prometheus {
         }
     }
 
-    /// The one number.
+    /// The value of a query with one result.
     async fn number(&self, query: &str) -> Option<f64> {
-        let result = self.ask(query).await.ok()?;
+        let result = self.query(query).await.ok()?;
         result.first()?["value"][1].as_str()?.parse().ok()
     }
 }
@@ -92,7 +92,7 @@ async fn at_work(setup: &Setup) -> ([Process; 2], [SocketAddr; 2]) {
 }
 
 #[tokio::test]
-async fn promtool_has_nothing_to_say_about_the_metrics() {
+async fn promtool_accepts_the_metrics() {
     let setup = Setup::new().await;
     let (_processes, addresses) = at_work(&setup).await;
     for address in addresses {
@@ -125,7 +125,7 @@ async fn every_query_of_the_dashboard_is_answered() {
     let prometheus = Prometheus::scraping(&addresses);
     let mut caller = setup.caller().await;
     wait::wait_until("rates of both are known", async || {
-        caller.ask(&DEAR.to_string()).await;
+        caller.ask(&EXPENSIVE.to_string()).await;
         caller.ask("abc").await.fails_as("bad-argument");
         prometheus
             .number("count(rate(rpcache_cache_lookups_total{result=\"hit\"}[10s]) > 0)")
@@ -141,13 +141,13 @@ async fn every_query_of_the_dashboard_is_answered() {
     let queries = queries(&dashboard());
     assert!(queries.len() > 30, "{queries:#?}");
     for query in &queries {
-        let answer = prometheus.ask(query).await;
+        let answer = prometheus.query(query).await;
         assert!(
             answer.as_ref().is_ok_and(|result| !result.is_empty()),
             "{query}: {answer:?}"
         );
     }
-    // Not only answered: right.
+    // The results are right, too.
     for (query, expected) in [
         ("sum(rpcache_broker_up)", 2.0),
         ("count(rpcache_redis_up == 0) or vector(0)", 0.0),
@@ -160,7 +160,7 @@ async fn every_query_of_the_dashboard_is_answered() {
     assert!((1e-5..1.0).contains(&median), "{median} s");
 }
 
-/// All queries, with what Grafana puts in for its variables.
+/// All queries, with values for Grafana's variables.
 fn queries(dashboard: &Value) -> Vec<String> {
     let panels = dashboard["panels"].as_array().unwrap();
     let targets = panels
@@ -177,9 +177,9 @@ fn queries(dashboard: &Value) -> Vec<String> {
     queries.collect()
 }
 
-/// What is counted is shown somewhere, and what is shown is counted.
+/// Every metric is in a panel, and every panel's metric exists.
 #[tokio::test]
-async fn dashboard_and_metrics_know_each_other() {
+async fn dashboard_and_metrics_match() {
     let setup = Setup::new().await;
     let (_processes, addresses) = at_work(&setup).await;
     let queries = queries(&dashboard()).join("\n");

@@ -1,4 +1,5 @@
-//! The test vectors of docs/protocol.json, which other languages go by, against ours from outside.
+//! Worker and client against the test vectors of docs/protocol.json, which implementations in other languages
+//! use, too.
 
 use crate::support::Setup;
 use crate::support::amqp::headers;
@@ -47,11 +48,11 @@ async fn worker_replies_as_the_vectors_say() {
                 reply.body
             );
         }
-        let told = reply.headers.iter();
-        let told: Vec<_> = told.map(|(name, value)| (&**name, &**value)).collect();
+        let replied = reply.headers.iter();
+        let replied: Vec<_> = replied.map(|(name, value)| (&**name, &**value)).collect();
         let mut expected = pairs(&expected["headers"]);
         expected.sort_unstable();
-        assert_eq!(told, expected, "{vector}");
+        assert_eq!(replied, expected, "{vector}");
         assert_stored(&setup, &vector).await;
     }
 }

@@ -1,11 +1,11 @@
-//! `scripts/provision`: its users can do what workers and clients do, and nothing else.
+//! `scripts/provision`: the rights of its users, its policies, and its password files.
 
 use crate::support::amqp::{Broker, Caller, Declared, QUEUE, Worker};
 use crate::support::process::{Finished, Program};
 use crate::support::rabbitmq::{Vhost, broker, find, node_name};
 use crate::support::redis::Redis;
 use crate::support::wait::wait_until;
-use crate::support::{DEAR, fibonacci, lifetime};
+use crate::support::{EXPENSIVE, fibonacci, lifetime};
 use lapin::options::BasicConsumeOptions;
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub(crate) struct Provisioned {
     passwords: PathBuf,
 }
 
-/// What the script prints, given to those who take it, as its first lines say.
+/// Applies the output of the script, as its first lines explain.
 const APPLY: &str = r#"
     scripts/provision rabbitmq "$PASSWORDS" --name "$NAME" >"$PASSWORDS.json" &&
     "$RABBITMQCTL" import_definitions "$PASSWORDS.json" >&2 &&
@@ -45,7 +45,7 @@ impl Provisioned {
             .env("REDIS_PORT", &self.redis.port().to_string())
             .env("RABBITMQCTL", &path(&rabbitmqctl))
             .env("ERL_EPMD_PORT", &node.epmd.to_string())
-            // Its cookie is there.
+            // The Erlang cookie is in this folder.
             .env("HOME", &path(&node.folder))
             .env("RABBITMQ_NODENAME", &node_name())
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
@@ -80,7 +80,7 @@ impl Provisioned {
     }
 }
 
-/// The main path: workers and clients of every kind do all that they do.
+/// Workers and clients of every kind work, and Redis refuses none of their commands.
 #[tokio::test]
 async fn provisioned_users_do_what_workers_and_clients_do() {
     let setup = Provisioned::new("provisioned").await;
@@ -88,7 +88,7 @@ async fn provisioned_users_do_what_workers_and_clients_do() {
     worker.says("serving fib").await;
     let client = |arguments: &[&str]| setup.rpcache("client", arguments).run();
 
-    for n in [30, DEAR] {
+    for n in [30, EXPENSIVE] {
         let answer = format!("{}\n", fibonacci(n));
         client(&["call", &n.to_string()]).await.answers(&answer);
         assert_eq!(
@@ -96,7 +96,7 @@ async fn provisioned_users_do_what_workers_and_clients_do() {
             Some(answer.trim_end())
         );
     }
-    // Long-lived, with a callback queue, and with a local tier that hears of removals.
+    // A long-lived client, with a callback queue and a near cache.
     let lines: Vec<String> = (0..50)
         .map(|n| format!("{n}\t{}\n", fibonacci(n)))
         .collect();
@@ -123,14 +123,14 @@ async fn provisioned_users_do_what_workers_and_clients_do() {
     assert!(refused.is_empty(), "{refused:?}");
 }
 
-/// What nobody takes in time is answered, which needs the policies.
+/// Requests that expire in the queue are answered, which needs the policies.
 #[tokio::test]
-async fn provisioned_policies_give_up_what_is_too_late() {
+async fn provisioned_policies_dead_letter_expired_requests() {
     let setup = Provisioned::new("provisioned-policies").await;
     let mut caller = Caller::direct(&setup.amqp_url("client")).await;
     let properties = caller.properties().with_expiration("1".into());
     caller.send(b"30", properties).await;
-    wait_until("it is dead", async || {
+    wait_until("the request is dead-lettered", async || {
         setup
             .look_at("rpc_queue.dead")
             .await
@@ -142,7 +142,7 @@ async fn provisioned_policies_give_up_what_is_too_late() {
 }
 
 #[tokio::test]
-async fn provisioned_users_do_nothing_else() {
+async fn provisioned_users_have_no_other_rights() {
     let setup = Provisioned::new("provisioned-least").await;
     for role in ["worker", "client"] {
         let broker = Broker::connect(&setup.amqp_url(role)).await;
@@ -180,9 +180,9 @@ async fn provisioned_users_do_nothing_else() {
     }
 }
 
-/// It may be applied again, keeps the passwords, and prints none.
+/// The script may be applied again; it keeps the passwords and does not print them.
 #[tokio::test]
-async fn provisioning_again_changes_nothing_and_tells_no_password() {
+async fn provisioning_again_changes_nothing_and_prints_no_password() {
     let setup = Provisioned::new("provisioned-again").await;
     let before = setup.password_of("worker");
     let again = setup.apply().await;
@@ -197,7 +197,7 @@ async fn provisioning_again_changes_nothing_and_tells_no_password() {
 }
 
 #[tokio::test]
-async fn provisioning_refuses_what_would_mean_something_else() {
+async fn provisioning_refuses_wrong_options() {
     for (arguments, reason) in [
         ("", "rabbitmq or redis"),
         ("redis", "FOLDER is missing"),
@@ -215,7 +215,7 @@ async fn provisioning_refuses_what_would_mean_something_else() {
     }
 }
 
-/// Whoever can write the file, or into its folder, would choose the password; a link to nothing, where it is.
+/// A user with write access to the file or its folder could choose the password.
 #[tokio::test]
 async fn provisioning_refuses_passwords_that_others_may_write() {
     for (prepare, reason) in [
@@ -246,7 +246,7 @@ async fn provisioning_refuses_passwords_that_others_may_write() {
     }
 }
 
-/// The same limits as where nobody needs rights.
+/// The limits are those of the Compose set-up.
 #[tokio::test]
 async fn provisioned_policies_are_those_of_compose() {
     let folder = lifetime::folder("provision");

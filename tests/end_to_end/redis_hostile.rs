@@ -1,5 +1,5 @@
-//! A Redis that sends what none does, and values that somebody else has put where ours stand: each costs
-//! itself, and no memory.
+//! A hostile Redis that violates the protocol, and hostile values under keys of rpcache: they cost a lookup, and
+//! neither time nor memory.
 
 use crate::support::amqp::QUEUE;
 use crate::support::ports::ClosedPort;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What a call may take, with a Redis that is of no use.
+/// Limit for a call when Redis cannot be used.
 const NOT_LONG: Duration = Duration::from_millis(2500);
 
-/// Of a process in all, in kB. One that does nothing takes 10 MB, in a debug build.
-const LITTLE: u64 = 60_000;
+/// Limit for the memory of a process, in kB. An idle one takes 10 MB in a debug build.
+const MEMORY_LIMIT_KB: u64 = 60_000;
 
-/// How it goes on after a GET.
+/// The reply of the hostile server to a GET.
 #[derive(Clone, Copy)]
 struct Hostile {
     begin: &'static str,
@@ -23,7 +23,7 @@ struct Hostile {
     again: &'static [u8],
 }
 
-/// Greets as Redis does, and answers every GET like this. Its port.
+/// Starts a server that greets as Redis does, and sends this reply to every GET; returns its port.
 async fn start(hostile: Hostile) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -36,14 +36,14 @@ async fn start(hostile: Hostile) -> u16 {
 }
 
 async fn serve(mut peer: TcpStream, hostile: Hostile) -> std::io::Result<()> {
-    let (mut heard, mut bytes) = (Vec::new(), [0; 4096]);
+    let (mut received, mut bytes) = (Vec::new(), [0; 4096]);
     loop {
         let count = peer.read(&mut bytes).await?;
         if count == 0 {
             return Ok(());
         }
-        heard.extend_from_slice(&bytes[..count]);
-        let text = String::from_utf8_lossy(&heard).into_owned();
+        received.extend_from_slice(&bytes[..count]);
+        let text = String::from_utf8_lossy(&received).into_owned();
         for (name, answer) in [("PING", "+PONG\r\n"), ("HELLO", "-ERR unknown command\r\n")] {
             for _ in text.matches(name) {
                 peer.write_all(answer.as_bytes()).await?;
@@ -56,11 +56,11 @@ async fn serve(mut peer: TcpStream, hostile: Hostile) -> std::io::Result<()> {
                 peer.write_all(&again).await?;
             }
         }
-        heard.clear();
+        received.clear();
     }
 }
 
-/// The most memory that the process has had, in kB.
+/// The peak memory of the process, in kB.
 fn memory(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -69,7 +69,7 @@ fn memory(process: &Process) -> u64 {
 }
 
 #[tokio::test]
-async fn what_no_redis_sends_costs_a_connection_and_neither_time_nor_memory() {
+async fn protocol_violations_cost_a_connection_and_neither_time_nor_memory() {
     let hostile = |begin, again| Hostile { begin, again };
     for (hostile, reason) in [
         (hostile("(", b"7"), "a type that was not asked for, '('"),
@@ -108,7 +108,11 @@ async fn what_no_redis_sends_costs_a_connection_and_neither_time_nor_memory() {
             assert!(call.took < NOT_LONG, "{reason}: {call:#?}");
         }
         worker.says(reason).await;
-        assert!(memory(&worker) < LITTLE, "{reason}: {} kB", memory(&worker));
+        assert!(
+            memory(&worker) < MEMORY_LIMIT_KB,
+            "{reason}: {} kB",
+            memory(&worker)
+        );
         let ended = worker.terminate().await;
         assert_eq!(ended.code, Some(0), "{reason}");
         setup.broker.assert_empty(QUEUE).await;
@@ -116,16 +120,16 @@ async fn what_no_redis_sends_costs_a_connection_and_neither_time_nor_memory() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_too_large_is_refused_and_replaced_and_costs_no_memory() {
+async fn a_value_that_is_too_large_is_replaced_and_costs_no_memory() {
     let setup = Setup::new().await;
-    // 80 MB of nothing.
+    // 80 MB of zeros.
     let large = ["SETRANGE", "fib:30", "80000000", "x"];
     setup.redis.run::<()>(&large).await;
     let get = setup.redis.rpcache(&["get", "30"]).await;
     assert!(get.stderr.contains("too large to be read"), "{get:#?}");
     let worker = setup.worker(&[]).await;
     let mut call = setup.rpcache(&["call", "-"]).fed().start();
-    // To look for it may take longer than the cache budget: then it is computed.
+    // The lookup may exceed the cache budget: then the answer is computed.
     for expected in ["832040\n", "832040\n832040\n"] {
         call.feed("30\n").await;
         wait::wait_until("it is answered", async || {
@@ -139,14 +143,17 @@ async fn a_value_that_is_too_large_is_refused_and_replaced_and_costs_no_memory()
     })
     .await;
     let memories = [memory(&call), memory(&worker)];
-    assert!(memories.iter().all(|&kb| kb < LITTLE), "{memories:?}");
+    assert!(
+        memories.iter().all(|&kb| kb < MEMORY_LIMIT_KB),
+        "{memories:?}"
+    );
     call.close_stdin();
     assert_eq!(call.finish().await.code, Some(0));
 }
 
-/// Bytes that are no text, another type, too much, and what is no announcement.
+/// Values that are not UTF-8, of another type, too large, or not an announcement.
 #[tokio::test]
-async fn what_stands_where_workers_announce_themselves_is_left_out_and_told() {
+async fn invalid_announcements_are_left_out_and_logged() {
     let setup = Setup::new().await;
     let redis = &setup.redis;
     let bytes = redis::cmd("SET")
@@ -173,7 +180,7 @@ async fn what_stands_where_workers_announce_themselves_is_left_out_and_told() {
     assert!(stats.stdout.contains("\"workers\":[]"), "{stats:#?}");
     assert!(stats.stderr.contains("rpcache:worker:0") && stats.stderr.contains("not UTF-8"));
     assert!(!stats.stderr.contains('\u{1b}'), "{stats:#?}");
-    // A worker finds a place for itself all the same.
+    // A worker still finds a slot for itself.
     let _worker = setup.worker(&[]).await;
     wait::wait_until("the worker is seen", async || {
         let stats = redis.rpcache(&["stats", "--json"]).await;
@@ -184,7 +191,7 @@ async fn what_stands_where_workers_announce_themselves_is_left_out_and_told() {
     assert_eq!(there, [0xff, 0xfe]);
 }
 
-/// By a user who has no more rights than a worker, as they are documented.
+/// With the documented rights of a worker.
 #[tokio::test]
 async fn a_worker_s_rights_are_enough_to_see_the_workers() {
     let setup = Setup::new().await;

@@ -1,4 +1,4 @@
-//! Redis as a replica, a Sentinel, a cluster, full of clients; and a connection that Redis has closed.
+//! Redis as a replica, a Sentinel or a cluster, at its limit of clients, and closing connections.
 
 use crate::support::http::{get, scraped};
 use crate::support::ports::{ClosedPort, Forwarder};
@@ -10,18 +10,18 @@ use std::process::Command;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A way to this Redis that can be led to another one, and the URL of its beginning.
-fn way_to(redis: &Redis) -> (Forwarder, String) {
-    let way = ClosedPort::reserve().forward_to(redis.port());
-    let url = format!("redis://127.0.0.1:{}/", way.port());
-    (way, url)
+/// A forwarder to this Redis that can be led to another one, and its URL.
+fn forwarder_to(redis: &Redis) -> (Forwarder, String) {
+    let forwarder = ClosedPort::reserve().forward_to(redis.port());
+    let url = format!("redis://127.0.0.1:{}/", forwarder.port());
+    (forwarder, url)
 }
 
 async fn becomes_a_replica(redis: &Redis) -> ClosedPort {
-    let nobody = ClosedPort::reserve();
-    let of = ["REPLICAOF", "127.0.0.1", &nobody.port().to_string()];
+    let closed = ClosedPort::reserve();
+    let of = ["REPLICAOF", "127.0.0.1", &closed.port().to_string()];
     redis.run::<()>(&of).await;
-    nobody
+    closed
 }
 
 async fn is_ready(worker: SocketAddr) {
@@ -31,7 +31,7 @@ async fn is_ready(worker: SocketAddr) {
     .await;
 }
 
-/// Has numbers asked for until the worker says so, and returns what it says.
+/// Makes calls until the worker is degraded, and returns the reason.
 async fn is_degraded(setup: &Setup, worker: SocketAddr, from: u64) -> String {
     let (mut n, mut body) = (from, String::new());
     wait::wait_until("the worker is degraded", async || {
@@ -48,26 +48,26 @@ async fn is_degraded(setup: &Setup, worker: SocketAddr, from: u64) -> String {
 }
 
 #[tokio::test]
-async fn a_primary_that_became_a_replica_is_left_when_its_name_leads_to_another() {
+async fn a_primary_that_became_a_replica_is_left_when_its_address_leads_to_another() {
     let mut setup = Setup::new().await;
     let (old, new) = (Redis::start(), Redis::start());
-    let (way, url) = way_to(&old);
+    let (forwarder, url) = forwarder_to(&old);
     setup.redis = old;
     let program = setup.rpcache(&["worker", "--metrics-addr", "127.0.0.1:0"]);
     let worker = setup.serving(program.env("REDIS_URL", &url)).await;
     let address = crate::support::http::address_of(&worker).await;
     is_ready(address).await;
     setup.call(&["30"]).await.answers("832040\n");
-    let _nobody = becomes_a_replica(&setup.redis).await;
-    let told = is_degraded(&setup, address, 40).await;
-    let expected = format!("(127.0.0.1:{}) is a read-only replica", way.port());
-    assert!(told.contains(&expected), "{told}");
-    // Lookups go on: nothing but the worker's own look finds it.
+    let _closed = becomes_a_replica(&setup.redis).await;
+    let output = is_degraded(&setup, address, 40).await;
+    let expected = format!("(127.0.0.1:{}) is a read-only replica", forwarder.port());
+    assert!(output.contains(&expected), "{output}");
+    // Lookups go on: the worker's own lookup hits.
     let found = setup.redis.found().await;
     let mut caller = setup.caller().await;
     caller.ask("30").await.answers("832040");
     assert!(setup.redis.found().await > found);
-    way.lead_to(new.port());
+    forwarder.lead_to(new.port());
     is_ready(address).await;
     caller.ask("31").await.answers("1346269");
     assert_eq!(new.get("fib:31").await.as_deref(), Some("1346269"));
@@ -78,16 +78,16 @@ async fn a_primary_that_became_a_replica_is_left_when_its_name_leads_to_another(
 }
 
 #[tokio::test]
-async fn a_replica_that_becomes_a_primary_is_used_again_also_where_it_served_nothing() {
+async fn a_replica_that_becomes_a_primary_is_used_again() {
     for serves_stale in ["yes", "no"] {
         let setup = Setup::new().await;
         let set = ["CONFIG", "SET", "replica-serve-stale-data", serves_stale];
         setup.redis.run::<()>(&set).await;
         let (_worker, address) = scraped(&setup, &[]).await;
         is_ready(address).await;
-        let _nobody = becomes_a_replica(&setup.redis).await;
-        let told = is_degraded(&setup, address, 40).await;
-        assert!(told.contains("replica"), "{told}");
+        let _closed = becomes_a_replica(&setup.redis).await;
+        let output = is_degraded(&setup, address, 40).await;
+        assert!(output.contains("replica"), "{output}");
         setup.redis.run::<()>(&["REPLICAOF", "NO", "ONE"]).await;
         is_ready(address).await;
         let mut caller = setup.caller().await;
@@ -106,8 +106,8 @@ async fn a_full_redis_makes_a_worker_degraded_until_it_has_room() {
         setup.redis.run::<()>(&set).await;
     };
     limit("1").await;
-    let told = is_degraded(&setup, address, 40).await;
-    assert!(told.contains("refuses to store answers: OOM"), "{told}");
+    let output = is_degraded(&setup, address, 40).await;
+    assert!(output.contains("refuses to store answers: OOM"), "{output}");
     limit("0").await;
     let mut caller = setup.caller().await;
     caller.ask("31").await.answers("1346269");
@@ -115,7 +115,7 @@ async fn a_full_redis_makes_a_worker_degraded_until_it_has_room() {
 }
 
 #[tokio::test]
-async fn connections_that_redis_closes_cost_no_hit_and_no_word() {
+async fn connections_that_redis_closes_cost_no_hit_and_no_log_line() {
     let redis = Redis::start();
     redis.set("fib:30", "832040").await;
     let closed = ClosedPort::reserve();
@@ -206,7 +206,7 @@ async fn a_cluster_of_one_shard_serves_everything() {
     assert!(!log.contains("CROSSSLOT"), "{log}");
 }
 
-/// What the doctor says of Redis, without what the broker is in the way of.
+/// The doctor's findings about Redis, which do not depend on the broker.
 async fn doctor(redis_url: &str) -> String {
     let closed = ClosedPort::reserve();
     let doctor = Program::rpcache(&["doctor"])
@@ -220,40 +220,43 @@ async fn doctor(redis_url: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_cluster_of_several_shards_is_told_by_the_doctor() {
+async fn doctor_names_a_cluster_of_several_shards() {
     let (one, other) = (cluster_node(), cluster_node());
     owns(&one, "0", "8191").await;
     owns(&other, "8192", "16383").await;
     let meet = ["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string()];
     one.run::<()>(&meet).await;
     is_ok(&one).await;
-    let told = doctor(&one.url()).await;
+    let output = doctor(&one.url()).await;
     assert!(
-        told.contains(
+        output.contains(
             "FAILURE redis-rights a Redis Cluster of 2 shards, which is not supported yet"
         ),
-        "{told}"
+        "{output}"
     );
     let user = [
         "ACL", "SETUSER", "least", "on", ">pw", "~fib:*", "+get", "+set",
     ];
     one.run::<()>(&user).await;
-    let told = doctor(&one.url_with("least:pw@")).await;
-    assert!(told.contains("a Redis Cluster of several shards"), "{told}");
+    let output = doctor(&one.url_with("least:pw@")).await;
+    assert!(
+        output.contains("a Redis Cluster of several shards"),
+        "{output}"
+    );
 }
 
 #[tokio::test]
-async fn a_replica_is_told_by_the_doctor_with_its_address() {
+async fn doctor_names_a_replica_with_its_address() {
     let redis = Redis::start();
-    let _nobody = becomes_a_replica(&redis).await;
-    let told = doctor(&redis.url()).await;
+    let _closed = becomes_a_replica(&redis).await;
+    let output = doctor(&redis.url()).await;
     let port = redis.port();
     let expected = format!(
         "WARNING redis-rights 127.0.0.1:{port} is a read-only replica: answers are not stored there -> \
          write the primary's address in --redis-url (REDIS_URL), or a name that follows it; the \
          address is printed by -> redis-cli -h 127.0.0.1 -p {port} ROLE"
     );
-    assert!(told.contains(&expected), "{told}");
+    assert!(output.contains(&expected), "{output}");
 }
 
 #[tokio::test]
@@ -270,13 +273,13 @@ async fn a_sentinel_is_refused_with_the_address_of_its_primary() {
     command.args(["sentinel.conf", "--sentinel"]);
     let mut sentinel = lifetime::start_server(command, &folder, port).unwrap();
     let url = format!("redis://127.0.0.1:{port}");
-    let told = doctor(&url).await;
+    let output = doctor(&url).await;
     let expected = format!(
         "is a Sentinel, which is not supported yet; write the address of the primary: 127.0.0.1:{} \
          (fleet) -> write the primary's address in --redis-url (REDIS_URL)",
         redis.port()
     );
-    assert!(told.contains(&expected), "{told}");
+    assert!(output.contains(&expected), "{output}");
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let call = setup.rpcache(&["call", "30"]).env("REDIS_URL", &url);
@@ -288,7 +291,7 @@ async fn a_sentinel_is_refused_with_the_address_of_its_primary() {
 }
 
 #[tokio::test]
-async fn too_many_clients_are_told_as_such() {
+async fn doctor_names_the_limit_of_clients() {
     let redis = Redis::start_with(&["--maxclients", "1"]);
     let mut only = None;
     wait::wait_until("there is one client, this one", async || {
@@ -303,20 +306,20 @@ async fn too_many_clients_are_told_as_such() {
     })
     .await;
     for credentials in ["", "user:password@"] {
-        let told = doctor(&redis.url_with(credentials)).await;
-        assert!(told.contains("cannot reach"), "{told}");
+        let output = doctor(&redis.url_with(credentials)).await;
+        assert!(output.contains("cannot reach"), "{output}");
         let expected = "ERR max number of clients reached -> close connections, or raise the limit";
-        assert!(told.contains(expected), "{told}");
+        assert!(output.contains(expected), "{output}");
     }
 }
 
 #[tokio::test]
-async fn a_user_who_may_not_ping_or_a_server_that_knows_no_ping_is_of_use() {
-    let nobody_may = Redis::start_with(&["--rename-command", "PING", ""]);
-    let one_may_not = Redis::start();
+async fn redis_without_the_command_ping_or_the_right_to_it_is_used() {
+    let without_ping = Redis::start_with(&["--rename-command", "PING", ""]);
+    let forbidden = Redis::start();
     let user = ["ACL", "SETUSER", "u", "on", ">pw", "~*", "+@all", "-ping"];
-    one_may_not.run::<()>(&user).await;
-    for (redis, credentials) in [(nobody_may, ""), (one_may_not, "u:pw@")] {
+    forbidden.run::<()>(&user).await;
+    for (redis, credentials) in [(without_ping, ""), (forbidden, "u:pw@")] {
         redis.set("fib:30", "832040").await;
         let closed = ClosedPort::reserve();
         let call = Program::rpcache(&["call", "30"])

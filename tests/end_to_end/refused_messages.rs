@@ -1,9 +1,9 @@
-//! A message that the broker refuses, by closing its channel, costs its own call alone.
+//! Messages that are too large for the broker, which closes their channel: only their own calls fail.
 
 use crate::support::amqp::{Broker, Caller, Reply};
 use crate::support::restricted::Restricted;
 use crate::support::wait::{soon, wait_until};
-use crate::support::{DEAR, Setup, fibonacci};
+use crate::support::{EXPENSIVE, Setup, fibonacci};
 use lapin::options::BasicPublishOptions;
 use lapin::protocol::basic::AMQPProperties;
 use std::collections::BTreeSet;
@@ -11,25 +11,25 @@ use std::collections::BTreeSet;
 /// Its answer has 208,988 bytes.
 const TOO_LARGE: &str = "1000000";
 
-/// How the broker logs a refusal.
+/// The broker's log line about a refusal.
 const REFUSAL: &str = "is larger than configured max size";
 
-fn is_told_both_sizes(reply: &Reply) {
+fn names_both_sizes(reply: &Reply) {
     reply.fails_as("too-large");
     for size in ["208988", "100000"] {
         assert!(reply.body.contains(size), "{reply:?}");
     }
 }
 
-/// How often the broker closed a channel over a message that was too large. It writes its log in the order of
-/// what happens, and late: so another refusal is waited for.
+/// How often the broker closed a channel because of a message that was too large. It writes its log in order but
+/// late: so this waits for the line of another refusal.
 async fn refusals(broker: &Restricted, setup: &Setup) -> usize {
     let marker = "message size 99999999 ";
     assert_eq!(broker.logged(&setup.vhost, marker), 0);
-    let guilty = Broker::connect(&setup.vhost.url()).await;
+    let large = Broker::connect(&setup.vhost.url()).await;
     let (options, properties) = (BasicPublishOptions::default(), AMQPProperties::default());
     let body = vec![0; 99_999_999];
-    let published = guilty
+    let published = large
         .channel
         .basic_publish("".into(), "x".into(), options, &body, properties);
     soon("a refusal", async { published.await?.await })
@@ -48,7 +48,7 @@ async fn send(caller: &Caller, argument: &str) {
 }
 
 #[tokio::test]
-async fn answer_above_the_brokers_limit_costs_its_own_call_alone() {
+async fn answer_above_the_brokers_limit_fails_its_own_call_alone() {
     let (broker, vhost) = Restricted::unused().await;
     let setup = Setup::over(vhost).await;
     let worker = setup.worker(&[]).await;
@@ -61,19 +61,19 @@ async fn answer_above_the_brokers_limit_costs_its_own_call_alone() {
                 Caller::with_callback_queue(&url).await
             }
         };
-        let (mut guilty, mut innocent) = (caller().await, caller().await);
-        let innocents: Vec<u64> = (DEAR..DEAR + 20).collect();
-        for n in &innocents {
-            send(&innocent, &n.to_string()).await;
-            send(&guilty, TOO_LARGE).await;
+        let (mut large, mut small) = (caller().await, caller().await);
+        let arguments: Vec<u64> = (EXPENSIVE..EXPENSIVE + 20).collect();
+        for n in &arguments {
+            send(&small, &n.to_string()).await;
+            send(&large, TOO_LARGE).await;
         }
-        for _ in &innocents {
-            is_told_both_sizes(&guilty.next_reply().await);
+        for _ in &arguments {
+            names_both_sizes(&large.next_reply().await);
         }
-        // What was published again may come twice.
-        let mut awaited: BTreeSet<String> = innocents.into_iter().map(fibonacci).collect();
+        // Replies that were published again may come twice.
+        let mut awaited: BTreeSet<String> = arguments.into_iter().map(fibonacci).collect();
         while !awaited.is_empty() {
-            let reply = innocent.next_reply().await;
+            let reply = small.next_reply().await;
             assert_eq!(reply.header("x-rpcache-error"), None, "{reply:?}");
             awaited.remove(&reply.body);
         }
@@ -81,18 +81,18 @@ async fn answer_above_the_brokers_limit_costs_its_own_call_alone() {
     let closed = refusals(&broker, &setup).await;
     let finished = setup.assert_settled(worker).await;
     assert!(!finished.stderr.contains("lost RabbitMQ"), "{finished:#?}");
-    // Those that were under way together, of each of the two channels.
+    // Replies that were in flight together, on each of the two channels.
     assert!((2..20).contains(&closed), "{closed} channels were closed");
 }
 
 #[tokio::test]
-async fn limit_that_was_learnt_is_kept() {
+async fn learnt_limit_is_kept() {
     let (broker, vhost) = Restricted::unused().await;
     let setup = Setup::over(vhost).await;
     let worker = setup.worker(&[]).await;
     let mut caller = Caller::with_callback_queue(&setup.vhost.url()).await;
     for _ in 0..5 {
-        is_told_both_sizes(&caller.ask(TOO_LARGE).await);
+        names_both_sizes(&caller.ask(TOO_LARGE).await);
         caller.is_served().await;
     }
     assert_eq!(refusals(&broker, &setup).await, 1);
@@ -100,13 +100,13 @@ async fn limit_that_was_learnt_is_kept() {
 }
 
 #[tokio::test]
-async fn call_with_an_answer_above_the_brokers_limit_is_told_both_sizes() {
+async fn error_of_an_answer_above_the_brokers_limit_names_both_sizes() {
     let (_broker, vhost) = Restricted::unused().await;
     let setup = Setup::over(vhost).await;
     let worker = setup.worker(&[]).await;
     let call = setup.call(&[TOO_LARGE]).await;
     call.refuses(1, "208988 bytes, the broker takes 100000 at most");
-    // The callers' own look into the cache has no such limit.
+    // A hit in the cache has no such limit.
     setup.call(&[TOO_LARGE]).await;
     setup.call(&["30"]).await.answers("832040\n");
     setup.assert_settled(worker).await;
@@ -124,11 +124,11 @@ async fn reply_limit_is_an_option() {
 
 /// A client of several calls has a channel for requests that outlives a refused one.
 #[tokio::test]
-async fn request_above_the_brokers_limit_costs_its_own_call_alone() {
+async fn request_above_the_brokers_limit_fails_its_own_call_alone() {
     let (broker, vhost) = Restricted::unused().await;
     let setup = Setup::over(vhost).await;
     let mut worker = setup.raw_worker().await;
-    // RabbitMQ 4.0 holds channels to it that are open already: the answers have two bytes at most, too.
+    // RabbitMQ 4.0 applies the limit to open channels, too: so the answers have two bytes at most.
     broker.set_max_message_size(2);
     let arguments = [
         "10",
@@ -141,7 +141,7 @@ async fn request_above_the_brokers_limit_costs_its_own_call_alone() {
         "--json",
     ];
     let call = setup.start_call(&arguments);
-    // Those that were in flight beside a refused one may come twice.
+    // Requests that were in flight with a refused one may come twice.
     let serving = async {
         loop {
             let request = worker.take().await;
@@ -170,7 +170,7 @@ async fn request_above_the_brokers_limit_costs_its_own_call_alone() {
 }
 
 #[tokio::test]
-async fn one_call_with_a_request_above_the_brokers_limit_is_told_both_sizes() {
+async fn error_of_a_request_above_the_brokers_limit_names_both_sizes() {
     let (broker, vhost) = Restricted::unused().await;
     let setup = Setup::over(vhost).await;
     let _worker = setup.raw_worker().await;

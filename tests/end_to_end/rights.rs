@@ -1,19 +1,19 @@
-//! The least rights that are enough. At the broker: the worker's user may write to the default
-//! exchange and read its queue, the client's may only write to the default exchange. In Redis: a few
-//! commands on the procedure's keys; without any one of them, calls still work.
+//! The least rights that are enough. At the broker: the worker's user writes to the default exchange and
+//! reads its queue, the client's user writes to the default exchange. In Redis: a few commands on the
+//! procedure's keys; without any one of them, calls still work.
 
 use crate::support::amqp::{Broker, Caller, Declared, QUEUE};
 use crate::support::ports::ClosedPort;
 use crate::support::wait::wait_until;
-use crate::support::{DEAR, Setup, fibonacci};
+use crate::support::{EXPENSIVE, Setup, fibonacci};
 use lapin::options::BasicGetOptions;
 use std::collections::{BTreeSet, HashMap};
 
-/// What a worker and a client ask of Redis. The redis crate says INCRBY for INCR.
+/// The commands of a worker and of a client. The redis crate sends INCRBY for INCR.
 const WORKER: [&str; 7] = ["get", "mget", "set", "incrby", "pexpire", "unlink", "eval"];
 const CLIENT: [&str; 2] = ["get", "set"];
 
-/// What the connection asks, too, and can do without.
+/// Commands of the connection that may be refused.
 const DISPENSABLE: [&str; 2] = ["ping", "client|setinfo"];
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn worker_and_call_work_with_the_least_rights() {
         .env("AMQP_URL", &setup.vhost.url_of("worker"));
     let worker = setup.serving(program).await;
 
-    for n in [30, DEAR] {
+    for n in [30, EXPENSIVE] {
         let call = setup
             .rpcache(&["call", &n.to_string()])
             .env("AMQP_URL", &setup.vhost.url_of("client"));
@@ -53,7 +53,7 @@ async fn raw_caller_with_the_least_rights_is_served() {
 }
 
 #[tokio::test]
-async fn worker_that_may_not_create_the_queue_says_so() {
+async fn worker_without_the_right_to_create_the_queue_ends_with_an_error() {
     let setup = Setup::new().await;
     let program = setup
         .rpcache(&["worker"])
@@ -61,7 +61,7 @@ async fn worker_that_may_not_create_the_queue_says_so() {
     program.run().await.refuses(3, QUEUE);
 }
 
-/// The URL of a user who may do this on the keys of `fib` and of workers, and nothing else.
+/// The URL of a user with these commands on the keys of `fib` and of workers only.
 async fn redis_user(setup: &Setup, commands: &[&str]) -> String {
     let commands: Vec<String> = commands.iter().map(|name| format!("+{name}")).collect();
     let mut rights = vec!["ACL", "SETUSER", "least", "reset", "on", ">least"];
@@ -72,7 +72,7 @@ async fn redis_user(setup: &Setup, commands: &[&str]) -> String {
     setup.redis.url_with("least:least@")
 }
 
-/// What Redis has refused its users.
+/// The commands that Redis has refused.
 async fn refused(setup: &Setup) -> BTreeSet<String> {
     let log: Vec<HashMap<String, redis::Value>> = setup.redis.run(&["ACL", "LOG"]).await;
     log.into_iter()
@@ -81,8 +81,8 @@ async fn refused(setup: &Setup) -> BTreeSet<String> {
         .collect()
 }
 
-/// Puts a request into the queue that was delivered before, so that it is a suspect.
-async fn send_suspect(setup: &Setup, caller: &Caller, n: u64) {
+/// Puts a request into the queue that was delivered before.
+async fn send_redelivered(setup: &Setup, caller: &Caller, n: u64) {
     caller
         .send(n.to_string().as_bytes(), caller.properties())
         .await;
@@ -91,26 +91,26 @@ async fn send_suspect(setup: &Setup, caller: &Caller, n: u64) {
     let taken = lost.channel.basic_get(QUEUE.into(), options).await.unwrap();
     assert!(taken.is_some());
     lost.close().await;
-    // A quorum queue counts whoever holds a message among its consumers.
+    // A quorum queue counts a channel that holds a message among its consumers.
     wait_until("it is back", async || setup.consumers(QUEUE).await == 0).await;
 }
 
-/// A worker with this Redis answers a suspect and two calls, one cheap and one dear. What it
-/// printed.
+/// Has a worker with this Redis answer a redelivered request, a cheap and an expensive call; returns its
+/// stderr.
 async fn worker_serves(setup: &Setup, redis_url: &str) -> String {
     let mut caller = setup.caller().await;
-    send_suspect(setup, &caller, 31).await;
+    send_redelivered(setup, &caller, 31).await;
     let program = setup.rpcache(&["worker"]).env("REDIS_URL", redis_url);
     let worker = setup.serving(program).await;
     caller.next_reply().await.answers(&fibonacci(31));
-    for n in [30, DEAR] {
+    for n in [30, EXPENSIVE] {
         let call = setup.call(&[&n.to_string()]).await;
         call.answers(&format!("{}\n", fibonacci(n)));
     }
     setup.assert_settled(worker).await.stderr
 }
 
-/// A call with this Redis, answered by a worker that fills nothing. What it printed on stderr.
+/// Makes a call with this Redis, answered by a worker that does not fill; returns its stderr.
 async fn call_is_answered(setup: &Setup, redis_url: &str) -> String {
     let mut worker = setup.raw_worker().await;
     let program = setup.rpcache(&["call", "30"]).env("REDIS_URL", redis_url);
@@ -148,7 +148,7 @@ async fn call_works_with_the_least_rights_in_redis() {
     hit.run().await.answers("832040\n");
 }
 
-/// What is said when a right is missing; the rest is missed in silence.
+/// The log line about a missing right; empty for rights without a log line.
 fn complaint(right: &str) -> &'static str {
     match right {
         "get" => "Redis refused a lookup",
@@ -158,9 +158,9 @@ fn complaint(right: &str) -> &'static str {
     }
 }
 
-/// As docs/production.md has them.
+/// The rights that docs/production.md names.
 #[tokio::test]
-async fn an_operator_s_rights_are_enough_for_all_that_looks_into_the_cache() {
+async fn operators_rights_are_enough_for_all_cache_commands() {
     let setup = Setup::new().await;
     setup.redis.set("fib:30", "832040").await;
     setup.redis.set("fib:31", "wrong").await;
@@ -195,8 +195,8 @@ async fn worker_works_without_any_one_right_in_redis() {
         setup.redis.run::<()>(&["FLUSHALL"]).await;
         let rights = WORKER.map(|right| if right == missing { "ping" } else { right });
         let url = redis_user(&setup, &rights).await;
-        let said = worker_serves(&setup, &url).await;
-        assert!(said.contains(complaint(missing)), "{missing}: {said}");
+        let log = worker_serves(&setup, &url).await;
+        assert!(log.contains(complaint(missing)), "{missing}: {log}");
         let expected = BTreeSet::from([missing.to_owned()]);
         wait_until("Redis has refused that and nothing else", async || {
             refused(&setup).await == expected
@@ -211,8 +211,8 @@ async fn call_works_without_any_one_right_in_redis() {
         let setup = Setup::new().await;
         let rights = CLIENT.map(|right| if right == missing { "ping" } else { right });
         let url = redis_user(&setup, &rights).await;
-        let said = call_is_answered(&setup, &url).await;
-        assert!(said.contains(complaint(missing)), "{missing}: {said}");
+        let log = call_is_answered(&setup, &url).await;
+        assert!(log.contains(complaint(missing)), "{missing}: {log}");
         assert_eq!(refused(&setup).await, BTreeSet::from([missing.to_owned()]));
     }
 }

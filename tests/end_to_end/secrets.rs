@@ -1,4 +1,4 @@
-//! No password comes out, whatever is asked for, however much is logged, and whatever goes wrong.
+//! No password appears in output, logs at any level, help, metrics, process list or errors.
 
 use crate::provision::Provisioned;
 use crate::support::Setup;
@@ -6,7 +6,7 @@ use crate::support::http::{address_of, get};
 use crate::support::ports::ClosedPort;
 use crate::support::process::{Finished, Program};
 
-/// What the most talkative of logs is asked for with.
+/// Variables for the most verbose log.
 const EVERYTHING: [(&str, &str); 2] = [
     ("RUST_LOG", "trace,lapin=trace,redis=trace"),
     ("RUST_BACKTRACE", "1"),
@@ -40,32 +40,32 @@ const COMMANDS: [&[&str]; 9] = [
     &["top", "--json"],
 ];
 
-/// Everything that was said in a test, and the secrets that must not be.
-struct Said<'a> {
+/// The secrets that must not appear.
+struct Secrets<'a> {
     secrets: &'a [String],
 }
 
-impl Said<'_> {
+impl Secrets<'_> {
     #[track_caller]
-    fn tells_nothing(&self, whose: &str, text: &str) {
+    fn are_not_in(&self, source: &str, text: &str) {
         for secret in self.secrets {
-            assert!(!text.contains(secret.as_str()), "{whose}: {text}");
+            assert!(!text.contains(secret.as_str()), "{source}: {text}");
         }
     }
 
     #[track_caller]
-    fn tell_nothing(&self, whose: &str, finished: &Finished) {
-        self.tells_nothing(whose, &finished.stdout);
-        self.tells_nothing(whose, &finished.stderr);
+    fn are_not_printed_by(&self, source: &str, finished: &Finished) {
+        self.are_not_in(source, &finished.stdout);
+        self.are_not_in(source, &finished.stderr);
     }
 }
 
-fn talkative(program: Program) -> Program {
+fn verbose(program: Program) -> Program {
     let with = |program: Program, (name, value): (&str, &str)| program.env(name, value);
     EVERYTHING.into_iter().fold(program, with)
 }
 
-/// Also in an image, where no service manager says so.
+/// Also in an image, where no service manager sets the limit.
 #[tokio::test]
 async fn no_core_dump_can_hold_a_password() {
     let setup = Setup::new().await;
@@ -80,36 +80,36 @@ async fn no_core_dump_can_hold_a_password() {
 }
 
 #[tokio::test]
-async fn no_password_comes_out() {
+async fn no_password_is_printed_or_logged() {
     let setup = Provisioned::new("secrets").await;
     let secrets = ["worker", "client"].map(|role| setup.password_of(role));
-    let said = Said { secrets: &secrets };
+    let hidden = Secrets { secrets: &secrets };
 
     for arguments in HELP {
         let help = setup.rpcache("client", arguments).run().await;
         assert_eq!(help.code, Some(0), "{help:#?}");
-        said.tell_nothing(&arguments.join(" "), &help);
+        hidden.are_not_printed_by(&arguments.join(" "), &help);
     }
 
     let options = ["worker", "-vv", "--metrics-addr", "127.0.0.1:0"];
-    let worker = talkative(setup.rpcache("worker", &options)).start();
+    let worker = verbose(setup.rpcache("worker", &options)).start();
     worker.says("serving fib").await;
     let cmdline = std::fs::read_to_string(format!("/proc/{}/cmdline", worker.id())).unwrap();
-    said.tells_nothing("the process list", &cmdline);
+    hidden.are_not_in("the process list", &cmdline);
     let endpoint = address_of(&worker).await;
     for arguments in COMMANDS {
-        let ended = talkative(setup.rpcache("client", arguments)).run().await;
-        // Some of it, this user may not do: its refusal is looked at, too.
-        said.tell_nothing(&arguments.join(" "), &ended);
+        let ended = verbose(setup.rpcache("client", arguments)).run().await;
+        // This user lacks rights for some of them: errors are checked, too.
+        hidden.are_not_printed_by(&arguments.join(" "), &ended);
     }
     for page in ["/metrics", "/readyz"] {
-        said.tells_nothing(page, &get(endpoint, page).await.body);
+        hidden.are_not_in(page, &get(endpoint, page).await.body);
     }
     let keys = format!("{:?}", setup.redis.keys().await);
-    said.tells_nothing("Redis' keys", &keys);
-    said.tell_nothing("the worker", &worker.terminate().await);
+    hidden.are_not_in("Redis' keys", &keys);
+    hidden.are_not_printed_by("the worker", &worker.terminate().await);
 
-    // What goes wrong names the server, and not how to get into it.
+    // Errors name the server, without its password.
     let closed = ClosedPort::reserve();
     let port = closed.port();
     for arguments in COMMANDS {
@@ -122,7 +122,7 @@ async fn no_password_comes_out() {
                 "REDIS_URL",
                 &format!("redis://me:{}@127.0.0.1:{port}", secrets[1]),
             );
-        said.tell_nothing("without servers", &talkative(wrong).run().await);
+        hidden.are_not_printed_by("without servers", &verbose(wrong).run().await);
     }
     for url in [
         "amqp://me:{}@host:port",
@@ -134,7 +134,7 @@ async fn no_password_comes_out() {
         let url = url.replace("{}", &secrets[0]);
         for option in ["--amqp-url", "--redis-url"] {
             let refused = Program::rpcache(&["call", "1", option, &url]).run().await;
-            said.tell_nothing("a URL that is none", &refused);
+            hidden.are_not_printed_by("an invalid URL", &refused);
         }
     }
 }

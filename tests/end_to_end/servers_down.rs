@@ -1,4 +1,4 @@
-//! A broker that is not there, does not speak, or refuses; and a queue that nobody serves.
+//! A broker that is down, silent, or refuses logins; connections that are cut; a queue without workers.
 
 use crate::support::amqp::{Declared, QUEUE};
 use crate::support::ports::{ClosedPort, SilentPeer};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 const SECRET: &str = "s3cret";
 
-/// The time-out that the calls here have, and what a busy machine may add to it.
+/// The timeout of the calls, and their limit on a busy machine.
 const TIMEOUT: [&str; 2] = ["--timeout", "3s"];
 const IN_TIME: Duration = Duration::from_secs(5);
 
@@ -25,9 +25,9 @@ async fn call(setup: &Setup, amqp_url: &str) -> Finished {
     finished
 }
 
-/// Nothing listens on localhost: the line says how to start what should.
+/// Nothing listens on localhost: the message says how to start the servers.
 #[tokio::test]
-async fn unreachable_broker_is_told_with_its_address() {
+async fn unreachable_broker_is_reported_with_its_address() {
     let setup = Setup::new().await;
     let closed = ClosedPort::reserve();
     let url = format!("amqp://user:{SECRET}@127.0.0.1:{}", closed.port());
@@ -37,15 +37,15 @@ async fn unreachable_broker_is_told_with_its_address() {
 }
 
 #[tokio::test]
-async fn unknown_host_is_told() {
+async fn unknown_host_is_reported() {
     // `.invalid` is reserved for names that do not exist.
-    call(&Setup::new().await, "amqp://nobody.invalid")
+    call(&Setup::new().await, "amqp://unknown.invalid")
         .await
-        .refuses(3, "nobody.invalid");
+        .refuses(3, "unknown.invalid");
 }
 
 #[tokio::test]
-async fn broker_that_never_speaks_is_given_up_in_time() {
+async fn silent_broker_is_given_up_in_time() {
     let silent = SilentPeer::start();
     let finished = call(
         &Setup::new().await,
@@ -57,7 +57,7 @@ async fn broker_that_never_speaks_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn broker_that_is_no_broker_is_told() {
+async fn address_of_another_server_is_reported() {
     let setup = Setup::new().await;
     let redis = setup.redis.url().replace("redis://", "amqp://");
     let finished = call(&setup, &redis).await;
@@ -66,9 +66,9 @@ async fn broker_that_is_no_broker_is_told() {
 }
 
 #[tokio::test]
-async fn refused_login_is_told() {
+async fn refused_login_is_reported() {
     let setup = Setup::new().await;
-    for user in ["guest", "nobody"] {
+    for user in ["guest", "unknown"] {
         call(&setup, &setup.vhost.url_with(user, SECRET))
             .await
             .refuses(3, user);
@@ -76,7 +76,7 @@ async fn refused_login_is_told() {
 }
 
 #[tokio::test]
-async fn wrong_vhost_is_told() {
+async fn wrong_vhost_is_reported() {
     let setup = Setup::new().await;
     let url = format!(
         "amqp://guest:guest@127.0.0.1:{}/nowhere",
@@ -85,9 +85,9 @@ async fn wrong_vhost_is_told() {
     call(&setup, &url).await.refuses(3, "nowhere");
 }
 
-/// `amqp://host/` names the vhost with the empty name, which nobody means and hardly anybody has.
+/// `amqp://host/` names the vhost with the empty name, which is rarely meant.
 #[tokio::test]
-async fn vhost_with_the_empty_name_is_told() {
+async fn vhost_with_the_empty_name_is_reported() {
     let setup = Setup::new().await;
     let finished = call(
         &setup,
@@ -99,7 +99,7 @@ async fn vhost_with_the_empty_name_is_told() {
 }
 
 #[tokio::test]
-async fn missing_queue_is_told_at_once() {
+async fn missing_queue_is_reported_at_once() {
     let setup = Setup::new().await;
     let finished = call(&setup, &setup.vhost.url()).await;
     finished.refuses(3, QUEUE);
@@ -112,7 +112,7 @@ async fn missing_queue_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn queue_without_a_consumer_is_told() {
+async fn queue_without_a_consumer_is_reported() {
     let setup = Setup::new().await;
     setup
         .broker
@@ -123,7 +123,7 @@ async fn queue_without_a_consumer_is_told() {
 }
 
 #[tokio::test]
-async fn json_tells_the_kind_of_failure() {
+async fn json_has_the_code_of_the_error() {
     let setup = Setup::new().await;
     let closed = ClosedPort::reserve();
     let urls = [
@@ -179,15 +179,15 @@ async fn worker_waits_for_an_unreachable_broker() {
 }
 
 #[tokio::test]
-async fn worker_comes_back_when_its_connections_are_cut() {
+async fn worker_reconnects_when_its_connections_are_cut() {
     let setup = Setup::new().await;
-    let way = ClosedPort::reserve().forward_to(setup.vhost.port());
+    let forwarder = ClosedPort::reserve().forward_to(setup.vhost.port());
     let program = setup
         .rpcache(&["worker"])
-        .env("AMQP_URL", &setup.vhost.url_by(way.port()));
+        .env("AMQP_URL", &setup.vhost.url_by(forwarder.port()));
     let worker = setup.serving(program).await;
     for _ in 0..3 {
-        way.cut();
+        forwarder.cut();
         wait::wait_until("it is gone", async || setup.consumers(QUEUE).await == 0).await;
         wait::wait_until("it is back", async || setup.consumers(QUEUE).await == 1).await;
         setup.caller().await.is_served().await;
@@ -195,18 +195,18 @@ async fn worker_comes_back_when_its_connections_are_cut() {
     assert_eq!(worker.terminate().await.code, Some(0));
 }
 
-/// The request is sent again on a new connection, or its answer was cached meanwhile.
+/// The request is sent again on a new connection.
 #[tokio::test]
 async fn call_survives_when_its_connection_is_cut() {
     let setup = Setup::new().await;
-    let way = ClosedPort::reserve().forward_to(setup.vhost.port());
+    let forwarder = ClosedPort::reserve().forward_to(setup.vhost.port());
     let mut worker = setup.raw_worker().await;
     let call = setup
         .rpcache(&["call", "30"])
-        .env("AMQP_URL", &setup.vhost.url_by(way.port()))
+        .env("AMQP_URL", &setup.vhost.url_by(forwarder.port()))
         .start();
     worker.take().await;
-    way.cut();
+    forwarder.cut();
     let again = worker.take().await;
     worker.reply(&again, "832040").await;
     call.finish().await.answers("832040\n");
@@ -215,17 +215,17 @@ async fn call_survives_when_its_connection_is_cut() {
 #[tokio::test]
 async fn calls_survive_when_all_connections_are_cut() {
     let setup = Setup::new().await;
-    let way = ClosedPort::reserve().forward_to(setup.vhost.port());
-    let by_the_way = |arguments: &[&str]| {
-        let url = setup.vhost.url_by(way.port());
+    let forwarder = ClosedPort::reserve().forward_to(setup.vhost.port());
+    let by_forwarder = |arguments: &[&str]| {
+        let url = setup.vhost.url_by(forwarder.port());
         setup.rpcache(arguments).env("AMQP_URL", &url)
     };
     let options = [&["worker"], &ONE_AT_A_TIME[..]].concat();
-    let _worker = setup.serving(by_the_way(&options)).await;
+    let _worker = setup.serving(by_forwarder(&options)).await;
     let (first, last) = (SLOW / 2, SLOW / 2 + 3);
-    let call = by_the_way(&["call", &format!("{first}..{last}"), "--timeout", "25s"]).start();
+    let call = by_forwarder(&["call", &format!("{first}..{last}"), "--timeout", "25s"]).start();
     wait::wait_until("the first is answered", async || !call.stdout().is_empty()).await;
-    way.cut();
+    forwarder.cut();
     let finished = call.finish().await;
     assert_eq!(finished.code, Some(0), "{finished:#?}");
     let asked: Vec<u64> = finished
@@ -237,7 +237,7 @@ async fn calls_survive_when_all_connections_are_cut() {
 }
 
 #[tokio::test]
-async fn time_out_holds_while_redis_is_silent() {
+async fn timeout_holds_while_redis_is_silent() {
     let setup = Setup::new().await;
     let redis = SilentPeer::start();
     let call = setup
@@ -246,14 +246,14 @@ async fn time_out_holds_while_redis_is_silent() {
     let finished = call.run().await;
     assert_eq!(finished.code, Some(124), "{finished:#?}");
     assert!(finished.stdout.is_empty(), "{finished:#?}");
-    // Given up within the budget, which is said, and before the call's own end.
+    // The lookup is given up within the budget, with a log line, before the call's deadline.
     assert!(finished.stderr.contains("too late"), "{finished:#?}");
     assert!(finished.stderr.contains("100 ms"), "{finished:#?}");
     assert!(finished.took < Duration::from_millis(400), "{finished:#?}");
 }
 
 #[tokio::test]
-async fn call_that_may_wait_waits_for_a_worker() {
+async fn call_with_the_option_wait_waits_for_a_worker() {
     let setup = Setup::new().await;
     let call = setup.start_call(&["30", "--wait", "--timeout", "20s"]);
     let patience = Duration::from_millis(1500);
@@ -270,12 +270,12 @@ async fn call_that_may_wait_waits_for_a_worker() {
 }
 
 #[tokio::test]
-async fn another_node_is_taken_when_one_is_down() {
+async fn another_node_is_used_when_one_is_down() {
     let setup = Setup::new().await;
-    let nobody = ClosedPort::reserve();
+    let closed = ClosedPort::reserve();
     let nodes = format!(
         "{},{}",
-        setup.vhost.url_by(nobody.port()),
+        setup.vhost.url_by(closed.port()),
         setup.vhost.url()
     );
     let by_both = |arguments: &[&str]| setup.rpcache(arguments).env("AMQP_URL", &nodes);

@@ -1,10 +1,10 @@
-//! How a worker ends, and what that costs those who wait for it: nothing.
+//! How a worker ends on signals: its requests are answered first, or go to the next worker.
 
 use crate::support::amqp::{Caller, QUEUE};
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
 use std::time::Duration;
 
-/// What a worker that was asked to stop takes at the most.
+/// The limit that a worker gives itself to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
 async fn send(caller: &Caller, n: u64) {
@@ -47,7 +47,7 @@ async fn held_requests_are_answered_first() {
 }
 
 #[tokio::test]
-async fn what_was_not_taken_stays_in_the_queue() {
+async fn requests_that_were_not_taken_stay_in_the_queue() {
     let setup = Setup::new().await;
     let worker = setup
         .worker(&[&ONE_AT_A_TIME[..], &["--prefetch", "1"]].concat())
@@ -61,10 +61,10 @@ async fn what_was_not_taken_stays_in_the_queue() {
     let left = setup.broker.look_at(QUEUE).await.unwrap().0;
     assert!(
         left >= 1,
-        "nobody can have computed all of them: {finished:#?}"
+        "no worker can have computed all of them: {finished:#?}"
     );
 
-    // Whoever comes next answers those, and none is answered twice.
+    // The next worker answers these, and none is answered twice.
     let next = setup.worker(&[]).await;
     let mut answered = std::collections::BTreeSet::new();
     for _ in 0..3 {
@@ -84,7 +84,7 @@ async fn what_was_not_taken_stays_in_the_queue() {
 }
 
 #[tokio::test]
-async fn second_signal_ends_it_at_once() {
+async fn second_signal_ends_the_worker_at_once() {
     let setup = Setup::new().await;
     // Longer than the grace, so that only the second signal can end it in time.
     let options = [&ONE_AT_A_TIME[..], &["--max-n", "100000000"]].concat();
@@ -93,7 +93,7 @@ async fn second_signal_ends_it_at_once() {
     send(&caller, 20_000_000).await;
     setup.all_taken().await;
     worker.signal("TERM");
-    // Two that come at once are one to the kernel.
+    // The kernel merges two pending signals of one kind.
     worker.says("stopping").await;
     worker.signal("TERM");
     let finished = worker.finish().await;
@@ -103,13 +103,13 @@ async fn second_signal_ends_it_at_once() {
         setup.consumers(QUEUE).await == 0
     })
     .await;
-    // Nothing was lost: another worker finds what was not answered.
+    // Another worker gets the request that was not answered.
     let _next = setup.worker(&[]).await;
     setup.all_taken().await;
 }
 
 #[tokio::test]
-async fn killed_worker_s_request_goes_to_the_next() {
+async fn request_of_a_killed_worker_goes_to_the_next() {
     let setup = Setup::new().await;
     let worker = setup.worker(&ONE_AT_A_TIME).await;
     let mut caller = setup.caller().await;

@@ -1,4 +1,4 @@
-//! A thousand callers of one missing key: it is computed once, and all are answered.
+//! A thousand callers of one missing key: it is computed once, and all callers are answered.
 
 use serde_json::Value;
 
@@ -8,16 +8,16 @@ use crate::support::{ONE_AT_A_TIME, Setup, fibonacci, wait};
 const CLIENTS: usize = 8;
 const CALLERS: usize = 125;
 
-/// Takes long enough for all callers to come meanwhile.
+/// Its computation takes long enough for all callers to start.
 const N: u64 = 400_000;
 
-/// Whatever else the machine does, Redis is not given up.
-const PATIENT: [&str; 2] = ["--cache-budget", "10s"];
+/// A long cache budget, so that a busy machine loses no lookup.
+const LONG_BUDGET: [&str; 2] = ["--cache-budget", "10s"];
 
 async fn workers(setup: &Setup) -> Vec<Process> {
     let mut workers = Vec::new();
     for _ in 0..4 {
-        let options = [&ONE_AT_A_TIME[..], &PATIENT].concat();
+        let options = [&ONE_AT_A_TIME[..], &LONG_BUDGET].concat();
         workers.push(setup.worker(&options).await);
     }
     workers
@@ -31,7 +31,7 @@ fn clients(setup: &Setup) -> Vec<Process> {
     (0..CLIENTS).map(|_| setup.start_call(&arguments)).collect()
 }
 
-/// Fails unless each caller has the answer; how many of them it was computed for.
+/// Fails unless each caller has the answer; returns how many have the source `computed`.
 fn computed(clients: &[Finished]) -> usize {
     let answer = fibonacci(N);
     let mut computed = 0;
@@ -60,19 +60,19 @@ async fn thousand_callers_of_one_key_cost_one_computation() {
 }
 
 #[tokio::test]
-async fn thousand_callers_survive_the_death_of_the_one_computing() {
+async fn thousand_callers_are_answered_when_the_computing_worker_is_killed() {
     let setup = Setup::new().await;
     let _workers = workers(&setup).await;
     let clients = clients(&setup);
     let mut holder = None;
-    wait::wait_until("somebody computes it", async || {
+    wait::wait_until("a worker computes it", async || {
         let lease = setup.redis.get(&format!("{{fib:{N}}}:lease")).await;
         holder = lease.and_then(|token| token.split_once('@').map(|(_, id)| id.to_owned()));
         holder.is_some()
     })
     .await;
     let mut killed = None;
-    wait::wait_until("it has told its process", async || {
+    wait::wait_until("the worker has announced its process", async || {
         for place in 0..4 {
             let status = setup.redis.get(&format!("rpcache:worker:{place}")).await;
             let Some(status) = status else { continue };
@@ -90,6 +90,6 @@ async fn thousand_callers_survive_the_death_of_the_one_computing() {
     for client in clients {
         ended.push(client.finish().await);
     }
-    // And once in vain.
+    // The killed worker's computation was in vain.
     assert_eq!(computed(&ended), 1);
 }

@@ -1,5 +1,5 @@
-//! Encrypted connections to real servers, with certificates made for the run: what is accepted, and how
-//! each thing that is wrong is told. And passwords from files.
+//! TLS to real servers, with certificates made for the run: what is accepted, and how each fault is reported.
+//! Also passwords from files.
 
 mod login;
 mod refused;
@@ -10,7 +10,7 @@ use crate::support::redis::Redis;
 use crate::support::wait::wait_until;
 use crate::support::{Setup, ports};
 
-/// Redis by TLS on a port of its own, with the certificate `name`; it wants to see one or does not.
+/// A Redis with a TLS port, the certificate `name`, and with or without the requirement of a client certificate.
 struct TlsRedis {
     redis: Redis,
     port: u16,
@@ -43,25 +43,25 @@ impl TlsRedis {
     }
 }
 
-/// The test's vhost by TLS, where a certificate is wanted.
+/// The URL of the test's vhost by TLS, where a client certificate is required.
 fn amqps(setup: &Setup) -> String {
     let (port, vhost) = (setup.vhost.tls_port(), setup.vhost.name());
     format!("amqps://guest:guest@localhost:{port}/{vhost}")
 }
 
-/// Believes in the CA of the run.
+/// Trusts the CA of the run.
 fn trusting(program: Program) -> Program {
     program.env("RPCACHE_TLS_CA", &file("ca.pem"))
 }
 
-/// Shows this certificate.
+/// Uses this client certificate.
 fn showing(program: Program, name: &str) -> Program {
     program
         .env("RPCACHE_TLS_CERT", &file(&format!("{name}.pem")))
         .env("RPCACHE_TLS_KEY", &file(&format!("{name}.key")))
 }
 
-/// `rpcache` with all that it takes to be let in everywhere.
+/// `rpcache` with everything that both servers require.
 fn encrypted(setup: &Setup, redis: &TlsRedis, arguments: &[&str]) -> Program {
     let program = Program::rpcache(arguments)
         .env("AMQP_URL", &amqps(setup))
@@ -70,7 +70,7 @@ fn encrypted(setup: &Setup, redis: &TlsRedis, arguments: &[&str]) -> Program {
 }
 
 #[tokio::test]
-async fn worker_and_calls_work_by_tls_with_a_certificate_of_their_own() {
+async fn worker_and_calls_use_tls_with_client_certificates() {
     let setup = Setup::new().await;
     let redis = TlsRedis::start("server", "yes");
     let worker = setup.serving(encrypted(&setup, &redis, &["worker"])).await;
@@ -93,9 +93,9 @@ async fn worker_and_calls_work_by_tls_with_a_certificate_of_their_own() {
     assert!(ended.stderr.contains(&shown), "{ended:#?}");
 }
 
-/// The options do what the variables do, and no certificate need be shown where nobody wants one.
+/// The options do what the variables do, and a client certificate is needed only where it is required.
 #[tokio::test]
-async fn options_name_what_variables_name() {
+async fn options_do_what_variables_do() {
     let setup = Setup::new().await;
     let redis = TlsRedis::start("server", "no");
     let worker = setup
@@ -117,9 +117,9 @@ async fn options_name_what_variables_name() {
     }
 }
 
-/// The system's CAs are trusted where no other one is named.
+/// The system's CAs are trusted if no other one is named.
 #[tokio::test]
-async fn system_trusts_the_servers() {
+async fn system_cas_are_trusted() {
     let redis = TlsRedis::start("server", "no");
     redis.redis.set("fib:30", "832040").await;
     let get = Program::rpcache(&["cache", "get", "30"]).env("REDIS_URL", &redis.url());
@@ -128,7 +128,7 @@ async fn system_trusts_the_servers() {
 }
 
 #[tokio::test]
-async fn removals_are_heard_by_tls() {
+async fn invalidations_arrive_by_tls() {
     let redis = TlsRedis::start("server", "yes");
     redis.redis.set("fib:30", "832040").await;
     let call = ["call", "-", "--keep-going", "--local-cache", "1MB"];
@@ -144,8 +144,8 @@ async fn removals_are_heard_by_tls() {
             .await;
         counted.1 == 1
     };
-    wait_until("it listens", subscribed).await;
-    // A busy machine may miss the cache budget.
+    wait_until("it is subscribed", subscribed).await;
+    // A lookup on a busy machine may exceed the cache budget.
     wait_until("it is answered", async || {
         call.feed("30\n").await;
         call.stdout().contains("30\t832040\n")
@@ -154,7 +154,7 @@ async fn removals_are_heard_by_tls() {
 }
 
 #[tokio::test]
-async fn doctor_is_content_with_tls() {
+async fn doctor_accepts_tls() {
     let setup = Setup::new().await;
     let redis = TlsRedis::start("server", "yes");
     let _worker = setup.serving(encrypted(&setup, &redis, &["worker"])).await;

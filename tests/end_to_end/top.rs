@@ -1,4 +1,4 @@
-//! `rpcache top`: what it shows of real servers and workers, without a terminal and in one.
+//! `rpcache top`: snapshots of real servers and workers as JSON and text, and the screen in a terminal.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::support::{ONE_AT_A_TIME, SLOW, Setup, lifetime, wait};
 
 const SECRET: &str = "s3cret";
 
-/// A snapshot, quickly.
+/// Arguments for one quick snapshot.
 const ONCE: [&str; 4] = ["top", "--json", "--interval", "200ms"];
 
 async fn snapshot(program: Program) -> Value {
@@ -28,7 +28,7 @@ fn closed(closed: &ClosedPort) -> [String; 2] {
 }
 
 #[tokio::test]
-async fn busy_worker_is_seen_with_what_it_does() {
+async fn busy_worker_is_shown_with_its_computations() {
     let setup = Setup::new().await;
     let worker = setup.worker(&ONE_AT_A_TIME).await;
     let mut caller = setup.caller().await;
@@ -37,11 +37,11 @@ async fn busy_worker_is_seen_with_what_it_does() {
     }
     caller.ask("1000000000000").await.fails_as("too-large");
     caller.ask("no number").await.fails_as("bad-argument");
-    // One after another, for longer than it takes to tell of it.
+    // One after another, for longer than the interval of announcements.
     let _call = setup.start_call(&[&format!("{SLOW}..{}", SLOW + 20)]);
     let slow = &SLOW.to_string()[..4];
     let mut seen = Value::Null;
-    wait::wait_until("the worker has told that it computes", async || {
+    wait::wait_until("the worker has announced that it computes", async || {
         seen = snapshot(setup.rpcache(&ONCE)).await;
         seen["computing"] != json!([])
     })
@@ -97,7 +97,7 @@ async fn busy_worker_is_seen_with_what_it_does() {
     drop(worker);
 }
 
-/// What nobody takes waits, and that is told.
+/// Requests that no worker takes are counted as waiting.
 #[tokio::test]
 async fn queue_depth_is_that_of_the_queue_asked_for() {
     let setup = Setup::new().await;
@@ -132,10 +132,10 @@ async fn queue_depth_is_that_of_the_queue_asked_for() {
 }
 
 #[tokio::test]
-async fn one_server_that_is_down_is_named_in_its_place() {
+async fn server_that_is_down_is_reported_in_its_part() {
     let setup = Setup::new().await;
-    let nobody = ClosedPort::reserve();
-    let [amqp, redis] = closed(&nobody);
+    let closed_port = ClosedPort::reserve();
+    let [amqp, redis] = closed(&closed_port);
     let seen = snapshot(setup.rpcache(&ONCE).env("AMQP_URL", &amqp)).await;
     assert_eq!(seen["broker"]["state"], "down");
     assert_eq!(seen["redis"]["state"], "ok");
@@ -155,9 +155,9 @@ async fn one_server_that_is_down_is_named_in_its_place() {
     assert!(!neither.stderr.contains(SECRET), "{neither:#?}");
 }
 
-/// A login that may look at keys, and at no more.
+/// A login with the right to read keys only.
 #[tokio::test]
-async fn what_is_not_permitted_is_said_in_its_place() {
+async fn missing_rights_are_reported_in_their_part() {
     let setup = Setup::new().await;
     let rules = ["on", ">pw", "~fib:*", "+ping"];
     let looker = [&["ACL", "SETUSER", "looker"], &rules[..]].concat();
@@ -175,7 +175,7 @@ async fn what_is_not_permitted_is_said_in_its_place() {
     assert!(text.stdout.contains("redis     not permitted"), "{text:#?}");
 }
 
-/// What somebody else put where workers tell of themselves.
+/// Another program writes under the keys of workers' announcements.
 #[tokio::test]
 async fn hostile_announcements_are_shown_escaped_or_not_at_all() {
     let setup = Setup::new().await;
@@ -203,14 +203,14 @@ async fn hostile_announcements_are_shown_escaped_or_not_at_all() {
     assert_eq!(text.code, Some(0), "{text:#?}");
     let is_fit = |c: char| c == '\n' || (!c.is_control() && c != '\u{202e}');
     assert!(text.stdout.chars().all(is_fit), "{text:#?}");
-    // What is left out is told, once in a while.
+    // Announcements that are left out are logged now and then.
     text.has_one_clear_line("ignoring it key=\"rpcache:worker:1\"");
     assert!(text.stdout.contains("\\u{1b}]0;owned"), "{text:#?}");
     assert!(text.stdout.contains("workers   1, "), "{text:#?}");
 }
 
 #[tokio::test]
-async fn what_cannot_be_parsed_is_refused() {
+async fn invalid_intervals_are_refused() {
     let setup = Setup::new().await;
     for interval in ["1ms", "2h", "x"] {
         let refused = setup.rpcache(&["top", "--interval", interval]).run().await;
@@ -218,7 +218,7 @@ async fn what_cannot_be_parsed_is_refused() {
     }
 }
 
-/// `top` in a terminal of 24 lines, its process's id in a file, and what the terminal is like after.
+/// `top` in a terminal of 24 lines; its process id is in a file. Prints the terminal's settings at the end.
 struct Terminal {
     process: Process,
     pid: std::path::PathBuf,
@@ -255,7 +255,7 @@ impl Terminal {
         signal(name, pid.trim().parse().expect("a number"));
     }
 
-    /// It ends with this code, and the terminal is as it was: what it shows after that.
+    /// Fails unless it ends with this code and restores the terminal.
     async fn ends_with(self, code: u8) {
         let finished = self.process.finish().await;
         let shown = &finished.stdout;
@@ -275,7 +275,7 @@ impl Terminal {
 }
 
 #[tokio::test]
-async fn terminal_shows_the_fleet_and_ends_with() {
+async fn terminal_shows_the_fleet_and_ends_with_q() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let mut terminal = Terminal::start(&setup, &[]);
@@ -295,7 +295,7 @@ async fn terminal_shows_the_fleet_and_ends_with() {
 }
 
 #[tokio::test]
-async fn signals_and_ctrl_c_give_the_terminal_back() {
+async fn signals_and_ctrl_c_restore_the_terminal() {
     let setup = Setup::new().await;
     for (name, code) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
         let terminal = Terminal::start(&setup, &[]);
@@ -309,7 +309,7 @@ async fn signals_and_ctrl_c_give_the_terminal_back() {
     terminal.ends_with(130).await;
 }
 
-/// Both servers are down, one comes back, and no colour is used where none is wanted.
+/// Servers go down and come back; colours are not used with `NO_COLOR`.
 #[tokio::test]
 async fn servers_come_and_go_while_it_runs() {
     let setup = Setup::new().await;
@@ -335,7 +335,7 @@ async fn servers_come_and_go_while_it_runs() {
     setup.redis.freeze();
     terminal.shows("DOWN").await;
     setup.redis.thaw();
-    // Only what changes is sent, and the place of the workers was blank.
+    // Only changes are drawn, and the workers' part was blank.
     wait::wait_until("the worker is shown again", async || {
         let shown = terminal.process.stdout();
         shown

@@ -1,5 +1,5 @@
-//! `rpcache call --trace`: where the time of one call went, with a worker of ours, with one of another make,
-//! and with none; and what travels for it.
+//! `rpcache call --trace`: the steps of one call and their times, with a worker, with a foreign worker, and with
+//! none; and the headers for it.
 
 use lapin::protocol::basic::AMQPProperties;
 use serde_json::Value;
@@ -7,9 +7,9 @@ use serde_json::Value;
 use crate::support::amqp::{headers, long_strings};
 use crate::support::http::{get, scraped};
 use crate::support::process::{Finished, Program};
-use crate::support::{DEAR, ONE_AT_A_TIME, SLOW, Setup, wait};
+use crate::support::{EXPENSIVE, ONE_AT_A_TIME, SLOW, Setup, wait};
 
-/// In a reply, and in a request that asks for it.
+/// The header of a reply with the steps, and of a request that asks for them.
 const HEADER: &str = "x-rpcache-trace";
 
 /// The steps that are shown, without their times.
@@ -18,7 +18,7 @@ fn steps(finished: &Finished) -> Vec<&str> {
     finished.stderr.lines().filter_map(step).collect()
 }
 
-/// One of them, readable in 80 plain columns; `None` for another line.
+/// The step in this line, which must be plain text of at most 80 columns; `None` for another line.
 #[track_caller]
 fn step(line: &str) -> Option<&str> {
     let (step, _) = line.split_once(" ms ")?;
@@ -64,14 +64,14 @@ async fn miss_shows_its_steps_and_the_worker_s() {
 async fn wait_for_a_slot_for_another_call_and_for_another_worker_is_shown() {
     let setup = Setup::new().await;
     let (_worker, address) = scraped(&setup, &ONE_AT_A_TIME).await;
-    let (slow, dear) = (SLOW.to_string(), DEAR.to_string());
+    let (slow, expensive) = (SLOW.to_string(), EXPENSIVE.to_string());
     let _first = setup.start_call(&[&slow, "--timeout", "25s"]);
     let lease = format!("{{fib:{slow}}}:lease");
     wait::wait_until("it is computed", async || {
         setup.redis.keys().await.contains(&lease)
     })
     .await;
-    let waits = setup.start_call(&["--trace", "--timeout", "25s", &dear]);
+    let waits = setup.start_call(&["--trace", "--timeout", "25s", &expensive]);
     let joins = setup.start_call(&["--trace", "--timeout", "25s", &slow]);
     wait::wait_until("both wait", async || {
         let page = get(address, "/metrics").await;
@@ -79,7 +79,7 @@ async fn wait_for_a_slot_for_another_call_and_for_another_worker_is_shown() {
     })
     .await;
     let _other = setup.worker(&ONE_AT_A_TIME).await;
-    // In turn: one of them to the other worker.
+    // The broker delivers in turn: one of these goes to the other worker.
     let in_turn = [(); 2].map(|()| setup.start_call(&["--trace", "--timeout", "25s", &slow]));
     let waits = waits.finish().await;
     assert!(
@@ -144,7 +144,7 @@ async fn json_has_the_steps_in_the_same_object() {
 }
 
 #[tokio::test]
-async fn worker_of_another_make_did_not_say_and_a_second_attempt_is_shown() {
+async fn foreign_worker_reports_no_steps_and_a_second_attempt_is_shown() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["--trace", "30"]);
@@ -154,8 +154,8 @@ async fn worker_of_another_make_did_not_say_and_a_second_attempt_is_shown() {
     ] {
         let request = worker.take().await;
         assert_eq!(long_strings(&request.properties)[HEADER], "steps");
-        let told = AMQPProperties::default().with_headers(headers(&[(HEADER, hostile)]));
-        worker.reply_with(&request, answer, told).await;
+        let trace = AMQPProperties::default().with_headers(headers(&[(HEADER, hostile)]));
+        worker.reply_with(&request, answer, trace).await;
     }
     let call = call.finish().await;
     call.answers("832040\n");
@@ -178,7 +178,7 @@ async fn worker_of_another_make_did_not_say_and_a_second_attempt_is_shown() {
 }
 
 #[tokio::test]
-async fn deadline_shows_where_it_waited() {
+async fn deadline_shows_the_step_that_was_waited_for() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["--trace", "30", "--timeout", "700ms"]);
@@ -200,7 +200,7 @@ async fn deadline_shows_where_it_waited() {
 }
 
 #[tokio::test]
-async fn without_redis_the_rest_is_shown() {
+async fn other_steps_are_shown_without_redis() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let call = setup.rpcache(&["call", "--trace", "30"]);
@@ -213,7 +213,7 @@ async fn without_redis_the_rest_is_shown() {
 }
 
 #[tokio::test]
-async fn terminal_sees_the_same() {
+async fn terminal_shows_the_timeline() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let line = r#"script -qec '"$RPCACHE" call --trace 30' /dev/null"#;
@@ -225,15 +225,15 @@ async fn terminal_sees_the_same() {
 
 #[tokio::test]
 async fn many_calls_have_no_timeline() {
-    let nobody = Program::rpcache(&["call", "--trace", "30", "31"])
+    let refused = Program::rpcache(&["call", "--trace", "30", "31"])
         .run()
         .await;
-    nobody.refuses(2, "--trace");
+    refused.refuses(2, "--trace");
 }
 
-/// Without `--trace` nothing of it travels; a worker tells nobody who has not asked.
+/// Without `--trace`, a request has no such header.
 #[tokio::test]
-async fn nothing_travels_unasked() {
+async fn headers_are_sent_on_request_only() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30"]);
@@ -254,24 +254,24 @@ async fn nothing_travels_unasked() {
 }
 
 #[tokio::test]
-async fn worker_tells_who_asks_and_takes_no_harm_from_a_foreign_trace() {
+async fn worker_reports_steps_on_request_and_ignores_invalid_traces() {
     let setup = Setup::new().await;
     let worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
-    let n = DEAR.to_string();
+    let n = EXPENSIVE.to_string();
     let asked = caller
         .properties()
         .with_headers(headers(&[(HEADER, "steps")]));
     let reply = caller.ask_with(n.as_bytes(), asked).await;
-    let told = reply.header(HEADER).unwrap();
-    let names: Vec<&str> = told
+    let steps = reply.header(HEADER).unwrap();
+    let names: Vec<&str> = steps
         .split(' ')
         .filter_map(|word| Some(word.split_once('=')?.0))
         .collect();
     assert_eq!(
         names,
         ["lookup", "slot-wait", "compute", "fill", "total"],
-        "{told}"
+        "{steps}"
     );
     for (name, value) in [
         (HEADER, "step"),

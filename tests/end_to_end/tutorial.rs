@@ -1,5 +1,5 @@
-//! Programs in the pattern of RabbitMQ's tutorial six, in Python and knowing nothing of rpcache,
-//! work with ours as they are.
+//! Python programs after RabbitMQ's tutorial six, which know nothing of rpcache, work with its clients and
+//! workers unchanged.
 
 use crate::support::Setup;
 use crate::support::amqp::{Declared, QUEUE};
@@ -11,7 +11,7 @@ fn python(script: &str, arguments: &[&str]) -> Program {
     Program::new(interpreter(), &[&[script.as_str()], arguments].concat())
 }
 
-/// The first Python that knows pika; the one in front may be somebody's own, without it.
+/// The first Python with pika: the one in `PATH` may lack it.
 pub(crate) fn interpreter() -> &'static str {
     let knows_pika = |python: &&str| {
         let import = Command::new(python)
@@ -51,7 +51,7 @@ async fn python_caller_is_served_by_our_worker_on_a_classic_queue() {
     python_caller_is_served_by_our_worker(Declared::ClassicTransient).await;
 }
 
-/// A worker that is not ours does not fill: our client does.
+/// A foreign worker does not fill, so our client does.
 async fn our_call_is_answered_by_a_python_worker_and_fills(kind: &str) {
     let setup = Setup::new().await;
     let _worker = setup
@@ -78,8 +78,8 @@ async fn our_call_is_answered_by_a_python_worker_on_a_classic_queue() {
     our_call_is_answered_by_a_python_worker_and_fills("classic").await;
 }
 
-/// A program after the tutorial declares the queue before it uses it: what our worker has declared
-/// must be the same.
+/// A program after the tutorial declares the queue before it uses it, which needs the same arguments as those of
+/// our worker.
 #[tokio::test]
 async fn python_worker_shares_the_queue_that_our_worker_declared() {
     let setup = Setup::new().await;
@@ -92,7 +92,7 @@ async fn python_worker_shares_the_queue_that_our_worker_declared() {
     setup.call(&["30"]).await.answers("832040\n");
 }
 
-/// The tests' own tools, without any program of ours between them.
+/// Checks the tests' own tools, without rpcache.
 #[tokio::test]
 async fn python_caller_is_served_by_a_python_worker() {
     let setup = Setup::new().await;

@@ -1,12 +1,12 @@
-//! The two values of the request header `x-rpcache-cache`, and what Redis holds afterwards.
+//! The request header `x-rpcache-cache`: its two values, and the entry in Redis afterwards.
 //!
-//! An entry that the test puts there has no expiry and one that a worker fills has: so it shows
-//! whether the worker wrote it.
+//! An entry of the test has no expiry, and one that a worker fills has: so the TTL shows whether the
+//! worker wrote it.
 
 use crate::support::amqp::{Caller, Reply, headers};
-use crate::support::{DEAR, Setup, fibonacci};
+use crate::support::{EXPENSIVE, Setup, fibonacci};
 
-/// The key of [`DEAR`].
+/// The key of [`EXPENSIVE`].
 const KEY: &str = "fib:100000";
 
 async fn ask(caller: &mut Caller, mode: &str) -> Reply {
@@ -14,9 +14,9 @@ async fn ask(caller: &mut Caller, mode: &str) -> Reply {
         .properties()
         .with_headers(headers(&[("x-rpcache-cache", mode)]));
     let reply = caller
-        .ask_with(DEAR.to_string().as_bytes(), properties)
+        .ask_with(EXPENSIVE.to_string().as_bytes(), properties)
         .await;
-    reply.answers(&fibonacci(DEAR));
+    reply.answers(&fibonacci(EXPENSIVE));
     reply
 }
 
@@ -31,7 +31,7 @@ async fn bypass_neither_reads_nor_fills() {
     assert_ne!(reply.header("x-rpcache-filled"), Some("true"));
     assert_eq!(setup.redis.keys().await, Vec::<String>::new());
 
-    setup.redis.set(KEY, &fibonacci(DEAR)).await;
+    setup.redis.set(KEY, &fibonacci(EXPENSIVE)).await;
     assert_eq!(
         ask(&mut caller, "bypass").await.header("x-rpcache-source"),
         Some("computed")
@@ -48,7 +48,7 @@ async fn refresh_does_not_read_but_fills() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
-    setup.redis.set(KEY, &fibonacci(DEAR)).await;
+    setup.redis.set(KEY, &fibonacci(EXPENSIVE)).await;
 
     let reply = ask(&mut caller, "refresh").await;
     assert_eq!(reply.header("x-rpcache-source"), Some("computed"));

@@ -1,12 +1,12 @@
-//! Frames that no library writes, as RabbitMQ passes them on: each costs its own message at most.
+//! Hostile AMQP frames, which RabbitMQ delivers unchanged: each affects its own message at most.
 
 use crate::support::amqp::{Declared, QUEUE};
 use crate::support::process::{Process, Program};
 use crate::support::rabbitmq::{Node, Vhost};
 use crate::support::redis::Redis;
 use crate::support::wire::{
-    CORRELATION_ID, EXPIRATION, HEADERS, Message, REPLY_TO, Wire, false_broker, long, nested,
-    short, table,
+    CORRELATION_ID, EXPIRATION, HEADERS, Message, REPLY_TO, Wire, fake_broker, long, nested, short,
+    table,
 };
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup, fibonacci};
 use lapin::options::QueueDeclareOptions;
@@ -14,17 +14,17 @@ use lapin::types::{AMQPValue, FieldTable};
 
 const IDS: u16 = CORRELATION_ID | REPLY_TO;
 
-/// Deeper than lapin's parser can go on its thread.
+/// Nested deeper than lapin's parser can go on its thread.
 const DEEP: usize = 5000;
 
-/// More than fits a frame together with what dead-lettering adds.
+/// A header that exceeds a frame together with the headers that dead-lettering adds.
 const NEARLY_A_FRAME: usize = 130_700;
 
 fn ids(id: &[u8], reply_to: &[u8]) -> Vec<u8> {
     [short(id), short(reply_to)].concat()
 }
 
-/// Headers that a library could not parse, or not take.
+/// Headers that an AMQP library cannot parse.
 fn hostile_headers() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("deep arrays", table(b"a", &nested(b'A', DEEP))),
@@ -82,7 +82,7 @@ async fn correlation_id_of_any_bytes_is_sent_back() {
 }
 
 #[tokio::test]
-async fn properties_of_any_bytes_cost_their_own_message_at_most() {
+async fn properties_of_any_bytes_affect_their_own_message_at_most() {
     let setup = Setup::new().await;
     let worker = setup.worker(&[]).await;
     let mut wire = Wire::connect(&setup.vhost);
@@ -97,8 +97,8 @@ async fn properties_of_any_bytes_cost_their_own_message_at_most() {
         assert!(reply.properties.ends_with(&short(what.as_bytes())));
         caller.is_served().await;
     }
-    // Strings of bytes everywhere; and flags without what they stand for, tables that cannot be read:
-    // where the broker refuses those itself, it is the publisher's connection that ends.
+    // Strings of bytes in all properties; then flags without their properties, and invalid tables. If the broker
+    // refuses these itself, it closes the publisher's connection.
     let texts = |count| [1, 0xff].repeat(count);
     let strings = [
         &texts(2)[..],
@@ -127,7 +127,7 @@ async fn properties_of_any_bytes_cost_their_own_message_at_most() {
 }
 
 #[tokio::test]
-async fn routing_key_of_any_bytes_is_survived() {
+async fn routing_key_of_any_bytes_is_accepted() {
     let setup = Setup::new().await;
     let worker = setup.worker(&[]).await;
     let mut wire = Wire::connect(&setup.vhost);
@@ -138,9 +138,9 @@ async fn routing_key_of_any_bytes_is_survived() {
     assert_kept_its_session(&setup, worker).await;
 }
 
-/// Dead-lettering adds headers: the content header no longer fits the frames that were agreed on.
+/// Dead-lettering adds headers: the content header exceeds the agreed frame size.
 #[tokio::test]
-async fn dead_letter_that_outgrew_its_frame_is_answered() {
+async fn dead_letter_above_the_frame_size_is_answered() {
     let setup = Setup::new().await;
     let text = |text: &str| AMQPValue::LongString(text.into());
     let mut arguments = FieldTable::default();
@@ -181,7 +181,7 @@ async fn dead_letter_that_outgrew_its_frame_is_answered() {
             "{reply:?}"
         );
     }
-    // It may be at the slow one for longer than it has to stop.
+    // Not stopped regularly: the slow request may take longer than the worker has to stop.
     assert!(
         !worker.stderr().contains("lost RabbitMQ"),
         "{}",
@@ -200,7 +200,7 @@ async fn replies_with_any_headers_are_read() {
     let mut wire = Wire::connect(&setup.vhost);
     wire.consume(QUEUE.as_bytes());
     for (what, headers) in hostile_headers() {
-        // One call over one connection, with small frames; and a client that stays.
+        // A one-shot call over one connection with small frames, and a long-lived client.
         for arguments in [&["30"][..], &["30", "30"]] {
             eprintln!("{what}, {arguments:?}");
             let call = setup.start_call(&[arguments, &["--no-cache"]].concat());
@@ -218,7 +218,7 @@ async fn replies_with_any_headers_are_read() {
     }
 }
 
-/// The ids of a request of ours, which stand behind its headers.
+/// The correlation id and reply-to of a request of ours, which follow its headers.
 fn ids_of(request: &Message) -> (&[u8], &[u8]) {
     let (length, headers) = request.properties[2..].split_first_chunk().unwrap();
     let id = &headers[u32::from_be_bytes(*length) as usize..];
@@ -226,12 +226,12 @@ fn ids_of(request: &Message) -> (&[u8], &[u8]) {
     (id, &reply_to[1..=usize::from(reply_to[0])])
 }
 
-/// RabbitMQ offers what is in its configuration, 0 for any size; lapin never agrees to less than 8,192.
+/// RabbitMQ offers the size in its configuration, 0 for any size; lapin never agrees to less than 8,192.
 #[tokio::test]
-async fn any_frame_size_that_a_broker_offers_is_honoured() {
+async fn any_frame_size_that_a_broker_offers_is_respected() {
     let node = Node::start(1).unwrap();
     for offered in [4096, 5000, 8192, 131_072, 0, 16_000_000] {
-        // The test's own connection is older than what is offered.
+        // The test's own connection is made before the size is changed.
         let setup = Setup::over(Vhost::of(&node, 0)).await;
         let set = format!("application:set_env(rabbit, frame_max, {offered}).");
         node.evaluate(&set).unwrap();
@@ -264,8 +264,8 @@ async fn any_frame_size_that_a_broker_offers_is_honoured() {
 }
 
 #[tokio::test]
-async fn broker_whose_first_word_is_too_deep_is_refused() {
-    let port = false_broker(table(b"a", &nested(b'A', DEEP)), |_| {});
+async fn broker_with_too_deep_server_properties_is_refused() {
+    let port = fake_broker(table(b"a", &nested(b'A', DEEP)), |_| {});
     let redis = Redis::start();
     let url = format!("amqp://127.0.0.1:{port}");
     for arguments in [&["doctor"][..], &["call", "30"]] {
@@ -287,7 +287,7 @@ async fn broker_whose_first_word_is_too_deep_is_refused() {
 #[tokio::test]
 async fn reply_that_claims_any_size_is_too_large_and_takes_no_memory() {
     for claimed in [1 << 28, 1 << 63] {
-        let port = false_broker(long(b""), move |broker| {
+        let port = fake_broker(long(b""), move |broker| {
             let id = broker.until_published();
             broker.reply_for_ever(&id, claimed);
         });

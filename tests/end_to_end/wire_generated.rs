@@ -1,6 +1,5 @@
-//! Messages that nobody would write by hand, ten thousand of them from a seed: requests against our
-//! worker, replies against our call. `RPCACHE_MESSAGES=1000000` makes it a million,
-//! `RPCACHE_SEED=7` repeats one.
+//! Ten thousand random messages from a seed: requests for our worker, replies for our client.
+//! `RPCACHE_MESSAGES=1000000` makes it a million, `RPCACHE_SEED=7` repeats a run.
 
 use crate::support::Setup;
 use crate::support::amqp::{Caller, Delivery, Worker, headers};
@@ -88,7 +87,7 @@ fn table(rng: &mut Rng, depth: u8) -> FieldTable {
     let mut table = FieldTable::default();
     for _ in 0..rng.usize(..5) {
         let name = match NAMES[rng.usize(..NAMES.len())] {
-            // The broker reads these two itself, and minds their type.
+            // The broker itself checks the types of its own headers.
             "" => text(rng, 60),
             name => name.to_owned(),
         };
@@ -97,7 +96,7 @@ fn table(rng: &mut Rng, depth: u8) -> FieldTable {
     table
 }
 
-/// Of a request or a reply; what the broker itself checks (expiration) is left as it must be.
+/// Random properties of a request or a reply; the expiration is valid, since the broker checks it.
 fn properties(rng: &mut Rng) -> AMQPProperties {
     let mut properties = AMQPProperties::default();
     if rng.bool() {
@@ -140,7 +139,7 @@ async fn worker_survives_generated_requests() {
     let mut rng = rng();
     let mut left = messages();
     while left > 0 {
-        // A caller for each batch: what it is answered goes with it.
+        // A caller for each batch: its replies are dropped with it.
         let batch = left.min(1_000);
         left -= batch;
         let caller = Caller::with_callback_queue(&setup.vhost.url()).await;
@@ -174,11 +173,11 @@ async fn worker_survives_generated_requests() {
     assert!(lines < 100, "{lines} lines of log: {finished:#?}");
 }
 
-/// What a broken or hostile worker may send before the answer.
+/// A random message of a broken or hostile worker.
 fn nonsense(rng: &mut Rng, request: &Delivery) -> (String, AMQPProperties) {
     let id = request.properties.correlation_id().clone().unwrap();
     let properties = match rng.u8(..5) {
-        // Nobody's, and some that only look like one's own.
+        // Ids of no call, and some that are similar to the right one.
         0 => properties(rng),
         1 => AMQPProperties::default(),
         2 => AMQPProperties::default().with_correlation_id(format!("{id}0").into()),
@@ -210,7 +209,7 @@ async fn call_survives_generated_replies() {
         join_all(nonsense.into_iter().map(send)).await;
         let n: u64 = String::from_utf8_lossy(&request.data).parse().unwrap();
         if rng.u8(..10) == 0 && asked_twice.insert(n) {
-            // Wrong once: it is asked for again, and then told the truth.
+            // A wrong answer once: the client requests it again.
             worker.reply(&request, &text(&mut rng, 50)).await;
             continue;
         }

@@ -1,5 +1,5 @@
-//! What our worker makes of requests that are wrong, late or meant to hurt. Each is settled, each is
-//! answered where there is somebody to answer to, and the next one is served.
+//! Wrong, late and hostile requests for our worker. Each is settled, each is answered if its reply-to can be
+//! answered, and the next one is served.
 
 use crate::support::amqp::{Caller, Declared, QUEUE};
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup};
@@ -7,8 +7,8 @@ use lapin::options::QueueDeclareOptions;
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{AMQPValue, FieldTable};
 
-/// Bodies that are no argument.
-const NO_ARGUMENTS: [&[u8]; 22] = [
+/// Bodies that are not an argument.
+const INVALID_ARGUMENTS: [&[u8]; 22] = [
     b"",
     b" ",
     b"abc",
@@ -34,11 +34,11 @@ const NO_ARGUMENTS: [&[u8]; 22] = [
 ];
 
 #[tokio::test]
-async fn body_that_is_no_argument_is_refused() {
+async fn invalid_arguments_are_refused() {
     let setup = Setup::new().await;
     let worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
-    for body in NO_ARGUMENTS {
+    for body in INVALID_ARGUMENTS {
         let properties = caller.properties();
         eprintln!("the body is {:?}", String::from_utf8_lossy(body));
         caller
@@ -51,9 +51,9 @@ async fn body_that_is_no_argument_is_refused() {
     setup.assert_settled(worker).await;
 }
 
-/// Servers after the tutorial take these: their languages leave white space aside.
+/// Servers after the tutorial accept these: their languages ignore white space.
 #[tokio::test]
-async fn white_space_around_an_argument_is_left_aside() {
+async fn white_space_around_an_argument_is_ignored() {
     let setup = Setup::new().await;
     let worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
@@ -64,9 +64,9 @@ async fn white_space_around_an_argument_is_left_aside() {
     setup.assert_settled(worker).await;
 }
 
-/// The caller is told what it sent in a form that it can read: `"\u{1b}[31m30"`, and nothing escaped twice.
+/// The error quotes the argument in a readable form, `"\u{1b}[31m30"`, and escapes it once.
 #[tokio::test]
-async fn a_failure_is_escaped_once_on_its_way() {
+async fn error_message_is_escaped_once() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
@@ -111,7 +111,7 @@ async fn default_limit_is_a_million() {
 }
 
 #[tokio::test]
-async fn megabyte_is_refused_in_few_words() {
+async fn megabyte_is_refused_with_a_short_message() {
     let setup = Setup::new().await;
     let worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
@@ -131,10 +131,10 @@ async fn megabyte_is_refused_in_few_words() {
     );
 }
 
-/// An AMQP user who may write to the default exchange alone could otherwise have the worker write
-/// anywhere.
+/// Otherwise an AMQP user with the right to write to the default exchange alone could make the worker write to
+/// any queue.
 #[tokio::test]
-async fn nothing_is_sent_to_a_queue_that_is_no_callback_queue() {
+async fn nothing_is_sent_to_a_queue_that_is_not_a_callback_queue() {
     let setup = Setup::new().await;
     let dead = format!("{QUEUE}.dead");
     for queue in [dead.as_str(), "orders"] {
@@ -173,9 +173,10 @@ async fn nothing_is_sent_to_a_queue_that_is_no_callback_queue() {
     );
 }
 
-/// As the RPC libraries of PHP and others name them. A queue that is not exclusive, or gone, gets nothing.
+/// RPC libraries of PHP and others choose such names. A queue that is not exclusive or does not exist gets
+/// nothing.
 #[tokio::test]
-async fn callback_queue_with_a_name_of_its_callers_own_is_answered() {
+async fn callback_queue_with_any_name_is_answered() {
     let setup = Setup::new().await;
     let plain = setup
         .broker
@@ -184,7 +185,7 @@ async fn callback_queue_with_a_name_of_its_callers_own_is_answered() {
     let worker = setup.worker(&[]).await;
     let mut caller = Caller::with_named_queue(&setup.vhost.url(), "billing.rpc.0f3a").await;
     caller.is_served().await;
-    for reply_to in ["plain.rpc.0f3a", "nobody.rpc.0f3a"] {
+    for reply_to in ["plain.rpc.0f3a", "missing.rpc.0f3a"] {
         let properties = caller.properties().with_reply_to(reply_to.into());
         caller.send(b"30", properties).await;
     }
@@ -222,8 +223,8 @@ async fn reply_to_pattern_allows_further_queues_but_never_its_own() {
     assert_eq!(answer.data, b"832040");
 }
 
-/// RabbitMQ 3.10 answers a publish to a direct reply-to that it cannot decode by closing the whole
-/// connection. One such request must not take down every worker that it is redelivered to.
+/// RabbitMQ 3.10 closes the connection that publishes to a direct reply-to name that it cannot decode. One such
+/// request must not disconnect every worker that it is redelivered to.
 #[tokio::test]
 async fn forged_direct_reply_to_is_settled() {
     let setup = Setup::new().await;
@@ -240,7 +241,7 @@ async fn forged_direct_reply_to_is_settled() {
 }
 
 #[tokio::test]
-async fn request_that_expired_while_it_waited_is_not_computed() {
+async fn request_that_expires_while_it_waits_is_not_computed() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&ONE_AT_A_TIME).await;
     let mut caller = setup.caller().await;
@@ -264,11 +265,11 @@ async fn request_that_expired_while_it_waited_is_not_computed() {
 }
 
 #[tokio::test]
-async fn expiration_far_ahead_is_no_hindrance() {
+async fn longest_expiration_is_accepted() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
-    // The most that the broker takes.
+    // The maximum of the broker.
     let properties = caller.properties().with_expiration("4294967295".into());
     caller.ask_with(b"30", properties).await.answers("832040");
 }
@@ -299,11 +300,11 @@ async fn headers_of_any_type_and_size_are_ignored() {
 }
 
 #[tokio::test]
-async fn failure_without_anybody_to_reply_to_is_settled() {
+async fn failed_request_without_reply_to_is_settled() {
     let setup = Setup::new().await;
     let worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
-    for body in NO_ARGUMENTS {
+    for body in INVALID_ARGUMENTS {
         caller.send(body, AMQPProperties::default()).await;
     }
     caller.is_served().await;
@@ -324,7 +325,7 @@ async fn reply_that_a_full_queue_refuses_is_given_up() {
         .channel
         .queue_declare("".into(), QueueDeclareOptions::exclusive(), full)
         .await
-        .expect("anybody may declare one");
+        .expect("guest may declare it");
     let name = queue.name().as_str();
     caller
         .broker

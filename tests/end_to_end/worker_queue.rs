@@ -1,11 +1,11 @@
-//! The queue that our worker declares, or finds.
+//! The request queue: how a worker declares it, and queues that exist already.
 
 use crate::support::amqp::{Declared, QUEUE};
 use crate::support::{Setup, wait};
 
-/// Anybody who declares the queue as today's tutorials do succeeds, which takes equal arguments.
+/// A declaration as in today's tutorials succeeds, which needs equal arguments.
 #[tokio::test]
-async fn missing_queue_becomes_durable_quorum_and_nothing_else() {
+async fn missing_queue_is_declared_as_durable_quorum() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     setup
@@ -25,7 +25,7 @@ async fn missing_queue_becomes_durable_quorum_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn missing_queue_becomes_classic_when_told_so() {
+async fn missing_queue_is_declared_as_classic_on_request() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&["--declare", "classic"]).await;
     setup
@@ -36,7 +36,7 @@ async fn missing_queue_becomes_classic_when_told_so() {
 }
 
 #[tokio::test]
-async fn missing_queue_is_waited_for_when_told_so() {
+async fn missing_queue_is_waited_for_with_declare_never() {
     let setup = Setup::new().await;
     let mut worker = setup.rpcache(&["worker", "--declare", "never"]).start();
     worker.says(QUEUE).await;
@@ -70,7 +70,7 @@ async fn queue_that_exists_otherwise_is_used_with_one_warning() {
 }
 
 #[tokio::test]
-async fn other_queue_is_served_on_demand() {
+async fn another_queue_is_served_with_the_option_queue() {
     let setup = Setup::new().await;
     let program = setup.rpcache(&["worker", "--queue", "fib.experimental"]);
     let _worker = program.start();
@@ -86,7 +86,7 @@ async fn other_queue_is_served_on_demand() {
 }
 
 #[tokio::test]
-async fn worker_comes_back_when_its_queue_is_deleted() {
+async fn worker_declares_its_queue_again_when_it_is_deleted() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     setup.broker.delete(QUEUE).await;

@@ -1,4 +1,4 @@
-//! A collector: takes what is posted to it, and remembers it.
+//! A collector of OTLP over HTTP, which keeps the spans that are posted to it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -37,7 +37,7 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
-    /// All spans that have come.
+    /// All spans received so far.
     pub(crate) fn all(&self) -> Vec<Span> {
         let posted = self.posted.lock().unwrap();
         posted
@@ -46,7 +46,7 @@ impl Collector {
             .collect()
     }
 
-    /// Everything that came, as it came.
+    /// Everything received so far, as text.
     pub(crate) fn bytes(&self) -> String {
         let posted = self.posted.lock().unwrap();
         let text = |posted: &Posted| posted.head.clone() + &String::from_utf8_lossy(&posted.body);
@@ -60,7 +60,7 @@ async fn serve(listener: TcpListener, posted: Arc<Mutex<Vec<Posted>>>) {
     }
 }
 
-/// All requests of one connection; each has its length.
+/// Reads all requests of one connection.
 async fn take(mut stream: TcpStream, posted: Arc<Mutex<Vec<Posted>>>) -> Option<()> {
     let mut bytes = Vec::new();
     loop {

@@ -1,4 +1,4 @@
-//! When traces are sent, and what it costs that they cannot be.
+//! Export of traces: when they are sent, and calls while the collector is down or silent.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::setup::{SECRET, Setup};
 use crate::support::wait::soon;
 
 #[tokio::test]
-async fn without_an_endpoint_nothing_is_sent_and_what_is_not_sampled_neither() {
+async fn nothing_is_sent_without_an_endpoint_or_without_sampling() {
     let setup = Setup::new().await;
     let _worker = setup.serving(setup.plain(&["worker"])).await;
     setup.plain(&["call", "30"]).run().await.answers("832040\n");
@@ -22,7 +22,7 @@ async fn without_an_endpoint_nothing_is_sent_and_what_is_not_sampled_neither() {
 }
 
 #[tokio::test]
-async fn collector_that_is_not_there_fails_no_call_and_is_told_once() {
+async fn collector_that_is_down_fails_no_call_and_is_logged_once() {
     let setup = Setup::new().await;
     let gone = |arguments: &[&str]| {
         setup.traced("caller", arguments).env(
@@ -35,12 +35,12 @@ async fn collector_that_is_not_there_fails_no_call_and_is_told_once() {
         let call = gone(&["call", "30"]).run().await;
         assert_eq!(call.code, Some(0), "{call:#?}");
         assert_eq!(call.stdout, "832040\n");
-        let told: Vec<&str> = call.stderr.lines().collect();
-        let [told] = told[..] else {
+        let lines: Vec<&str> = call.stderr.lines().collect();
+        let [line] = lines[..] else {
             panic!("{call:#?}")
         };
-        assert!(told.contains("cannot send traces to 127.0.0.1:1"), "{told}");
-        assert!(!told.contains(SECRET), "{told}");
+        assert!(line.contains("cannot send traces to 127.0.0.1:1"), "{line}");
+        assert!(!line.contains(SECRET), "{line}");
         assert!(call.took < Duration::from_secs(3), "{call:#?}");
     }
     worker.says("cannot send traces").await;

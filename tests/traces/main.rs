@@ -1,7 +1,7 @@
-//! Traces from the outside: the command with a collector of the test's own, which reads what is exported.
+//! Traces: the command exports to a collector of the test, which decodes and compares the spans.
 //!
-//! Run by scripts/check: `cargo test --features otel --test traces`. What a call and a worker do without a
-//! collector is among the end-to-end tests.
+//! Run by scripts/check: `cargo test --features otel --test traces`. The end-to-end tests cover calls and
+//! workers without a collector.
 
 #![expect(
     clippy::unwrap_used,

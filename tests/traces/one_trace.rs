@@ -1,11 +1,11 @@
-//! One call is one trace, across both processes.
+//! A call is one trace in both processes: the spans, their parents and attributes.
 
 use crate::protobuf::{Kind, Span};
 use crate::setup::{SECRET, Setup};
 use crate::support::amqp::{Caller, headers};
 
 /// An argument that is computed under a lease, on a thread for computing.
-const DEAR: &str = "100000";
+const EXPENSIVE: &str = "100000";
 
 #[track_caller]
 fn named<'a>(spans: &'a [Span], service: &str, name: &str) -> &'a Span {
@@ -30,7 +30,7 @@ fn has(span: &Span, attributes: &[(&str, &str)]) {
 async fn miss_is_one_trace_from_lookup_to_reply() {
     let setup = Setup::new().await;
     let worker = setup.serving(setup.traced("worker", &["worker"])).await;
-    let finished = setup.call(&[DEAR]).await;
+    let finished = setup.call(&[EXPENSIVE]).await;
     assert_eq!(finished.code, Some(0), "{finished:#?}");
     assert_eq!(worker.terminate().await.code, Some(0));
     let spans = setup.collector.all();
@@ -40,7 +40,7 @@ async fn miss_is_one_trace_from_lookup_to_reply() {
 
     let own = format!("authorization: {SECRET}");
     let bytes = setup.collector.bytes();
-    assert!(bytes.contains(&own), "the collector's own");
+    assert!(bytes.contains(&own), "the collector gets its own password");
     let bytes = bytes.replace(&own, "");
     for secret in [SECRET, "guest:", "amq.rabbitmq.reply-to"] {
         assert!(!bytes.contains(secret), "{secret} in {bytes:?}");
@@ -55,7 +55,7 @@ fn is_child(child: &Span, parent: &Span) {
     assert!(child.end >= child.start, "{child:#?}");
 }
 
-/// From the call to the sending of its request, which is returned.
+/// Checks the spans from the call to `send`, which it returns.
 fn callers_half(spans: &[Span]) -> &Span {
     let caller = |name| named(spans, "caller", name);
     let call = caller("call fib");
@@ -96,7 +96,7 @@ fn callers_half(spans: &[Span]) -> &Span {
     send
 }
 
-/// From the taking of the request to the reply.
+/// Checks the spans from the delivery of the request to the reply.
 fn workers_half(spans: &[Span], send: &Span) {
     let worker = |name| named(spans, "worker", name);
     let process = worker("process rpc_queue");
@@ -120,7 +120,7 @@ fn workers_half(spans: &[Span], send: &Span) {
     }
     assert_eq!(send.attributes["messaging.destination.name"], "rpc_queue");
 
-    // Taking the lease with the look, then storing with the release of the lease.
+    // The claim takes the lease and looks up; the fill stores and releases the lease.
     let mut pipelines: Vec<&Span> = spans
         .iter()
         .filter(|span| span.name == "PIPELINE")
@@ -176,7 +176,7 @@ async fn hit_is_a_call_and_a_lookup() {
 }
 
 #[tokio::test]
-async fn failure_is_told_by_both_sides() {
+async fn failure_is_recorded_by_client_and_worker() {
     let setup = Setup::new().await;
     let worker = setup
         .serving(setup.traced("worker", &["worker", "--max-n", "100"]))
@@ -191,9 +191,9 @@ async fn failure_is_told_by_both_sides() {
     }
 }
 
-/// A client in any language that has a trace of its own.
+/// A foreign client sends a trace of its own.
 #[tokio::test]
-async fn worker_joins_the_trace_of_a_foreign_client_and_none_that_is_no_trace() {
+async fn worker_joins_valid_sampled_traces_of_foreign_clients() {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     const PARENT: &str = "00f067aa0ba902b7";
     let setup = Setup::new().await;
@@ -201,7 +201,7 @@ async fn worker_joins_the_trace_of_a_foreign_client_and_none_that_is_no_trace() 
     let mut caller = Caller::direct(&setup.amqp).await;
     for (n, parent) in [
         ("30", format!("00-{TRACE}-{PARENT}-01")),
-        // Not recorded by its client: nor by the worker.
+        // Not sampled by its client, so not by the worker.
         ("31", format!("00-{TRACE}-{PARENT}-00")),
         ("32", format!("00-{TRACE}-{}-01", "0".repeat(16))),
     ] {

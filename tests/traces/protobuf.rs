@@ -1,17 +1,17 @@
-//! Protobuf by hand, as far as a span needs it, so that reader and writer cannot share a mistake:
+//! A decoder of Protobuf spans that shares no code with the exporter:
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// One span as it was exported, with the service that it is of.
+/// An exported span, with the name of its service.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Span {
     pub(crate) service: String,
     /// Ids are hexadecimal.
     pub(crate) trace: String,
     pub(crate) id: String,
-    /// Empty: a root.
+    /// Empty for a root span.
     pub(crate) parent: String,
     pub(crate) name: String,
     pub(crate) kind: Kind,

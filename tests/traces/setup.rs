@@ -1,4 +1,4 @@
-//! What one test has to itself: a vhost, a Redis with a password, and a collector.
+//! The servers of one test: a vhost, a Redis with a password, and a collector.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::support::wait::wait_until;
 /// More than there are tests: a vhost is used once.
 const VHOSTS: usize = 10;
 
-/// Of Redis, and of the collector: neither may turn up anywhere.
+/// The password of Redis and of the collector, which must not appear in spans or logs.
 pub(crate) const SECRET: &str = "opensesame";
 
 pub(crate) struct Setup {
@@ -46,7 +46,7 @@ impl Setup {
             .env("REDIS_URL", &self.redis.url_with(&format!(":{SECRET}@")))
     }
 
-    /// The same with the collector.
+    /// The command with both servers and the collector.
     pub(crate) fn traced(&self, service: &str, arguments: &[&str]) -> Program {
         self.plain(arguments)
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", &self.collector.url())
@@ -55,7 +55,7 @@ impl Setup {
                 &format!("authorization={SECRET}"),
             )
             .env("OTEL_SERVICE_NAME", service)
-            // Milliseconds between batches: so that a test need not wait for the usual five seconds.
+            // Milliseconds between batches, in place of the default of five seconds.
             .env("OTEL_BSP_SCHEDULE_DELAY", "50")
     }
 

@@ -1,18 +1,18 @@
-//! What is wrong at the broker.
+//! Doctor checks of the broker: rights, queues, consumers, backlog.
 
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::told::{examine, scrubbed, told};
+use super::report::{examine, parse, scrubbed};
 use super::{DEAD, bound, healthy, prepared, serving};
 use crate::support::amqp::{Caller, Declared, QUEUE};
 use crate::support::{ONE_AT_A_TIME, SLOW, Setup};
 
 #[tokio::test]
-async fn missing_right_to_publish_is_told() {
+async fn missing_right_to_publish_is_a_failure() {
     let (setup, _worker) = healthy().await;
     let url = setup.vhost.url_of("mute");
-    let told = examine(&setup, |doctor| doctor.env("AMQP_URL", &url), 3).await;
-    told.is(
+    let report = examine(&setup, |doctor| doctor.env("AMQP_URL", &url), 3).await;
+    report.is(
         "failure amqp-rights: requests cannot be published: ACCESS_REFUSED - access to exchange \
          'amq.default' in vhost 'VHOST' refused for user 'mute'\n\
          -> rabbitmqctl set_permissions -p VHOST mute \\\n\
@@ -22,11 +22,11 @@ async fn missing_right_to_publish_is_told() {
 }
 
 #[tokio::test]
-async fn missing_queue_is_told_and_not_created() {
+async fn missing_queue_is_a_failure_and_not_created() {
     let setup = Setup::new().await;
     bound(&setup.redis).await;
-    let told = examine(&setup, |doctor| doctor, 3).await;
-    told.is(
+    let report = examine(&setup, |doctor| doctor, 3).await;
+    report.is(
         "failure queue: there is no queue rpc_queue\n\
          -> start a worker, which creates it: rpcache worker\n\
          warning dead-letters: there is no queue rpc_queue.dead\n\
@@ -39,7 +39,7 @@ async fn missing_queue_is_told_and_not_created() {
     }
 }
 
-/// What it declares to see how a queue is declared: where there is none, the broker refuses that.
+/// The doctor learns a queue's arguments by a declaration that the broker refuses if there is no queue.
 #[tokio::test]
 async fn declaration_that_compares_creates_nothing() {
     let setup = Setup::new().await;
@@ -56,22 +56,22 @@ async fn declaration_that_compares_creates_nothing() {
 }
 
 #[tokio::test]
-async fn queue_that_is_exclusive_to_another_program_is_told() {
+async fn queue_that_is_exclusive_to_another_program_is_a_failure() {
     let setup = Setup::new().await;
     bound(&setup.redis).await;
     let _other = Caller::with_named_queue(&setup.vhost.url(), QUEUE).await;
-    let told = examine(&setup, |doctor| doctor, 3).await;
+    let report = examine(&setup, |doctor| doctor, 3).await;
     let expected = "failure queue: rpc_queue is exclusive to another program's connection\n\
          -> stop the program that owns rpc_queue: rabbitmqctl list_queues -p VHOST name owner_pid\n\
          -> or give rpcache another --queue (RPCACHE_QUEUE)\n";
-    assert!(told.troubles.starts_with(expected), "{}", told.troubles);
+    assert!(report.problems.starts_with(expected), "{}", report.problems);
 }
 
 #[tokio::test]
-async fn queue_without_a_consumer_is_told() {
+async fn queue_without_a_consumer_is_a_failure() {
     let setup = prepared().await;
-    let told = examine(&setup, |doctor| doctor, 3).await;
-    told.is(
+    let report = examine(&setup, |doctor| doctor, 3).await;
+    report.is(
         "failure consumers: rpc_queue: 0 consumers, 0 waiting\n\
          -> start a worker: rpcache worker\n\
          warning dead-letters: rpc_queue.dead: 0 consumers, 0 waiting\n\
@@ -82,7 +82,7 @@ async fn queue_without_a_consumer_is_told() {
 }
 
 #[tokio::test]
-async fn backlog_is_told() {
+async fn backlog_is_a_warning() {
     let (setup, worker) = healthy().await;
     worker.terminate().await;
     let caller = setup.caller().await;
@@ -98,8 +98,8 @@ async fn backlog_is_told() {
         .run()
         .await;
     assert_eq!(doctor.code, Some(3), "{doctor:#?}");
-    let troubles = told(&scrubbed(&setup, &doctor.stdout)).troubles;
-    let (backlog, call) = troubles.split_once("failure call: ").unwrap();
+    let problems = parse(&scrubbed(&setup, &doctor.stdout)).problems;
+    let (backlog, call) = problems.split_once("failure call: ").unwrap();
     assert!(
         backlog.starts_with("warning consumers: rpc_queue: 1 consumer, 100"),
         "{backlog}"
@@ -114,7 +114,7 @@ async fn backlog_is_told() {
 }
 
 #[tokio::test]
-async fn declarations_are_told() {
+async fn kind_of_queue_is_shown() {
     let setup = prepared().await;
     let durable = lapin::options::QueueDeclareOptions::durable();
     let channel = &setup.broker.channel;

@@ -1,6 +1,6 @@
-//! What is wrong in Redis, and between workers, Redis and this client.
+//! Doctor checks of Redis, and of workers and client using the same one.
 
-use super::told::{examine, scrubbed, told};
+use super::report::{examine, parse, scrubbed};
 use super::{DEAD, SECRET, bound, healthy, prepared, serving};
 use crate::support::Setup;
 use crate::support::amqp::Declared;
@@ -9,17 +9,17 @@ use crate::support::process::Program;
 use crate::support::redis::Redis;
 
 #[tokio::test]
-async fn missing_rights_in_redis_are_told() {
+async fn missing_rights_in_redis_are_failures() {
     let (setup, _worker) = healthy().await;
-    // One user may use DRYRUN, the other has to be tried.
+    // With DRYRUN, rights are asked for; without it, commands are tried.
     for dryrun in ["+acl", "-acl"] {
         let user = [
             "ACL", "SETUSER", "u", "reset", "on", ">s3cret", "+@all", "allkeys", "-get", dryrun,
         ];
         setup.redis.run::<()>(&user).await;
         let url = setup.redis.url_with(&format!("u:{SECRET}@"));
-        let told = examine(&setup, |doctor| doctor.env("REDIS_URL", &url), 3).await;
-        told.is(
+        let report = examine(&setup, |doctor| doctor.env("REDIS_URL", &url), 3).await;
+        report.is(
             "failure redis-rights: clients lack +get\n-> redis-cli ACL SETUSER u +get\n",
             &[("redis-rights", &["hit"])],
         );
@@ -27,8 +27,8 @@ async fn missing_rights_in_redis_are_told() {
             "ACL", "SETUSER", "u", "reset", "on", ">s3cret", "+@all", "~other:*", dryrun,
         ];
         setup.redis.run::<()>(&user).await;
-        let told = examine(&setup, |doctor| doctor.env("REDIS_URL", &url), 3).await;
-        told.is(
+        let report = examine(&setup, |doctor| doctor.env("REDIS_URL", &url), 3).await;
+        report.is(
             "failure redis-rights: clients lack ~fib:*\n\
              -> redis-cli ACL SETUSER u '~fib:*' '~{fib:*' '~rpcache:worker:*'\n",
             &[("redis-rights", &["hit"])],
@@ -64,12 +64,12 @@ async fn unlimited_memory_and_no_eviction_are_warnings() {
 }
 
 #[tokio::test]
-async fn what_stands_wrongly_under_the_key_is_told() {
+async fn wrong_value_under_the_key_is_a_warning() {
     let (setup, _worker) = healthy().await;
     setup.redis.run::<()>(&["LPUSH", "fib:30", "x"]).await;
     let doctor = setup.rpcache(&["doctor", "--json"]).run().await;
     assert_eq!(doctor.code, Some(0), "{doctor:#?}");
-    told(&doctor.stdout).is(
+    parse(&doctor.stdout).is(
         "warning hit: fib:30 held \"a value that is no string\", which is not the answer; the call \
          has replaced it\n\
          -> find the program that writes there; check all entries:\n\
@@ -80,7 +80,7 @@ async fn what_stands_wrongly_under_the_key_is_told() {
 }
 
 #[tokio::test]
-async fn worker_with_another_cache_is_told() {
+async fn worker_with_another_cache_is_a_failure() {
     let setup = prepared().await;
     let other = Redis::start();
     let elsewhere = "-> give workers and clients the same --redis-url (REDIS_URL) and the same \
@@ -90,10 +90,10 @@ async fn worker_with_another_cache_is_told() {
     for worker in [by_redis, by_name] {
         let worker = serving(&setup, worker).await;
         let doctor = setup.rpcache(&["doctor", "--json"]);
-        let told = told(&doctor.run().await.stdout);
+        let report = parse(&doctor.run().await.stdout);
         let message = "failure hit: fib:30 is in the worker's cache, and not in this one\n";
-        told.is(&format!("{message}{elsewhere}"), &[]);
-        // Now that worker has it already.
+        report.is(&format!("{message}{elsewhere}"), &[]);
+        // Now the worker's own cache has the answer.
         let again = setup.rpcache(&["doctor", "--json"]).run().await;
         assert_eq!(again.code, Some(3), "{again:#?}");
         worker.terminate().await;
@@ -102,7 +102,7 @@ async fn worker_with_another_cache_is_told() {
 }
 
 #[tokio::test]
-async fn worker_that_cannot_store_is_told() {
+async fn worker_that_cannot_store_is_a_failure() {
     let setup = prepared().await;
     let closed = ClosedPort::reserve();
     let nowhere = format!("redis://127.0.0.1:{}", closed.port());
@@ -117,7 +117,7 @@ async fn worker_that_cannot_store_is_told() {
 }
 
 #[tokio::test]
-async fn worker_that_answers_wrongly_is_told() {
+async fn worker_with_wrong_answers_is_a_failure() {
     let setup = Setup::new().await;
     bound(&setup.redis).await;
     setup
@@ -133,17 +133,17 @@ async fn worker_that_answers_wrongly_is_told() {
     }
     let finished = doctor.finish().await;
     assert_eq!(finished.code, Some(3), "{finished:#?}");
-    let troubles = told(&scrubbed(&setup, &finished.stdout)).troubles;
-    let (_, call) = troubles.split_once("failure call: ").unwrap();
+    let problems = parse(&scrubbed(&setup, &finished.stdout)).problems;
+    let (_, call) = problems.split_once("failure call: ").unwrap();
     let expected = "a worker answered \"7\", which is not the answer\n\
         -> stop the program that serves rpc_queue (rabbitmqctl list_consumers -p VHOST names it), or give \
         rpcache another --queue (RPCACHE_QUEUE)\n";
     assert_eq!(call, expected);
 }
 
-/// After the tutorial: it knows nothing of Redis, so this client stores.
+/// A worker after the tutorial does not use Redis, so the client stores.
 #[tokio::test]
-async fn worker_after_the_tutorial_is_well() {
+async fn worker_after_the_tutorial_is_ok() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let doctor = setup.rpcache(&["doctor", "--json"]).start();

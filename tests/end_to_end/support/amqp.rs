@@ -1,5 +1,4 @@
-//! Raw AMQP: the caller and the worker of RabbitMQ's tutorial six by hand, sharing no code with the
-//! programs under test.
+//! The caller and the worker of RabbitMQ's tutorial six over raw lapin, without code of the programs under test.
 
 use super::wait::soon;
 use futures_util::StreamExt;
@@ -51,7 +50,7 @@ impl Broker {
         .await
     }
 
-    /// Declares the queue as a program after the tutorial does. An error when it exists otherwise.
+    /// Declares the queue as a program after the tutorial does. An error if it exists with other arguments.
     pub(crate) async fn declare(&self, queue: &str, declared: Declared) -> lapin::Result<()> {
         let (options, arguments) = match declared {
             Declared::DurableQuorum => (
@@ -69,7 +68,7 @@ impl Broker {
         soon("its end", channel.close(200, "".into())).await
     }
 
-    /// How many messages wait in the queue and how many consumers it has; None: there is no queue.
+    /// The numbers of ready messages and of consumers; `None`: there is no such queue.
     pub(crate) async fn look_at(&self, queue: &str) -> Option<(u32, u32)> {
         let channel = self.throw_away_channel().await;
         let passive = QueueDeclareOptions::default().passive();
@@ -85,8 +84,8 @@ impl Broker {
         Some((found.message_count(), found.consumer_count()))
     }
 
-    /// A channel for what closes it when it is refused. lapin gives the number of a channel that the
-    /// broker has closed to the next one, which may still get the old one's error.
+    /// A channel for an operation that closes it when refused. lapin reuses the number of a channel that the
+    /// broker has closed, and the next one may still get the old one's error.
     async fn throw_away_channel(&self) -> Channel {
         loop {
             match soon("a channel", self.connection.create_channel()).await {
@@ -96,7 +95,7 @@ impl Broker {
         }
     }
 
-    /// Publishes to a queue; returns when the broker has it.
+    /// Publishes to a queue; returns when the broker has confirmed.
     pub(crate) async fn publish(&self, queue: &str, body: &[u8], properties: AMQPProperties) {
         let confirm = soon(
             "a publish",
@@ -127,7 +126,7 @@ impl Broker {
             .expect("there is such a queue");
     }
 
-    /// Takes one message out of the queue, if there is one.
+    /// Gets one message of the queue, if there is one.
     pub(crate) async fn get(&self, queue: &str) -> Option<Delivery> {
         let options = BasicGetOptions { no_ack: true };
         soon("a message", self.channel.basic_get(queue.into(), options))
@@ -136,8 +135,7 @@ impl Broker {
             .map(|message| message.delivery)
     }
 
-    /// Fails when anything is in the queue. A marker is put behind whatever is there, so that
-    /// finding the marker first means that nothing was.
+    /// Fails if the queue has a message. Publishes a marker, which must be the first message.
     pub(crate) async fn assert_empty(&self, queue: &str) {
         self.publish(queue, b"marker", AMQPProperties::default())
             .await;
@@ -198,7 +196,7 @@ impl Caller {
                 .queue_declare("".into(), options, FieldTable::default()),
         )
         .await
-        .expect("anybody may declare one");
+        .expect("this user may declare it");
         let reply_to = queue.name().to_string();
         Self::listening(broker, reply_to).await
     }
@@ -212,7 +210,7 @@ impl Caller {
             .queue_declare(name.into(), options, FieldTable::default());
         soon("a callback queue", declared)
             .await
-            .expect("nobody has one of this name");
+            .expect("the name is not in use");
         Self::listening(broker, name.to_owned()).await
     }
 
@@ -236,7 +234,7 @@ impl Caller {
         self.broker.publish(QUEUE, body, properties).await;
     }
 
-    /// The next reply, whosever it is.
+    /// The next reply, to any request.
     pub(crate) async fn next_reply(&mut self) -> Reply {
         let delivery = soon("a reply", self.replies.next()).await;
         Reply::from(
@@ -264,13 +262,13 @@ impl Caller {
         self.ask_with(body.as_bytes(), properties).await
     }
 
-    /// The request is answered: whatever happened before, somebody serves.
+    /// Fails unless a worker answers a request now.
     pub(crate) async fn is_served(&mut self) {
         self.ask("30").await.answers("832040");
     }
 }
 
-/// A reply as it came.
+/// A reply.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) body: String,
@@ -293,14 +291,14 @@ impl Reply {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// It is this answer, and no failure.
+    /// Fails unless the reply is this answer.
     #[track_caller]
     pub(crate) fn answers(&self, answer: &str) {
         assert_eq!(self.header("x-rpcache-error"), None, "{self:?}");
         assert_eq!(self.body, answer, "{self:?}");
     }
 
-    /// It is a failure with this code, and its text can be taken for no answer.
+    /// Fails unless the reply is an error with this code, whose text cannot be taken for an answer.
     #[track_caller]
     pub(crate) fn fails_as(&self, code: &str) {
         assert_eq!(self.header("x-rpcache-error"), Some(code), "{self:?}");
@@ -312,11 +310,11 @@ impl Reply {
     }
 }
 
-/// A worker after the tutorial, whose every step the test takes itself.
+/// A worker after the tutorial, which the test drives step by step.
 pub(crate) struct Worker {
     broker: Broker,
     requests: Consumer,
-    /// Taken already, but not yet asked for.
+    /// Requests that were taken while waiting for another one.
     taken: Vec<Delivery>,
 }
 
@@ -330,7 +328,7 @@ impl Worker {
         Self::consuming(broker).await
     }
 
-    /// One that takes the queue as it is.
+    /// A worker that does not declare the queue.
     pub(crate) async fn consuming(broker: Broker) -> Self {
         let requests = broker.consume(QUEUE, false).await;
         Self {
@@ -377,7 +375,7 @@ impl Worker {
         }
     }
 
-    /// Replies as the tutorial's worker does: the correlation id and the body, nothing else.
+    /// Replies as the tutorial's worker does, with the correlation id and the body only.
     pub(crate) async fn reply(&self, request: &Delivery, body: impl AsRef<[u8]>) {
         self.reply_with(request, body, AMQPProperties::default())
             .await;

@@ -1,5 +1,5 @@
-//! Certificates, made once in a run: of two CAs, of servers and of clients, good and bad. And a server
-//! that shows one of them, in front of another server that speaks in plain text.
+//! Certificates, made once in a run: of CAs, servers and clients, valid and invalid. Also a TLS proxy in front
+//! of a plain server.
 
 use super::lifetime;
 use rcgen::{
@@ -17,8 +17,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The path of one of these, each a certificate `.pem` with its `.key`:
-/// - `ca`: the CA that is believed; `other-ca`: another one, of the same name; `foreign-ca`: a third
-/// - `server`: for localhost and no other name; `expired`, `early`: the same at another time
+/// - `ca`: the trusted CA; `other-ca`: another one with the same name; `foreign-ca`: a third
+/// - `server`: for localhost only; `expired`, `early`: for localhost, valid in the past and in the future
 /// - `client`: signed by `ca`; `stranger`: signed by `foreign-ca`
 pub(crate) fn file(name: &str) -> String {
     folder().join(name).display().to_string()
@@ -62,7 +62,7 @@ fn make() -> PathBuf {
     folder
 }
 
-/// Speaks TLS with the certificate `name`, and forwards what it hears to `target`. Its port.
+/// Starts a TLS proxy with the certificate `name` in front of the port `target`; returns its port.
 pub(crate) async fn in_front_of(target: u16, name: &str) -> u16 {
     let chain = CertificateDer::from_pem_file(file(&format!("{name}.pem"))).unwrap();
     let key = PrivateKeyDer::from_pem_file(file(&format!("{name}.key"))).unwrap();

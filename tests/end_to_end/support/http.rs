@@ -1,4 +1,4 @@
-//! HTTP by hand, and what a worker tells by it.
+//! A minimal HTTP client, and the metrics endpoint of a worker.
 
 use super::process::Process;
 use super::{Setup, wait};
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) status: u16,
@@ -57,14 +57,14 @@ pub(crate) async fn request(
     })
 }
 
-/// The same for a page that must be there.
+/// Gets a page, which must exist.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Page {
     wait::soon(path, request(address, "GET", path, ""))
         .await
         .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Where a worker with `--metrics-addr 127.0.0.1:0` listens: it says so.
+/// The address of a worker with `--metrics-addr 127.0.0.1:0`, from its log.
 pub(crate) async fn address_of(worker: &Process) -> SocketAddr {
     worker.says("/metrics").await;
     let log = worker.stderr();
@@ -73,7 +73,7 @@ pub(crate) async fn address_of(worker: &Process) -> SocketAddr {
     address.parse().expect("an address")
 }
 
-/// An endpoint for a worker, on a port that is free.
+/// Options for an endpoint on a free port.
 pub(crate) const METRICS: [&str; 2] = ["--metrics-addr", "127.0.0.1:0"];
 
 /// Starts a worker with these options that serves its metrics, and waits until it serves.

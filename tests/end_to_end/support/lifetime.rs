@@ -1,4 +1,4 @@
-//! Whatever the tests start ends with the test process, however that one ends.
+//! Ends everything that the tests start when the test process ends, in whatever way it ends.
 //!
 //! Statics are not dropped at exit and nothing at all is dropped on SIGKILL, so guards alone would
 //! leave servers behind. Every child therefore joins one process group, and a watchdog outside it
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 struct Run {
     folder: PathBuf,
     group: i32,
-    /// Held for their pipes: they read until these close.
+    /// Kept for their pipes: both processes read until these are closed.
     _leader_and_watchdog: [Child; 2],
 }
 
@@ -70,8 +70,8 @@ pub(crate) fn group() -> i32 {
     run().group
 }
 
-/// Starts a server in the group, its output in `folder`, and waits until it listens on `port`. An
-/// error when it ends instead, as it does when somebody else has taken the port.
+/// Starts a server in the group, with its output in `folder`, and waits until it listens on `port`. An
+/// error if it ends instead, for example because another process has taken the port.
 pub(crate) fn start_server(
     mut command: Command,
     folder: &Path,
@@ -94,7 +94,7 @@ pub(crate) fn start_server(
     Ok(server)
 }
 
-/// What the server of this folder has printed.
+/// The output of the server of this folder.
 pub(crate) fn output_of(folder: &Path) -> String {
     std::fs::read(folder.join("output")).map_or_else(
         |error| error.to_string(),

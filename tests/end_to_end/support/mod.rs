@@ -1,4 +1,4 @@
-//! What the tests stand on: real servers, the programs as processes, and peers that speak raw AMQP.
+//! Support for the tests: real servers, the programs as processes, and peers that speak raw AMQP.
 
 pub(crate) mod amqp;
 pub(crate) mod certificates;
@@ -17,19 +17,18 @@ use process::{Finished, Process, Program};
 use rabbitmq::Vhost;
 use redis::Redis;
 
-/// An argument that is not computed on the spot but under a lease, on a thread for computing.
-pub(crate) const DEAR: u64 = 100_000;
+/// An argument that is computed under a lease, on a thread for computing, rather than inline.
+pub(crate) const EXPENSIVE: u64 = 100_000;
 
-/// Options of a worker that computes one thing at a time, and an argument that keeps it busy for
-/// seconds then.
+/// Options of a worker that computes one answer at a time, and an argument that takes it some seconds.
 pub(crate) const ONE_AT_A_TIME: [&str; 4] = ["--concurrency", "1", "--algorithm", "iterative"];
 pub(crate) const SLOW: u64 = 750_000;
 
-/// What one test has to itself: a vhost of the shared broker, and a Redis.
+/// The servers of one test: a vhost of the shared broker, and a Redis.
 pub(crate) struct Setup {
     pub(crate) vhost: Vhost,
     pub(crate) redis: Redis,
-    /// The test's own eye on the broker.
+    /// The test's own connection to the broker.
     pub(crate) broker: Broker,
 }
 
@@ -38,7 +37,7 @@ impl Setup {
         Self::over(Vhost::unused()).await
     }
 
-    /// The same with a vhost of another broker.
+    /// With a vhost of another broker.
     pub(crate) async fn over(vhost: Vhost) -> Self {
         let broker = Broker::connect(&vhost.url()).await;
         Self {
@@ -48,12 +47,12 @@ impl Setup {
         }
     }
 
-    /// `rpcache` with these arguments, knowing both servers by its environment.
+    /// `rpcache` with these arguments, and the addresses of both servers in its environment.
     pub(crate) fn rpcache(&self, arguments: &[&str]) -> Program {
         self.knowing(Program::rpcache(arguments))
     }
 
-    /// Any program, knowing both servers by its environment.
+    /// Any program, with the addresses of both servers in its environment.
     pub(crate) fn knowing(&self, program: Program) -> Program {
         program
             .env("AMQP_URL", &self.vhost.url())
@@ -115,7 +114,7 @@ impl Setup {
         .await;
     }
 
-    /// Ends the worker and fails unless it had settled everything that it took.
+    /// Ends the worker, and fails unless it has settled all of its requests.
     pub(crate) async fn assert_settled(&self, worker: Process) -> Finished {
         let finished = worker.terminate().await;
         assert_eq!(finished.code, Some(0), "{finished:#?}");
@@ -124,8 +123,8 @@ impl Setup {
     }
 }
 
-/// The broker speaks TLS, too, and wants to see a certificate there.
-pub(crate) fn also_speaking(port: u16) -> String {
+/// Further lines of rabbitmq.conf: a TLS listener on this port, which requires a client certificate.
+pub(crate) fn further_listeners(port: u16) -> String {
     let file = certificates::file;
     format!(
         "listeners.ssl.1 = 127.0.0.1:{port}\n\

@@ -1,23 +1,23 @@
-//! Ports on loopback: free ones, one where nobody speaks, and a forwarder that can be cut.
+//! Ports on loopback: free ports, silent and closed ones, and a forwarder that can be cut.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-/// Ports that were free a moment ago, all different. Another process may still be faster: whoever
-/// starts a server there tries again with others.
+/// Different ports that are free now. Another process may take one: a caller that starts a server tries again
+/// with others.
 pub(crate) fn free<const N: usize>() -> [u16; N] {
     let listeners = [(); N].map(|()| listen());
     listeners.map(|listener| port_of(&listener))
 }
 
-/// A peer that accepts every connection and never says a word.
+/// A peer that accepts every connection and never sends a byte.
 pub(crate) struct SilentPeer(TcpListener);
 
 impl SilentPeer {
     pub(crate) fn start() -> Self {
-        // The kernel completes connections up to the backlog; nobody ever accepts one.
+        // The kernel completes connections up to the backlog, without an accept.
         Self(listen())
     }
 
@@ -27,12 +27,12 @@ impl SilentPeer {
 }
 
 /// A port whose backlog is full: packets of further connections are dropped, none is refused.
-pub(crate) struct SwallowingPort {
+pub(crate) struct DroppingPort {
     listener: tokio::net::TcpListener,
     _held: Vec<std::net::TcpStream>,
 }
 
-impl SwallowingPort {
+impl DroppingPort {
     pub(crate) fn reserve() -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         let bound = socket.bind((Ipv4Addr::LOCALHOST, 0).into());
@@ -57,7 +57,7 @@ impl SwallowingPort {
     }
 }
 
-/// A port that is kept taken and where nobody listens: connections are refused.
+/// A port that is reserved and refuses connections.
 pub(crate) struct ClosedPort {
     socket: TcpSocket,
     port: u16,
@@ -80,7 +80,7 @@ impl ClosedPort {
     /// Opens the port: connections are forwarded to `target`.
     pub(crate) fn forward_to(self, target: u16) -> Forwarder {
         let listener = self.socket.listen(128).expect("the port is ours");
-        let (state, cut) = watch::channel(Way {
+        let (state, cut) = watch::channel(State {
             target,
             cuts: 0,
             closed: false,
@@ -100,10 +100,10 @@ impl ClosedPort {
 /// Forwards connections from a port of its own to another one.
 pub(crate) struct Forwarder {
     port: u16,
-    state: watch::Sender<Way>,
+    state: watch::Sender<State>,
 }
 
-struct Way {
+struct State {
     target: u16,
     cuts: u32,
     closed: bool,
@@ -114,31 +114,31 @@ impl Forwarder {
         self.port
     }
 
-    /// Cuts every connection there is; new ones are forwarded as before.
+    /// Closes every connection; new ones are forwarded as before.
     pub(crate) fn cut(&self) {
-        self.state.send_modify(|way| way.cuts += 1);
+        self.state.send_modify(|state| state.cuts += 1);
     }
 
-    /// Cuts every connection, and new ones at once.
+    /// Closes every connection, and new ones at once.
     pub(crate) fn close(&self) {
-        self.state.send_modify(|way| way.closed = true);
+        self.state.send_modify(|state| state.closed = true);
     }
 
-    /// New connections are forwarded to `target`, as when a name leads elsewhere; those that there are stay.
+    /// Forwards new connections to `target`, as when a name leads elsewhere; open connections stay.
     pub(crate) fn lead_to(&self, target: u16) {
-        self.state.send_modify(|way| way.target = target);
+        self.state.send_modify(|state| state.target = target);
     }
 
     /// Forwards again.
     pub(crate) fn open(&self) {
-        self.state.send_modify(|way| way.closed = false);
+        self.state.send_modify(|state| state.closed = false);
     }
 }
 
-async fn forward(mut near: TcpStream, mut cut: watch::Receiver<Way>) {
+async fn forward(mut near: TcpStream, mut cut: watch::Receiver<State>) {
     let (target, cuts, closed) = {
-        let way = cut.borrow_and_update();
-        (way.target, way.cuts, way.closed)
+        let state = cut.borrow_and_update();
+        (state.target, state.cuts, state.closed)
     };
     if closed {
         return;
@@ -148,7 +148,7 @@ async fn forward(mut near: TcpStream, mut cut: watch::Receiver<Way>) {
     };
     tokio::select! {
         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-        _ = cut.wait_for(|way| way.cuts != cuts || way.closed) => {}
+        _ = cut.wait_for(|state| state.cuts != cuts || state.closed) => {}
     }
 }
 

@@ -1,5 +1,5 @@
-//! The programs under test, as processes: started with nothing but the environment that a test
-//! gives, killed with their guard, their output kept in files.
+//! The programs under test, as processes: with the environment that the test gives, killed when dropped, their
+//! output in files.
 
 use super::{lifetime, wait};
 use std::path::PathBuf;
@@ -149,7 +149,7 @@ impl Process {
         fed.expect("it reads its stdin");
     }
 
-    /// There is nothing more to read for it.
+    /// Closes its stdin.
     pub(crate) fn close_stdin(&mut self) {
         self.child.stdin = None;
     }
@@ -158,7 +158,7 @@ impl Process {
         self.child.id().expect("it has not been waited for")
     }
 
-    /// What it has of the machine's memory at this moment, in MB.
+    /// Its resident memory now, in MB.
     pub(crate) fn memory_mb(&self) -> f64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
@@ -202,7 +202,7 @@ impl Process {
         }
     }
 
-    /// Asks it to end, as a service manager does, and waits for that.
+    /// Sends SIGTERM, as a service manager does, and waits for its end.
     pub(crate) async fn terminate(self) -> Finished {
         self.signal("TERM");
         self.finish().await
@@ -210,7 +210,7 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// Tells what it had to say when its test is about to fail.
+    /// Prints its output if the test is about to fail.
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!(
@@ -222,10 +222,10 @@ impl Drop for Process {
     }
 }
 
-/// What a process that has ended left behind.
+/// The result of a process that has ended.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    /// None when a signal ended it.
+    /// `None`: a signal ended it.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -233,7 +233,7 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    /// It succeeded and printed exactly `stdout`.
+    /// Fails unless it succeeded and printed exactly `stdout`.
     #[track_caller]
     pub(crate) fn answers(&self, stdout: &str) {
         assert!(
@@ -242,8 +242,8 @@ impl Finished {
         );
     }
 
-    /// It failed with this exit code, printed no answer, and one clear line, which says `reason`,
-    /// where people look for it.
+    /// Fails unless it ended with this exit code, an empty stdout, and one clear line on stderr that contains
+    /// `reason`.
     #[track_caller]
     pub(crate) fn refuses(&self, code: i32, reason: &str) {
         assert_eq!(self.code, Some(code), "{self:#?}");
@@ -251,7 +251,7 @@ impl Finished {
         self.has_one_clear_line(reason);
     }
 
-    /// Its stderr is one line in plain characters, says `reason`, and is no panic.
+    /// Fails unless its stderr is one line in plain characters that contains `reason`, and not a panic.
     #[track_caller]
     pub(crate) fn has_one_clear_line(&self, reason: &str) {
         let line = self
@@ -272,7 +272,7 @@ impl Finished {
     }
 }
 
-/// Sends a signal by the shell's own `kill`: the crate forbids unsafe code.
+/// Sends a signal with the shell's `kill`: the crate forbids unsafe code.
 pub(crate) fn signal(name: &str, process: u32) {
     let sent = std::process::Command::new("sh")
         .args([

@@ -1,5 +1,5 @@
-//! One RabbitMQ for the whole run, started by the first test that needs it; a vhost for each test. What
-//! else it speaks, the module above says.
+//! The RabbitMQ node that all tests share, started by the first one that needs it, with a vhost for each test.
+//! The parent module configures further listeners.
 
 use super::{lifetime, ports, wait};
 use serde_json::json;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Vhosts that are made together, some 0.1 s for each. A vhost is used once.
+/// The number of vhosts that are made together, at some 0.1 s for each. A vhost is used once.
 const BATCH: usize = 16;
 
 /// Users of every vhost: name, and the patterns of what it may configure, write and read.
@@ -27,11 +27,11 @@ pub(crate) struct Vhost {
 }
 
 impl Vhost {
-    /// The next unused vhost. Starts the broker when it is the first.
+    /// The next unused vhost. Starts the broker for the first one.
     pub(crate) fn unused() -> Self {
         static MADE_AND_USED: Mutex<(usize, usize)> = Mutex::new((BATCH, 0));
         let node = broker();
-        // A test that fails in here has said why.
+        // A test that panicked here has reported the reason.
         let mut numbers = MADE_AND_USED.lock().unwrap_or_else(PoisonError::into_inner);
         let (made, used) = &mut *numbers;
         if used == made {
@@ -41,17 +41,17 @@ impl Vhost {
         *used += 1;
         Self {
             port: node.amqp,
-            tls_port: node.also,
+            tls_port: node.further,
             name: vhost(*used - 1),
         }
     }
 
-    /// Where the broker speaks TLS, if it does.
+    /// The port of the further listener.
     pub(crate) fn tls_port(&self) -> u16 {
         self.tls_port
     }
 
-    /// The vhost as it stands in a URL.
+    /// The name of the vhost.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -60,30 +60,30 @@ impl Vhost {
         self.port
     }
 
-    /// The URL of the user who may do everything.
+    /// The URL of the user with all rights.
     pub(crate) fn url(&self) -> String {
         self.url_by(self.port)
     }
 
-    /// The same, reached through another port.
+    /// The URL of that user by another port.
     pub(crate) fn url_by(&self, port: u16) -> String {
         format!("amqp://guest:guest@127.0.0.1:{port}/{}", self.name)
     }
 
-    /// One of a node of the test's own.
+    /// A vhost of another node.
     pub(crate) fn of(node: &Node, number: usize) -> Self {
         Self {
             port: node.amqp,
-            tls_port: node.also,
+            tls_port: node.further,
             name: vhost(number),
         }
     }
 
-    /// One that somebody else has made by now.
+    /// A vhost that another program makes.
     pub(crate) fn made(name: &str) -> Self {
         Self {
             port: broker().amqp,
-            tls_port: broker().also,
+            tls_port: broker().further,
             name: name.to_owned(),
         }
     }
@@ -107,7 +107,7 @@ fn vhost(number: usize) -> String {
 
 /// The broker that all tests share.
 pub(crate) fn broker() -> &'static Node {
-    // A failure is kept too: it would only repeat itself, slowly, in every test.
+    // A failure is kept, too: otherwise each test would repeat it slowly.
     static BROKER: OnceLock<Result<Node, String>> = OnceLock::new();
     match BROKER.get_or_init(|| Node::start(BATCH)) {
         Ok(node) => node,
@@ -119,26 +119,26 @@ pub(crate) fn broker() -> &'static Node {
 pub(crate) struct Node {
     pub(crate) folder: PathBuf,
     pub(crate) amqp: u16,
-    /// For what else it speaks.
-    also: u16,
+    /// The port of the further listener.
+    further: u16,
     distribution: u16,
     pub(crate) epmd: u16,
-    /// The shell script that runs the Erlang machine and ends with it.
+    /// The shell script that runs the Erlang VM and ends with it.
     script: Option<Child>,
     _epmd_process: Child,
 }
 
 impl Node {
-    /// With so many vhosts. Each makes the start, and a restart even more, some 0.1 s longer.
+    /// Starts a node with so many vhosts. Each takes some 0.1 s, and more at a restart.
     pub(crate) fn start(vhosts: usize) -> Result<Self, String> {
         Self::start_with(vhosts, "")
     }
 
-    /// The same with further lines of rabbitmq.conf.
+    /// With further lines of rabbitmq.conf.
     pub(crate) fn start_with(vhosts: usize, settings: &str) -> Result<Self, String> {
         let mut failure = String::new();
         for _ in 0..3 {
-            // Another process may have taken one of the ports: once more with others.
+            // Another process may have taken one of the ports: try again with others.
             match Self::try_to_start(vhosts, settings) {
                 Ok(node) => return Ok(node),
                 Err(reason) => failure = reason,
@@ -150,15 +150,15 @@ impl Node {
     fn try_to_start(vhosts: usize, settings: &str) -> Result<Self, String> {
         let folder = lifetime::folder("rabbitmq");
         let [amqp, other, distribution, epmd] = ports::free();
-        let settings = super::also_speaking(other) + settings;
+        let settings = super::further_listeners(other) + settings;
         write_configuration(&folder, amqp, vhosts, &settings);
-        // Left to itself the node starts an epmd that outlives it and belongs to nobody.
+        // Otherwise the node starts an epmd that outlives it.
         let epmd_process =
             lifetime::start_server(epmd_command(epmd), &lifetime::folder("epmd"), epmd)?;
         let mut node = Self {
             folder,
             amqp,
-            also: other,
+            further: other,
             distribution,
             epmd,
             script: None,
@@ -169,15 +169,14 @@ impl Node {
         Ok(node)
     }
 
-    /// A node listens a moment before it counts itself among those that run, and until then RabbitMQ 4.0
-    /// drops replies by direct reply-to.
+    /// A node listens before it counts as running, and until then RabbitMQ 4.0 drops replies by direct reply-to.
     fn wait_until_started(&self) -> Result<(), String> {
         wait::block_until("RabbitMQ has started", || {
             Ok(lifetime::output_of(&self.folder).contains("completed with"))
         })
     }
 
-    /// Starts it, again if it was killed, on the same data; returns when it listens.
+    /// Starts the node with its data, also after it was killed; returns when it listens.
     pub(crate) fn launch(&mut self) -> Result<(), String> {
         if let Some(mut script) = self.script.take() {
             let _ = script.wait();
@@ -226,8 +225,8 @@ impl Node {
     }
 }
 
-/// Has a node evaluate an Erlang expression, which a short-lived node of ours sends it: much quicker than
-/// rabbitmqctl. What it evaluates to as text, lists of characters as they are. `home` has the node's cookie.
+/// Evaluates an Erlang expression on a node, through a short-lived Erlang node, which is much quicker than
+/// rabbitmqctl. Returns the value as text. `home` has the node's cookie.
 pub(crate) fn evaluate(
     node: &str,
     epmd: u16,
@@ -269,7 +268,7 @@ pub(crate) fn node_name() -> String {
     format!("t{}@localhost", std::process::id())
 }
 
-/// Users, and vhosts with these numbers in which they have their rights.
+/// Definitions of the users and of the vhosts with these numbers.
 fn definitions(numbers: Range<usize>) -> serde_json::Value {
     let vhosts = || numbers.clone().map(vhost);
     let permissions = vhosts().flat_map(|vhost| {
@@ -313,8 +312,8 @@ pub(crate) fn epmd_command(port: u16) -> Command {
     command
 }
 
-/// Looks beside the folders in `PATH`. First as Debian has it, whose `sbin/rabbitmq-server` is a
-/// wrapper that changes the user; then as everybody else does.
+/// Finds a program beside the folders in `PATH`: first where Debian has it, whose `sbin/rabbitmq-server` is a
+/// wrapper that changes the user, then where other systems have it.
 pub(crate) fn find(debian: &str, others: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let prefixes =

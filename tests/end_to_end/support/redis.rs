@@ -1,8 +1,10 @@
-//! A Redis of a test's own, and what a test may do to it.
+//! A Redis server for one test: starting, commands, freezing.
 
 use super::process::{Finished, Program};
 use super::{lifetime, ports, wait};
-use redis::{Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
+};
 use std::process::{Child, Command};
 
 pub(crate) struct Redis {
@@ -19,7 +21,7 @@ impl Redis {
     pub(crate) fn start_with(options: &[&str]) -> Self {
         let mut failure = String::new();
         for _ in 0..3 {
-            // Another process may have taken the port: once more with another.
+            // Another process may have taken the port: try again with another one.
             match Self::try_to_start(options) {
                 Ok(redis) => return redis,
                 Err(reason) => failure = reason,
@@ -63,12 +65,12 @@ impl Redis {
         format!("redis://{credentials}127.0.0.1:{}/", self.port)
     }
 
-    /// Runs one command and returns what it answers.
+    /// Runs one command and returns its reply.
     pub(crate) async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
         self.run_as("", command).await
     }
 
-    /// The same for a command that holds what is no text.
+    /// Runs a command with arguments of any bytes.
     pub(crate) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> T {
         self.send("", command).await
     }
@@ -78,7 +80,7 @@ impl Redis {
         self.send(credentials, &command).await
     }
 
-    /// Why Redis does not do this for that user.
+    /// The error of a command that Redis refuses this user.
     pub(crate) async fn refusal(&self, credentials: &str, command: &[&str]) -> String {
         let command = redis::cmd(command[0]).arg(&command[1..]).to_owned();
         let refused = self
@@ -103,7 +105,13 @@ impl Redis {
             .expect("a URL of ours");
         let client = Client::open(address).expect("a URL of ours");
         wait::soon("Redis", async {
-            let mut connection = client.get_multiplexed_async_connection().await?;
+            // By default, commands of more than 500 ms fail: too short for a busy machine.
+            let config = AsyncConnectionConfig::new()
+                .set_response_timeout(None)
+                .set_connection_timeout(None);
+            let mut connection = client
+                .get_multiplexed_async_connection_with_config(&config)
+                .await?;
             command.query_async(&mut connection).await
         })
         .await
@@ -113,27 +121,27 @@ impl Redis {
         self.run(&["GET", key]).await
     }
 
-    /// Stores `value` without an expiry, so that whoever writes the key again leaves a trace.
+    /// Stores `value` without an expiry, so that the TTL shows whether another program writes the key.
     pub(crate) async fn set(&self, key: &str, value: &str) {
         self.run::<()>(&["SET", key, value]).await;
     }
 
-    /// `rpcache cache` with these arguments, knowing this Redis by its environment.
+    /// `rpcache cache` with these arguments, and the address of this Redis in its environment.
     pub(crate) fn program(&self, arguments: &[&str]) -> Program {
         Program::rpcache(&[&["cache"], arguments].concat()).env("REDIS_URL", &self.url())
     }
 
-    /// The same, run to its end.
+    /// Runs `rpcache cache` with these arguments to its end.
     pub(crate) async fn rpcache(&self, arguments: &[&str]) -> Finished {
         self.program(arguments).run().await
     }
 
-    /// What is left of the key's life in milliseconds; -1: it has no end; -2: there is no such key.
+    /// The TTL of the key in milliseconds; -1: none; -2: there is no such key.
     pub(crate) async fn pttl(&self, key: &str) -> i64 {
         self.run(&["PTTL", key]).await
     }
 
-    /// All keys but those under which workers tell of themselves.
+    /// All keys except for announcements of workers.
     pub(crate) async fn keys(&self) -> Vec<String> {
         let mut keys: Vec<String> = self.run(&["KEYS", "*"]).await;
         keys.retain(|key| !key.contains("rpcache:worker:"));
@@ -141,13 +149,13 @@ impl Redis {
         keys
     }
 
-    /// How many lookups have found something so far.
+    /// The number of lookups that were hits so far.
     pub(crate) async fn found(&self) -> u64 {
         let stats: String = self.run(&["INFO", "stats"]).await;
         let mut lines = stats.lines();
         let hits = lines.find_map(|line| line.strip_prefix("keyspace_hits:"));
         hits.and_then(|hits| hits.parse().ok())
-            .expect("INFO tells it")
+            .expect("INFO has it")
     }
 
     /// Stops answering without closing a connection, like a machine that hangs.
@@ -155,7 +163,7 @@ impl Redis {
         super::process::signal("STOP", self.server.id());
     }
 
-    /// Goes on as if nothing had happened.
+    /// Continues after [`Redis::freeze`].
     pub(crate) fn thaw(&self) {
         super::process::signal("CONT", self.server.id());
     }
@@ -163,7 +171,7 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        // It may have been stopped by the test already; a failure has nobody to interest.
+        // Fails if the test has ended the server already.
         let _ = self.server.kill();
         let _ = self.server.wait();
     }

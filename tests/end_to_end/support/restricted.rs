@@ -3,8 +3,7 @@
 use super::rabbitmq::{Node, Vhost};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// A broker that takes no messages above [`Restricted::MAX_MESSAGE_SIZE`], and whose other limits a test may
-/// change.
+/// A broker that refuses messages above [`Restricted::MAX_MESSAGE_SIZE`], and whose limits a test may change.
 pub(crate) struct Restricted {
     node: &'static Node,
     _alone: tokio::sync::MutexGuard<'static, ()>,
@@ -13,7 +12,7 @@ pub(crate) struct Restricted {
 impl Restricted {
     pub(crate) const MAX_MESSAGE_SIZE: u32 = 100_000;
 
-    /// Starts the broker when it is the first, and takes its next unused vhost.
+    /// Starts the broker for the first test, and takes its next unused vhost.
     pub(crate) async fn unused() -> (Self, Vhost) {
         const VHOSTS: usize = 32;
         static NODE: OnceLock<Result<Node, String>> = OnceLock::new();
@@ -41,23 +40,23 @@ impl Restricted {
         evaluated.unwrap_or_else(|reason| panic!("{reason}"))
     }
 
-    /// For channels that are opened from now on.
+    /// Applies to channels that are opened from now on.
     pub(crate) fn set_max_message_size(&self, bytes: u32) {
-        // The place in RabbitMQ 3.10, and the one in later versions.
+        // The setting of RabbitMQ 3.10, and that of later versions.
         self.evaluate(&format!(
             "application:set_env(rabbit, max_message_size, {bytes}), \
              persistent_term:put(max_message_size, {bytes})."
         ));
     }
 
-    /// For connections that are opened from now on.
+    /// Applies to connections that are opened from now on.
     pub(crate) fn set_channel_max(&self, channels: u32) {
         self.evaluate(&format!(
             "application:set_env(rabbit, channel_max, {channels})."
         ));
     }
 
-    /// How often the broker has logged this, of this vhost. It writes its log some time later.
+    /// How often the broker has logged these words for this vhost. It writes its log with a delay.
     pub(crate) fn logged(&self, vhost: &Vhost, words: &str) -> usize {
         let folder = self.node.folder.join("log");
         let logs = std::fs::read_dir(folder).expect("the node writes a log");

@@ -2,35 +2,34 @@
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take before its test fails. Generous: it is only ever reached by a failure,
-/// and the machine may be busy.
+/// Limit of every wait. Generous, since only failures reach it and the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Looks again and again until `condition` holds; `what` is what the failure says was waited for.
+/// Polls until `condition` holds; `what` names it in the failure.
 pub(crate) async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let last_look = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(
-            Instant::now() < last_look,
+            Instant::now() < deadline,
             "still waiting, after {PATIENCE:?}, until {what}"
         );
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Like [`wait_until`] for what is started outside any runtime; gives up when `condition` is an error.
+/// Like [`wait_until`], outside of a runtime; ends with the error of `condition`.
 pub(crate) fn block_until(
     what: &str,
     mut condition: impl FnMut() -> Result<bool, String>,
 ) -> Result<(), String> {
-    let last_look = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while !condition()? {
-        if Instant::now() >= last_look {
+        if Instant::now() >= deadline {
             return Err(format!("still waiting, after {PATIENCE:?}, until {what}"));
         }
-        std::thread::sleep(BETWEEN_LOOKS);
+        std::thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }

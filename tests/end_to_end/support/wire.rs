@@ -1,4 +1,4 @@
-//! AMQP by its bytes: a peer that may send what no library would, and a broker that no RabbitMQ is.
+//! AMQP byte by byte: a peer that can send invalid messages, and a fake broker.
 
 use super::rabbitmq::Vhost;
 use super::wait::PATIENCE;
@@ -48,10 +48,10 @@ fn method(channel: u16, class: u16, method: u16, arguments: &[u8]) -> Vec<u8> {
     frame(METHOD, channel, &payload)
 }
 
-/// A message as it came.
+/// A message that was delivered.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Message {
-    /// From the flags on.
+    /// The flags and what follows.
     pub(crate) properties: Vec<u8>,
     pub(crate) body: Vec<u8>,
 }
@@ -76,7 +76,7 @@ impl Wire {
         ];
         wire.send(&method(0, 10, 11, &login.concat()));
         let tune = wire.expect(10, 30);
-        // What the broker offers, but no heartbeats.
+        // The values that the broker offers, without heartbeats.
         wire.send(&method(0, 10, 31, &[&tune[4..10], &[0, 0]].concat()));
         let vhost = [&short(vhost.name().as_bytes())[..], &[0, 0]].concat();
         wire.send(&method(0, 10, 40, &vhost));
@@ -115,7 +115,7 @@ impl Wire {
         }
     }
 
-    /// The method that comes next, which must be this one, from its class on.
+    /// The payload of the next method, which must be this one.
     fn expect(&mut self, class: u16, method: u16) -> Vec<u8> {
         let (kind, payload) = self.next_frame();
         let expected = [class.to_be_bytes(), method.to_be_bytes()].concat();
@@ -144,7 +144,7 @@ impl Wire {
         self.expect(60, 21);
     }
 
-    /// Binds a queue to a new exchange that gives it everything.
+    /// Binds a queue to a new fanout exchange.
     pub(crate) fn fanout(&mut self, exchange: &[u8], queue: &[u8]) {
         let declare = [
             &[0, 0][..],
@@ -191,7 +191,7 @@ impl Wire {
         self.send(&frames.concat());
     }
 
-    /// The next message of a queue that is consumed, with a body in one frame.
+    /// The next message of a consumed queue; its body must be in one frame.
     pub(crate) fn next_message(&mut self) -> Message {
         self.expect(60, 60);
         let (kind, header) = self.next_frame();
@@ -207,29 +207,29 @@ impl Wire {
     }
 }
 
-/// A broker that takes any login; `server_properties` stand in its first word. `serve` goes on with the
-/// first channel that was opened, until it returns.
-pub(crate) fn false_broker(
+/// Starts a broker that accepts any login and sends these server properties; `serve` handles each connection after
+/// the handshake. Returns its port.
+pub(crate) fn fake_broker(
     server_properties: Vec<u8>,
-    serve: impl Fn(&mut FalseBroker) + Send + Sync + 'static,
+    serve: impl Fn(&mut FakeBroker) + Send + Sync + 'static,
 ) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let serve = std::sync::Arc::new(serve);
-    // Ends with the process of the tests.
+    // The thread ends with the process of the tests.
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let (serve, properties) = (serve.clone(), server_properties.clone());
-            std::thread::spawn(move || FalseBroker(Wire::over(stream)).greet(&properties, &*serve));
+            std::thread::spawn(move || FakeBroker(Wire::over(stream)).greet(&properties, &*serve));
         }
     });
     port
 }
 
 /// The broker's side of one connection.
-pub(crate) struct FalseBroker(Wire);
+pub(crate) struct FakeBroker(Wire);
 
-impl FalseBroker {
+impl FakeBroker {
     fn greet(mut self, properties: &[u8], serve: &dyn Fn(&mut Self)) {
         let wire = &mut self.0;
         let mut version = [0; 8];
@@ -238,7 +238,7 @@ impl FalseBroker {
         }
         let start = [&[0, 9][..], properties, &long(b"PLAIN"), &long(b"en_US")].concat();
         wire.send(&method(0, 10, 10, &start));
-        // A peer that does not like it says no more.
+        // A peer that refuses the properties closes the connection.
         if wire.stream.peek(&mut version).unwrap_or(0) == 0 {
             return;
         }
@@ -251,7 +251,7 @@ impl FalseBroker {
         serve(&mut self);
     }
 
-    /// Answers what a client asks until it has published a request; returns its correlation id.
+    /// Serves a client until it has published a request; returns the correlation id.
     pub(crate) fn until_published(&mut self) -> Vec<u8> {
         loop {
             let (kind, payload) = self.0.next_frame();
@@ -277,7 +277,7 @@ impl FalseBroker {
         }
     }
 
-    /// Delivers a reply that claims this size, and goes on with its body as long as the client reads.
+    /// Delivers a reply that claims this size, and sends its body as long as the client reads.
     pub(crate) fn reply_for_ever(&mut self, correlation_id: &[u8], claimed: u64) {
         let deliver = [&short(b"tag")[..], &[0; 9], &short(b""), &short(b"reply")].concat();
         let header = [

@@ -1,4 +1,4 @@
-//! Passwords and certificates from files: read once, never shown, contradictions refused.
+//! Passwords and certificates from files: they are not shown, and contradictions are refused.
 
 use super::TlsRedis;
 use crate::support::certificates::file;
@@ -15,7 +15,7 @@ fn holding(content: &str) -> String {
     path.display().to_string()
 }
 
-/// Both servers want a password that is not in the addresses here.
+/// Servers that require passwords, which the addresses do not contain.
 struct Locked {
     setup: Setup,
     redis: Redis,
@@ -74,7 +74,7 @@ async fn passwords_are_read_from_files_and_variables() {
 }
 
 #[tokio::test]
-async fn two_passwords_are_refused_and_one_twice_is_not() {
+async fn different_passwords_are_refused_and_equal_ones_accepted() {
     let locked = Locked::new().await;
     let with_another = locked.redis.url_with(":other@");
     let file = holding(SECRET);
@@ -99,8 +99,8 @@ async fn two_passwords_are_refused_and_one_twice_is_not() {
     for program in refused {
         let finished = program.run().await;
         finished.refuses(2, "leave one out");
-        let told = !finished.stderr.contains(SECRET) && !finished.stderr.contains("other@");
-        assert!(told, "{finished:#?}");
+        let is_hidden = !finished.stderr.contains(SECRET) && !finished.stderr.contains("other@");
+        assert!(is_hidden, "{finished:#?}");
     }
     let same = locked.redis.url_with(&format!(":{SECRET}@"));
     let twice = locked.rpcache(&from_file).env("REDIS_URL", &same);
@@ -119,7 +119,7 @@ async fn wrong_password_is_refused_without_being_shown() {
 }
 
 #[tokio::test]
-async fn file_that_holds_no_password_is_refused() {
+async fn file_without_a_password_is_refused() {
     let long = "x".repeat(5000);
     for (content, reason) in [
         ("", "must be one line with the password"),
@@ -140,7 +140,7 @@ async fn file_that_holds_no_password_is_refused() {
 }
 
 #[tokio::test]
-async fn certificates_that_are_none_are_refused() {
+async fn invalid_certificates_are_refused() {
     let text = holding("no certificate");
     let [ca, client, client_key, server_key] =
         ["ca.pem", "client.pem", "client.key", "server.key"].map(file);

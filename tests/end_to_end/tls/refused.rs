@@ -1,4 +1,4 @@
-//! What is wrong with TLS, told in one line each, with a remedy; nothing is said in plain text instead.
+//! Faults of TLS: each is reported in one line with a remedy, and nothing falls back to plain text.
 
 use super::{TlsRedis, amqps, encrypted, showing, trusting};
 use crate::support::Setup;
@@ -7,53 +7,53 @@ use crate::support::ports::SilentPeer;
 use crate::support::process::Program;
 use std::time::Duration;
 
-/// What the broker's address leads to, and what is made of it.
+/// An address, the options, and the expected message and remedy.
 struct Case {
     url: String,
     prepare: fn(Program) -> Program,
-    told: &'static str,
+    message: &'static str,
     remedy: &'static str,
 }
 
-fn nothing(program: Program) -> Program {
+fn unchanged(program: Program) -> Program {
     program
 }
 
-/// The system trusts somebody else.
-fn unprepared(program: Program) -> Program {
+/// The system trusts another CA.
+fn foreign_system_ca(program: Program) -> Program {
     program.env("SSL_CERT_FILE", &file("foreign-ca.pem"))
 }
 
-fn mistaken(program: Program) -> Program {
+fn wrong_ca(program: Program) -> Program {
     showing(
         program.env("RPCACHE_TLS_CA", &file("other-ca.pem")),
         "client",
     )
 }
 
-fn well(program: Program) -> Program {
+fn correct(program: Program) -> Program {
     showing(trusting(program), "client")
 }
 
-fn strange(program: Program) -> Program {
+fn foreign_client(program: Program) -> Program {
     showing(trusting(program), "stranger")
 }
 
 fn case(
     url: &str,
     prepare: fn(Program) -> Program,
-    told: &'static str,
+    message: &'static str,
     remedy: &'static str,
 ) -> Case {
     Case {
         url: url.to_owned(),
         prepare,
-        told,
+        message,
         remedy,
     }
 }
 
-/// The cases that both servers share. `tls` wants to see a certificate.
+/// The cases that both servers share. The server at `tls` requires a client certificate.
 fn common(tls: &str, expired: &str, early: &str) -> Vec<Case> {
     let by_address = tls.replace("localhost", "127.0.0.1");
     let (scheme, plain_scheme) = match tls.split_once("://") {
@@ -64,22 +64,22 @@ fn common(tls: &str, expired: &str, early: &str) -> Vec<Case> {
     vec![
         case(
             tls,
-            unprepared,
+            foreign_system_ca,
             "signed by no CA that this machine trusts",
             "--tls-ca (RPCACHE_TLS_CA) names",
         ),
-        case(tls, mistaken, "signed by none of the given CAs", "--tls-ca"),
+        case(tls, wrong_ca, "signed by none of the given CAs", "--tls-ca"),
         case(
             &by_address,
-            well,
+            correct,
             "its certificate is for localhost, not for 127.0.0.1",
             "a name that the certificate has",
         ),
-        case(expired, well, "its certificate expired ", "renewed"),
-        case(early, well, "its certificate is not valid yet", "clock"),
+        case(expired, correct, "its certificate expired ", "renewed"),
+        case(early, correct, "its certificate is not valid yet", "clock"),
         case(
             &unencrypted,
-            nothing,
+            unchanged,
             "the server requires TLS, and the address does not ask for it",
             if scheme == "amqps" {
                 "write amqps://"
@@ -95,7 +95,7 @@ fn common(tls: &str, expired: &str, early: &str) -> Vec<Case> {
         ),
         case(
             tls,
-            strange,
+            foreign_client,
             "it refuses the client certificate: ",
             "--tls-cert (RPCACHE_TLS_CERT)",
         ),
@@ -115,7 +115,7 @@ async fn broker_cases(setup: &Setup) -> Vec<Case> {
     let mut cases = common(&amqps(setup), &expired, &early);
     cases.push(case(
         &plain.replacen("amqp:", "amqps:", 1),
-        well,
+        correct,
         "the server does not use TLS",
         "5671",
     ));
@@ -123,18 +123,18 @@ async fn broker_cases(setup: &Setup) -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn call_tells_what_is_wrong_with_the_broker() {
+async fn call_reports_faults_of_the_brokers_tls() {
     let setup = Setup::new().await;
     for Case {
         url,
         prepare,
-        told,
+        message,
         remedy,
     } in broker_cases(&setup).await
     {
         let program = prepare(setup.rpcache(&["call", "30"])).env("AMQP_URL", &url);
         let finished = program.run().await;
-        finished.refuses(3, told);
+        finished.refuses(3, message);
         finished.has_one_clear_line("no TLS with amqp");
         finished.has_one_clear_line(remedy);
         assert!(finished.took < Duration::from_secs(5), "{finished:#?}");
@@ -142,11 +142,11 @@ async fn call_tells_what_is_wrong_with_the_broker() {
     }
 }
 
-/// Nobody has to look for it in a log: it ends at once, as after a refused login.
+/// The worker ends at once, as after a refused login.
 #[tokio::test]
-async fn worker_does_not_start_without_trust() {
+async fn worker_does_not_start_with_an_untrusted_broker() {
     let setup = Setup::new().await;
-    let worker = mistaken(setup.rpcache(&["worker"])).env("AMQP_URL", &amqps(&setup));
+    let worker = wrong_ca(setup.rpcache(&["worker"])).env("AMQP_URL", &amqps(&setup));
     worker
         .run()
         .await
@@ -154,45 +154,45 @@ async fn worker_does_not_start_without_trust() {
 }
 
 #[tokio::test]
-async fn cache_tells_what_is_wrong_with_redis() {
+async fn cache_reports_faults_of_redis_tls() {
     let redis = TlsRedis::start("server", "yes");
     let expired = TlsRedis::start("expired", "no");
     let early = TlsRedis::start("early", "no");
     for Case {
         url,
         prepare,
-        told,
+        message,
         remedy,
     } in common(&redis.url(), &expired.url(), &early.url())
     {
         let program = prepare(Program::rpcache(&["cache", "get", "30"]));
         let finished = program.env("REDIS_URL", &url).run().await;
-        finished.refuses(3, told);
+        finished.refuses(3, message);
         finished.has_one_clear_line("no TLS with redis");
         finished.has_one_clear_line(remedy);
     }
 }
 
-/// A plain Redis waits for the end of a line, a silent peer for nothing: both are given up in time.
+/// A plain Redis waits for the end of a line, and a silent peer never replies: both are given up in time.
 #[tokio::test]
-async fn who_never_speaks_tls_is_given_up_in_time() {
+async fn peer_without_tls_is_given_up_in_time() {
     let setup = Setup::new().await;
     let silent = SilentPeer::start();
     let url = format!("amqps://localhost:{}", silent.port());
-    let call = well(setup.rpcache(&["call", "30"])).env("AMQP_URL", &url);
+    let call = correct(setup.rpcache(&["call", "30"])).env("AMQP_URL", &url);
     let call = call.run().await;
     call.refuses(3, "no answer to the TLS handshake within 5 s");
     assert!(call.took < Duration::from_secs(8), "{call:#?}");
     let url = setup.redis.url().replacen("redis:", "rediss:", 1);
-    let get = well(setup.rpcache(&["cache", "get", "30"])).env("REDIS_URL", &url);
+    let get = correct(setup.rpcache(&["cache", "get", "30"])).env("REDIS_URL", &url);
     let get = get.run().await;
     get.refuses(3, "perhaps the server does not use TLS");
     assert!(get.took < Duration::from_secs(3), "{get:#?}");
 }
 
-/// Redis is not believed, and calls go on without it, with one word about why.
+/// Calls go on without a Redis that is not trusted, with one log line about the reason.
 #[tokio::test]
-async fn call_goes_on_without_a_redis_that_it_does_not_trust() {
+async fn call_goes_on_without_an_untrusted_redis() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let redis = TlsRedis::start("expired", "no");
@@ -205,7 +205,7 @@ async fn call_goes_on_without_a_redis_that_it_does_not_trust() {
 }
 
 #[tokio::test]
-async fn doctor_tells_what_is_wrong() {
+async fn doctor_reports_faults_of_tls() {
     let setup = Setup::new().await;
     let redis = TlsRedis::start("expired", "no");
     let doctor = encrypted(&setup, &redis, &["doctor"])

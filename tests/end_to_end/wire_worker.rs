@@ -1,7 +1,8 @@
-//! What our worker takes from the wire and puts on it, seen by a caller after the tutorial.
+//! The wire format of our worker: requests that it takes and replies that it sends, with a caller after the
+//! tutorial.
 
 use crate::support::amqp::{Caller, Declared, QUEUE, Reply, headers};
-use crate::support::{DEAR, Setup, fibonacci};
+use crate::support::{EXPENSIVE, Setup, fibonacci};
 use lapin::protocol::basic::AMQPProperties;
 
 async fn caller_is_answered(setup: &Setup, mut caller: Caller) {
@@ -13,9 +14,9 @@ async fn caller_is_answered(setup: &Setup, mut caller: Caller) {
     let worker = setup.worker(&[]).await;
     caller.ask("30").await.answers("832040");
     caller
-        .ask(&DEAR.to_string())
+        .ask(&EXPENSIVE.to_string())
         .await
-        .answers(&fibonacci(DEAR));
+        .answers(&fibonacci(EXPENSIVE));
     setup.assert_settled(worker).await;
 }
 
@@ -51,7 +52,7 @@ async fn reply_is_the_answer_the_correlation_id_and_two_headers() {
 }
 
 #[tokio::test]
-async fn nothing_but_the_correlation_id_is_copied_into_the_reply() {
+async fn only_the_correlation_id_is_copied_into_the_reply() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
@@ -73,14 +74,11 @@ async fn nothing_but_the_correlation_id_is_copied_into_the_reply() {
         ]));
     let reply = caller.ask_with(b"30", asked).await;
     reply.answers("832040");
-    assert_eq!(
-        without_what_is_its_own(&reply),
-        without_what_is_its_own(&plain)
-    );
+    assert_eq!(without_values(&reply), without_values(&plain));
 }
 
-/// The properties of a reply, apart from the id of its request and where its answer came from.
-fn without_what_is_its_own(reply: &Reply) -> AMQPProperties {
+/// The properties of a reply, without the correlation id and the values of headers.
+fn without_values(reply: &Reply) -> AMQPProperties {
     let names: Vec<(&str, &str)> = reply
         .headers
         .keys()
@@ -94,7 +92,7 @@ fn without_what_is_its_own(reply: &Reply) -> AMQPProperties {
 }
 
 #[tokio::test]
-async fn correlation_id_is_copied_whatever_it_is() {
+async fn any_correlation_id_is_copied() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
@@ -131,15 +129,15 @@ async fn request_without_reply_to_is_settled() {
     setup.assert_settled(worker).await;
 }
 
-/// The caller may be gone when its answer is there.
+/// The caller may disconnect before its answer is ready.
 #[tokio::test]
-async fn reply_to_a_caller_that_is_gone_is_settled() {
+async fn request_of_a_disconnected_caller_is_settled() {
     let setup = Setup::new().await;
     let worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
     for gone in [
         "amq.gen-JzTY20BRgKO-HjmUJj0wLg".to_owned(),
-        direct_reply_to_of_nobody(&setup).await,
+        direct_reply_to_of_a_former_caller(&setup).await,
     ] {
         let properties = caller.properties().with_reply_to(gone.into());
         caller.send(b"30", properties).await;
@@ -148,8 +146,8 @@ async fn reply_to_a_caller_that_is_gone_is_settled() {
     setup.assert_settled(worker).await;
 }
 
-/// What the broker has made of the direct reply-to of a caller that has left.
-async fn direct_reply_to_of_nobody(setup: &Setup) -> String {
+/// The direct reply-to name of a caller that has disconnected.
+async fn direct_reply_to_of_a_former_caller(setup: &Setup) -> String {
     setup
         .broker
         .declare("aside", Declared::ClassicTransient)
@@ -170,13 +168,13 @@ async fn direct_reply_to_of_nobody(setup: &Setup) -> String {
         .to_string()
 }
 
-/// The other order would compute twice when somebody looks in between.
+/// In the other order, a lookup in between would cause a second computation.
 #[tokio::test]
-async fn whoever_has_the_reply_finds_the_answer_in_redis() {
+async fn answer_is_in_redis_before_its_reply() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
-    for n in (0..50).chain(DEAR..DEAR + 10) {
+    for n in (0..50).chain(EXPENSIVE..EXPENSIVE + 10) {
         let reply = caller.ask(&n.to_string()).await;
         reply.answers(&fibonacci(n));
         assert_eq!(
@@ -192,13 +190,13 @@ async fn second_caller_is_answered_from_the_cache() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
     let mut caller = setup.caller().await;
-    let argument = DEAR.to_string();
+    let argument = EXPENSIVE.to_string();
     assert_eq!(
         caller.ask(&argument).await.header("x-rpcache-source"),
         Some("computed")
     );
     let second = caller.ask(&argument).await;
-    second.answers(&fibonacci(DEAR));
+    second.answers(&fibonacci(EXPENSIVE));
     assert_eq!(second.header("x-rpcache-source"), Some("cache"));
 }
 

@@ -1,5 +1,5 @@
-//! What our call puts on the wire and believes of what comes back, seen by a worker after the
-//! tutorial whose every step the test takes.
+//! The wire format of our client: requests that it sends and replies that it accepts, with a worker after the
+//! tutorial that the test drives step by step.
 
 use crate::support::Setup;
 use crate::support::amqp::{Delivery, headers};
@@ -66,7 +66,7 @@ async fn request_expires_with_its_call() {
         );
         assert!(
             expiration > most / 2,
-            "{expiration} ms for {timeout:?}: nobody waits that long for a publish"
+            "{expiration} ms for {timeout:?}: no publish takes that long"
         );
     }
 }
@@ -84,7 +84,7 @@ async fn argument_is_sent_as_its_canonical_text() {
 }
 
 #[tokio::test]
-async fn cache_header_says_what_was_asked_for() {
+async fn cache_header_has_the_mode_of_the_call() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     for (flag, value) in [("--no-cache", "bypass"), ("--refresh", "refresh")] {
@@ -100,7 +100,7 @@ async fn cache_header_says_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn client_fills_when_the_worker_says_nothing_about_it() {
+async fn client_fills_when_the_worker_does_not_report_a_fill() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30"]);
@@ -112,7 +112,7 @@ async fn client_fills_when_the_worker_says_nothing_about_it() {
 }
 
 #[tokio::test]
-async fn client_does_not_fill_what_the_worker_has_filled() {
+async fn client_does_not_fill_when_the_worker_has_filled() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30"]);
@@ -133,7 +133,7 @@ async fn client_does_not_fill_what_the_worker_has_filled() {
 }
 
 #[tokio::test]
-async fn client_does_not_fill_when_told_to_bypass_the_cache() {
+async fn client_does_not_fill_when_it_bypasses_the_cache() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30", "--no-cache"]);
@@ -144,7 +144,7 @@ async fn client_does_not_fill_when_told_to_bypass_the_cache() {
 }
 
 #[tokio::test]
-async fn wrong_answer_is_asked_for_once_more_and_then_refused() {
+async fn wrong_answer_is_requested_once_more_and_then_refused() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30"]);
@@ -160,7 +160,7 @@ async fn wrong_answer_is_asked_for_once_more_and_then_refused() {
 }
 
 #[tokio::test]
-async fn wrong_answer_is_forgotten_when_the_next_is_right() {
+async fn right_answer_after_a_wrong_one_is_returned() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30"]);
@@ -171,9 +171,9 @@ async fn wrong_answer_is_forgotten_when_the_next_is_right() {
     call.finish().await.answers("832040\n");
 }
 
-/// What comes back could otherwise write to the terminal what it likes, as much as it likes.
+/// Otherwise an answer could write anything to the terminal.
 #[tokio::test]
-async fn wrong_answer_is_quoted_escaped_and_in_bounds() {
+async fn wrong_answer_is_quoted_escaped_and_shortened() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     for answer in [
@@ -203,7 +203,7 @@ async fn wrong_answer_is_quoted_escaped_and_in_bounds() {
 }
 
 #[tokio::test]
-async fn wrong_answer_cannot_end_the_quotes_around_it() {
+async fn quotes_in_a_wrong_answer_are_escaped() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30"]);
@@ -215,9 +215,9 @@ async fn wrong_answer_cannot_end_the_quotes_around_it() {
     call.finish().await.refuses(1, expected);
 }
 
-/// As a program prints an answer, whose output is sent as it is.
+/// Foreign workers may send the output of a program unchanged.
 #[tokio::test]
-async fn white_space_around_a_foreign_answer_is_left_aside() {
+async fn white_space_around_a_foreign_answer_is_ignored() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30"]);
@@ -227,9 +227,9 @@ async fn white_space_around_a_foreign_answer_is_left_aside() {
     assert_eq!(setup.redis.get("fib:30").await.as_deref(), Some(RIGHT));
 }
 
-/// Ours writes none: where some is, something is wrong.
+/// Our workers add no white space, so that it shows a fault.
 #[tokio::test]
-async fn white_space_around_an_answer_of_ours_is_refused() {
+async fn white_space_around_an_answer_of_our_workers_is_refused() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30"]);
@@ -245,19 +245,19 @@ async fn white_space_around_an_answer_of_ours_is_refused() {
     call.finish().await.refuses(1, "832040\\n");
 }
 
-/// The wrong answer is what there is to know; that time has passed since, is not.
+/// The error is the wrong answer, not the deadline that passed afterwards.
 #[tokio::test]
-async fn wrong_answer_is_told_when_nobody_gives_another() {
+async fn wrong_answer_is_the_error_when_no_other_comes() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
-    // It stays, and says nothing more.
+    // The worker stays, and does not reply again.
     for (argument, timeout) in [("30", "1s"), ("31", "200ms")] {
         let call = setup.start_call(&[argument, "--timeout", timeout]);
         let request = worker.take_argument(argument).await;
         worker.reply(&request, WRONG).await;
         call.finish().await.refuses(1, WRONG);
     }
-    // It leaves.
+    // The worker disconnects.
     let call = setup.start_call(&["32", "--timeout", "2s"]);
     let request = worker.take_argument("32").await;
     worker.reply(&request, WRONG).await;
@@ -266,7 +266,7 @@ async fn wrong_answer_is_told_when_nobody_gives_another() {
 }
 
 #[tokio::test]
-async fn failure_is_told_with_its_text() {
+async fn error_reply_is_reported_with_its_text() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     for (code, exit) in [
@@ -290,7 +290,7 @@ async fn failure_is_told_with_its_text() {
 
 /// A reply is a failure only by its header; without it this is a wrong answer.
 #[tokio::test]
-async fn text_alone_is_no_failure() {
+async fn error_text_without_the_header_is_a_wrong_answer() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30"]);
@@ -315,12 +315,12 @@ async fn second_reply_is_ignored() {
 }
 
 #[tokio::test]
-async fn reply_to_somebody_else_is_ignored() {
+async fn reply_with_another_correlation_id_is_ignored() {
     let setup = Setup::new().await;
     let mut worker = setup.raw_worker().await;
     let call = setup.start_call(&["30"]);
     let request = worker.take().await;
-    for id in ["", "somebody", "00000000-0000-4000-8000-000000000000"] {
+    for id in ["", "another", "00000000-0000-4000-8000-000000000000"] {
         let properties = AMQPProperties::default().with_correlation_id(id.into());
         worker.reply_as(&request, WRONG, properties).await;
     }
@@ -330,7 +330,8 @@ async fn reply_to_somebody_else_is_ignored() {
     worker.reply(&request, RIGHT).await;
     call.finish().await.answers("832040\n");
 }
-/// The first may have been lost: with a broker, or with a worker that is not ours.
+
+/// The first request may have been lost, with a broker or a foreign worker.
 #[tokio::test]
 async fn unanswered_request_is_sent_once_more_under_the_same_id() {
     let setup = Setup::new().await;

@@ -1,4 +1,4 @@
-//! What `rpcache doctor` told, for comparing.
+//! Parses the output of `rpcache doctor`, for comparison.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,15 +9,19 @@ use super::SECRET;
 use crate::support::Setup;
 use crate::support::process::Program;
 
-/// What is not well, and what is skipped for it.
-pub(super) struct Told {
-    pub(super) troubles: String,
-    /// The checks, by what is in their way.
+/// Warnings and failures, and the checks that were skipped because of them.
+pub(super) struct Report {
+    pub(super) problems: String,
+    /// Skipped checks, by the reason.
     pub(super) skipped: BTreeMap<String, Vec<String>>,
 }
 
-/// Runs it, for a program and for a person: both are told the same, and the person in 80 columns.
-pub(super) async fn examine(setup: &Setup, doctor: impl Fn(Program) -> Program, code: i32) -> Told {
+/// Runs the doctor with and without `--json`, and checks that both outputs agree and text has 80 columns.
+pub(super) async fn examine(
+    setup: &Setup,
+    doctor: impl Fn(Program) -> Program,
+    code: i32,
+) -> Report {
     let run = async |arguments: &[&str]| {
         let finished = doctor(setup.rpcache(arguments)).run().await;
         let ended = (finished.code, finished.stderr.as_str());
@@ -25,7 +29,7 @@ pub(super) async fn examine(setup: &Setup, doctor: impl Fn(Program) -> Program, 
         assert!(!finished.stdout.contains(SECRET), "{finished:#?}");
         finished.stdout
     };
-    let told = told(&scrubbed(setup, &run(&["doctor", "--json"]).await));
+    let report = parse(&scrubbed(setup, &run(&["doctor", "--json"]).await));
     let text = run(&["doctor"]).await;
     for line in text.lines() {
         assert!(
@@ -34,7 +38,7 @@ pub(super) async fn examine(setup: &Setup, doctor: impl Fn(Program) -> Program, 
         );
     }
     for (word, state) in [("WARNING  ", "warning "), ("FAILURE  ", "failure ")] {
-        let [lines, expected] = [&text, &told.troubles];
+        let [lines, expected] = [&text, &report.problems];
         let lines = lines.lines().filter(|line| line.starts_with(word)).count();
         let expected = expected
             .lines()
@@ -42,10 +46,10 @@ pub(super) async fn examine(setup: &Setup, doctor: impl Fn(Program) -> Program, 
             .count();
         assert_eq!(lines, expected, "{text}");
     }
-    told
+    report
 }
 
-/// Without what is another in each run.
+/// Replaces ports, names and times, which differ between runs.
 pub(super) fn scrubbed(setup: &Setup, text: &str) -> String {
     let (amqp, redis) = (setup.vhost.url(), setup.redis.url());
     let (_, vhost) = amqp.rsplit_once('/').unwrap();
@@ -61,7 +65,7 @@ pub(super) fn scrubbed(setup: &Setup, text: &str) -> String {
         .replace(&format!("/{vhost}"), "/VHOST")
         .replace(&format!("'{vhost}'"), "'VHOST'")
         .replace(&format!(" {vhost}"), " VHOST")
-        // RabbitMQ 4.0 says which access; 3.10 does not.
+        // RabbitMQ 4.0 names the kind of access; 3.10 does not.
         .replace("REFUSED - write access to", "REFUSED - access to");
     // A hit may be found in less than 0.1 ms.
     text = text.replace(" µs\n", " ms\n").replace(" µs\"", " ms\"");
@@ -81,8 +85,9 @@ pub(super) fn scrubbed(setup: &Setup, text: &str) -> String {
     text
 }
 
-pub(super) fn told(stdout: &str) -> Told {
-    let (mut troubles, mut skipped) = (String::new(), BTreeMap::<_, Vec<_>>::new());
+/// Parses the output of `--json`.
+pub(super) fn parse(stdout: &str) -> Report {
+    let (mut problems, mut skipped) = (String::new(), BTreeMap::<_, Vec<_>>::new());
     let mut checks = 0;
     for line in stdout.lines() {
         checks += 1;
@@ -96,21 +101,21 @@ pub(super) fn told(stdout: &str) -> Told {
                 skipped.entry(why.to_owned()).or_default().push(check);
             }
             state => {
-                writeln!(troubles, "{state} {check}: {message}").unwrap();
+                writeln!(problems, "{state} {check}: {message}").unwrap();
                 for step in line["remedy"].as_str().expect("a remedy").lines() {
-                    writeln!(troubles, "-> {step}").unwrap();
+                    writeln!(problems, "-> {step}").unwrap();
                 }
             }
         }
     }
     assert_eq!(checks, 22);
-    Told { troubles, skipped }
+    Report { problems, skipped }
 }
 
-impl Told {
+impl Report {
     #[track_caller]
-    pub(super) fn is(&self, troubles: &str, skipped: &[(&str, &[&str])]) {
-        assert_eq!(self.troubles, troubles);
+    pub(super) fn is(&self, problems: &str, skipped: &[(&str, &[&str])]) {
+        assert_eq!(self.problems, problems);
         let ours = self.skipped.iter();
         let ours: Vec<_> = ours
             .map(|(why, checks)| {

@@ -1,4 +1,4 @@
-//! Refusals at the worker's start that pass by themselves, and a broker that cannot work at all.
+//! Refusals at the worker's start: temporary ones, after which it tries again, and a broker that cannot be used.
 
 use crate::support::Setup;
 use crate::support::amqp::{Broker, Declared, QUEUE};
@@ -9,7 +9,7 @@ use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 
 #[tokio::test]
-async fn worker_waits_until_there_may_be_another_connection() {
+async fn worker_waits_while_the_connection_limit_is_reached() {
     let setup = Setup::new().await;
     let vhost = setup.vhost.name();
     let limit = |set: &str| {
@@ -36,7 +36,7 @@ async fn worker_waits_until_there_may_be_another_connection() {
 }
 
 #[tokio::test]
-async fn worker_waits_until_another_consumer_is_gone() {
+async fn worker_waits_while_another_consumer_is_exclusive() {
     let setup = Setup::new().await;
     let only = Broker::connect(&setup.vhost.url()).await;
     only.declare(QUEUE, Declared::ClassicTransient)
@@ -62,7 +62,7 @@ async fn worker_waits_until_another_consumer_is_gone() {
 }
 
 #[tokio::test]
-async fn broker_that_allows_one_channel_is_told_at_once() {
+async fn broker_that_allows_one_channel_is_an_error_at_once() {
     let (broker, vhost) = Restricted::unused().await;
     let setup = Setup::over(vhost).await;
     broker.set_channel_max(1);

@@ -1,5 +1,5 @@
-//! Requests that end their workers, and requests that the broker gives up: each caller hears of it,
-//! and the neighbours are served.
+//! Redelivered requests, which may have crashed their worker, and dead letters: each caller gets an error or an
+//! answer, and other requests are served.
 
 use crate::support::amqp::{Caller, QUEUE, headers};
 use crate::support::http::{get, scraped, series};
@@ -11,7 +11,7 @@ use lapin::types::{AMQPValue, FieldTable};
 
 const STARTS: &str = "{fib:750000}:starts";
 
-/// A worker's options with which 20,000,000 takes longer than anybody waits, and where that is counted.
+/// Options with which a worker computes 20,000,000 for longer than a test waits; and the key of its attempts.
 const ENDLESS: [&str; 6] = [
     "--concurrency",
     "1",
@@ -27,8 +27,8 @@ async fn send(caller: &Caller, n: u64) {
     caller.send(n.to_string().as_bytes(), properties).await;
 }
 
-/// Kills the worker as if what it computes had done it, and waits until the broker has noticed.
-async fn dies(setup: &Setup, worker: Process) {
+/// Kills the worker as a crash would, and waits until the broker has noticed.
+async fn crashes(setup: &Setup, worker: Process) {
     worker.signal("KILL");
     worker.finish().await;
     wait::wait_until("the broker has noticed", async || {
@@ -37,25 +37,25 @@ async fn dies(setup: &Setup, worker: Process) {
     .await;
 }
 
-async fn began(setup: &Setup, counted: &str, starts: &str) {
-    wait::wait_until("the suspect is begun", async || {
+async fn started(setup: &Setup, counted: &str, starts: &str) {
+    wait::wait_until("the redelivered request is started", async || {
         setup.redis.get(counted).await.as_deref() == Some(starts)
     })
     .await;
 }
 
 #[tokio::test]
-async fn request_that_ends_its_workers_is_poison_and_its_neighbour_is_served() {
+async fn request_that_crashes_its_workers_is_poison_and_others_are_served() {
     let setup = Setup::new().await;
     let mut caller = setup.caller().await;
     let worker = setup.worker(&ONE_AT_A_TIME).await;
     send(&caller, SLOW).await;
     setup.all_taken().await;
-    dies(&setup, worker).await;
+    crashes(&setup, worker).await;
     for starts in ["1", "2"] {
         let worker = setup.worker(&ONE_AT_A_TIME).await;
-        began(&setup, STARTS, starts).await;
-        dies(&setup, worker).await;
+        started(&setup, STARTS, starts).await;
+        crashes(&setup, worker).await;
     }
     let worker = setup.worker(&ONE_AT_A_TIME).await;
     caller.next_reply().await.fails_as("poison");
@@ -64,13 +64,13 @@ async fn request_that_ends_its_workers_is_poison_and_its_neighbour_is_served() {
 }
 
 #[tokio::test]
-async fn suspect_that_is_computed_is_forgotten() {
+async fn attempts_of_a_computed_request_are_forgotten() {
     let setup = Setup::new().await;
     let mut caller = setup.caller().await;
     let worker = setup.worker(&ONE_AT_A_TIME).await;
     send(&caller, SLOW).await;
     setup.all_taken().await;
-    dies(&setup, worker).await;
+    crashes(&setup, worker).await;
     let worker = setup.worker(&ONE_AT_A_TIME).await;
     let reply = caller.next_reply().await;
     let found = (reply.header("x-rpcache-error"), reply.body.len());
@@ -79,25 +79,25 @@ async fn suspect_that_is_computed_is_forgotten() {
     setup.assert_settled(worker).await;
 }
 
-/// Sessions come and go under a worker that lives: the first delivery is still being computed, and
-/// the same request, a suspect by now, waits behind it again and again. None of that is a start.
+/// A worker loses its session again and again while it computes the first delivery. Each redelivery of that
+/// request waits for the computation, which is not counted as an attempt.
 #[tokio::test]
-async fn suspect_that_only_waits_while_sessions_are_lost_is_no_poison() {
+async fn request_that_waits_while_sessions_are_lost_is_not_poison() {
     let setup = Setup::new().await;
-    let way = ClosedPort::reserve().forward_to(setup.vhost.port());
+    let forwarder = ClosedPort::reserve().forward_to(setup.vhost.port());
     let mut caller = setup.caller().await;
     let program = setup
         .rpcache(&[&["worker"], &ONE_AT_A_TIME[..]].concat())
-        .env("AMQP_URL", &setup.vhost.url_by(way.port()));
+        .env("AMQP_URL", &setup.vhost.url_by(forwarder.port()));
     let worker = setup.serving(program).await;
     send(&caller, SLOW).await;
     setup.all_taken().await;
     for _ in 0..4 {
-        way.cut();
+        forwarder.cut();
         wait::wait_until("it is gone", async || setup.consumers(QUEUE).await == 0).await;
         wait::wait_until("it is back", async || setup.consumers(QUEUE).await == 1).await;
         setup.all_taken().await;
-        // It is answered behind the suspect: that has been looked at.
+        // This is answered after the redelivered request was handled.
         setup.caller().await.is_served().await;
     }
     let reply = caller.next_reply().await;
@@ -107,59 +107,59 @@ async fn suspect_that_only_waits_while_sessions_are_lost_is_no_poison() {
     setup.assert_settled(worker).await;
 }
 
-/// It lives, and so it knows that the request did not end it.
+/// The worker stops regularly, so the request did not crash it.
 #[tokio::test]
-async fn suspect_whose_worker_is_stopped_meanwhile_is_no_poison() {
+async fn request_whose_worker_is_stopped_is_not_poison() {
     let setup = Setup::new().await;
     let caller = setup.caller().await;
     let worker = setup.worker(&ENDLESS).await;
     send(&caller, 20_000_000).await;
     setup.all_taken().await;
-    dies(&setup, worker).await;
+    crashes(&setup, worker).await;
     let worker = setup.worker(&ENDLESS).await;
-    began(&setup, ENDLESS_STARTS, "1").await;
+    started(&setup, ENDLESS_STARTS, "1").await;
     let finished = worker.terminate().await;
     assert_eq!(finished.code, Some(1), "{finished:#?}");
     assert_eq!(setup.redis.get(ENDLESS_STARTS).await, None);
 }
 
-/// Each session that it loses ends what was computed for that one alone.
+/// A lost session ends computations that bypass the cache.
 #[tokio::test]
-async fn suspect_that_bypasses_the_cache_is_no_poison_when_sessions_are_lost() {
+async fn request_that_bypasses_the_cache_is_not_poison_when_sessions_are_lost() {
     let setup = Setup::new().await;
-    let way = ClosedPort::reserve().forward_to(setup.vhost.port());
+    let forwarder = ClosedPort::reserve().forward_to(setup.vhost.port());
     let caller = setup.caller().await;
     let options = [&["worker", "--concurrency", "8"], &ENDLESS[2..]].concat();
     let program = setup
         .rpcache(&options)
-        .env("AMQP_URL", &setup.vhost.url_by(way.port()));
+        .env("AMQP_URL", &setup.vhost.url_by(forwarder.port()));
     let worker = setup.serving(program).await;
     let bypass = headers(&[("x-rpcache-cache", "bypass")]);
     let properties = caller.properties().with_headers(bypass);
     caller.send(b"20000000", properties).await;
     setup.all_taken().await;
     for times in 1..=3 {
-        way.cut();
-        wait::wait_until("it is begun once more", async || {
+        forwarder.cut();
+        wait::wait_until("it is started once more", async || {
             let stats: String = setup.redis.run(&["INFO", "commandstats"]).await;
             stats.contains(&format!("cmdstat_incrby:calls={times},"))
         })
         .await;
-        began(&setup, ENDLESS_STARTS, "1").await;
+        started(&setup, ENDLESS_STARTS, "1").await;
     }
     worker.signal("KILL");
     worker.finish().await;
     assert_eq!(
         setup.redis.get(ENDLESS_STARTS).await.as_deref(),
         Some("1"),
-        "a worker that is killed takes nothing back"
+        "a killed worker takes no attempt back"
     );
 }
 
-/// Its time runs out while it waits for a slot. What it takes then to let go of the key, Redis makes
-/// long; meanwhile another one comes for the key, with all the time in the world.
+/// A request expires while it waits for a slot, and Redis is frozen, so that it cannot release its lease.
+/// Meanwhile another request for the key arrives, which does not expire.
 #[tokio::test]
-async fn request_that_joins_one_that_expires_does_not_expire_with_it() {
+async fn request_that_joins_an_expired_one_does_not_expire_with_it() {
     let setup = Setup::new().await;
     let options = [&ONE_AT_A_TIME[..], &["--cache-budget", "10s"]].concat();
     let worker = setup.worker(&options).await;
@@ -180,7 +180,7 @@ async fn request_that_joins_one_that_expires_does_not_expire_with_it() {
     let mut long = setup.caller().await;
     send(&long, 100_000).await;
     setup.all_taken().await;
-    // It was taken before this one, which needs no Redis.
+    // The long request was taken before this one, which needs no Redis.
     let properties = busy.properties().with_headers(bypass());
     busy.ask_with(b"30", properties).await.answers("832040");
     setup.redis.thaw();
@@ -190,8 +190,8 @@ async fn request_that_joins_one_that_expires_does_not_expire_with_it() {
     setup.assert_settled(worker).await;
 }
 
-/// Declares the request queue so that what the broker gives up goes to `rpc_queue.dead`. In earnest
-/// that is a policy's business; a worker uses the queue as it is.
+/// Declares the request queue with dead-lettering to `rpc_queue.dead`. In production, a policy does that; a
+/// worker uses the queue as it is.
 pub(crate) async fn queue_with_dead_letters(setup: &Setup, extra: &[(&'static str, AMQPValue)]) {
     let text = |text: &str| AMQPValue::LongString(text.into());
     let mut arguments = FieldTable::default();
@@ -206,14 +206,14 @@ pub(crate) async fn queue_with_dead_letters(setup: &Setup, extra: &[(&'static st
         channel
             .queue_declare(name.into(), options, arguments)
             .await
-            .expect("anybody may declare it");
+            .expect("the queue is new");
     };
     declare(QUEUE, arguments).await;
     declare("rpc_queue.dead", FieldTable::default()).await;
 }
 
 #[tokio::test]
-async fn caller_of_an_expired_request_is_told() {
+async fn expired_request_is_answered() {
     let setup = Setup::new().await;
     queue_with_dead_letters(&setup, &[]).await;
     let options = [&ONE_AT_A_TIME[..], &["--prefetch", "1"]].concat();
@@ -232,7 +232,7 @@ async fn caller_of_an_expired_request_is_told() {
 }
 
 #[tokio::test]
-async fn caller_of_an_overflowing_request_is_told() {
+async fn overflowing_request_is_answered() {
     let setup = Setup::new().await;
     queue_with_dead_letters(&setup, &[("x-max-length", AMQPValue::LongInt(1))]).await;
     let options = [&ONE_AT_A_TIME[..], &["--prefetch", "1"]].concat();
@@ -242,7 +242,7 @@ async fn caller_of_an_overflowing_request_is_told() {
     setup.all_taken().await;
     let mut first = setup.caller().await;
     send(&first, 30).await;
-    // There is room for one: the older one goes.
+    // The queue has room for one: the older request is dead-lettered.
     let second = setup.caller().await;
     send(&second, 31).await;
     first.next_reply().await.fails_as("overloaded");
@@ -250,7 +250,7 @@ async fn caller_of_an_overflowing_request_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_no_dead_letter_is_not_answered() {
+async fn message_that_is_not_a_dead_letter_is_not_answered() {
     let setup = Setup::new().await;
     queue_with_dead_letters(&setup, &[]).await;
     let worker = setup.worker(&[]).await;
@@ -265,15 +265,15 @@ async fn what_is_no_dead_letter_is_not_answered() {
         look.is_some_and(|(messages, _)| messages == 0)
     })
     .await;
-    // The next reply is the next request's own.
+    // The next reply is that of the next request.
     caller.is_served().await;
     setup.assert_settled(worker).await;
     setup.broker.assert_empty("rpc_queue.dead").await;
 }
 
-/// As the broker marks it, and as whoever may publish there can, too, as often as they like.
+/// Marked as the broker does; other publishers can forge that, as often as they like.
 #[tokio::test]
-async fn poison_that_the_broker_gave_up_is_named_once_in_a_while() {
+async fn poison_in_dead_letters_is_logged_now_and_then() {
     let setup = Setup::new().await;
     queue_with_dead_letters(&setup, &[]).await;
     let worker = setup.worker(&[]).await;
