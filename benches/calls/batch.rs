@@ -1,5 +1,5 @@
-//! `batch`: `call 0..LAST`, all of it in the cache, against MGETs of the same sizes by redis-rs alone;
-//! and what storing it all costs, and how much memory the client takes.
+//! `batch`: `call 0..LAST`, all hits, against MGETs of equal sizes by redis-rs alone; also the rate of storing all
+//! of it, and the memory of the client.
 
 use std::io::{BufWriter, Write as _};
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::table::{Goal, Table};
 const LAST: u32 = 99_999;
 const ROUNDS: usize = 3;
 
-/// As our client does: two commands at once, of 256 keys at most, of half a megabyte at most.
+/// The batches of our client: two commands at once, each of at most 256 keys and half a megabyte.
 const AT_ONCE: usize = 2;
 const MOST_KEYS: f64 = 256.0;
 const CHUNK_BYTES: f64 = 512.0 * 1024.0;
@@ -22,7 +22,7 @@ const DIGITS_EACH: f64 = 0.209;
 
 pub(crate) async fn run(table: &mut Table) {
     let servers = Servers::start();
-    // Answers that came too late for Redis would be missing in what follows.
+    // Answers that were not stored in time would be misses below.
     let patient = ["--cache-budget", "10s"];
     let _worker = servers.workers(1, &patient).await;
     let range = format!("0..{LAST}");
@@ -39,7 +39,7 @@ pub(crate) async fn run(table: &mut Table) {
 
     let mut warm = rpcache(&[&["warm", &range], &servers_named[..], &patient].concat());
     let (took, _) = measured(&mut warm).await;
-    table.tell("warm, cold: answers stored", "1/s", &[answers / took]);
+    table.info("warm, cold: answers stored", "1/s", &[answers / took]);
 
     let program = std::env::current_exe().expect("this program");
     let last = LAST.to_string();
@@ -59,10 +59,10 @@ pub(crate) async fn run(table: &mut Table) {
         (&ours, &limit),
         Goal::AtLeast(0.7),
     );
-    table.tell("its peak memory", "MB", &most);
+    table.info("its peak memory", "MB", &most);
 }
 
-/// Seconds that it took, and the most memory that it was seen with, in MB.
+/// The duration in seconds, and the peak memory in MB.
 async fn measured(command: &mut Command) -> (f64, f64) {
     let start = Instant::now();
     let mut process = command.spawn().expect("it can be started");
@@ -77,7 +77,7 @@ async fn measured(command: &mut Command) -> (f64, f64) {
     }
 }
 
-/// The role `mget`: prints what stands under all keys.
+/// The role `mget`: prints the values of all keys.
 pub(crate) async fn print_all(url: &str, last: u32) {
     let redis = redis::Client::open(url).expect("a URL");
     let connection = redis.get_multiplexed_async_connection().await;

@@ -1,4 +1,4 @@
-//! A procedure that costs nothing and has as many arguments as a run wants: every call is a miss.
+//! A procedure that costs nothing, with a new argument for every call, so that every call is a miss.
 
 use rpcache::{Cancel, ComputeError, Procedure, ProcedureName};
 

@@ -1,6 +1,6 @@
-//! `hit`: answers from the cache, verified, against a GET and nothing else on one shared connection, and
-//! against what people use instead: the Redis store of the crate `cached`, as it comes. It shares one
-//! connection, too, waits half a second at most, and verifies nothing.
+//! `hit`: verified answers from the cache, against a bare GET on one shared connection, and against an
+//! alternative: the Redis store of the crate `cached` with its defaults. That shares one connection, too, waits
+//! half a second at most, and does not verify.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +87,7 @@ async fn get(mut connection: redis::aio::MultiplexedConnection) {
 
 type Cached = AsyncRedisCache<u64, String>;
 
-/// Holds the same answer, under a key of its own.
+/// A store of the crate `cached` with the answer, under a key of its own.
 async fn cached(url: &str) -> Cached {
     let builder = Cached::builder("fib").ttl(DAY).connection_string(url);
     let cached = builder.build().await.expect("Redis answers");

@@ -1,4 +1,4 @@
-//! `hit-command`: one answer by one process, against the least that a process can do for it.
+//! `hit-command`: one hit by one process, against the minimal process for it.
 
 use std::fs;
 

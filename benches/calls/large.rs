@@ -1,9 +1,9 @@
-//! `large`: misses with an answer of 209 kB, that of F(10⁶), against lapin alone replying with the same.
+//! `large`: misses with an answer of 209 kB, that of F(10⁶), against lapin alone with that answer.
 //!
-//! The limit computes nothing, so neither does what has a goal: [`Prepared`] answers with what `fib`
-//! would answer, and is verified as `fib` is, 209 kB read and checked modulo a prime. The lookup on both
-//! sides, the lease, the fill and the check are ours alone. What `fib` takes with all of it is told too:
-//! there, computing is most of it, and the ratio says little about the transport.
+//! The limit computes nothing, so the rows with a goal compute nothing either: [`Prepared`] has the answers of
+//! `fib`, and verifies them as `fib` does, 209 kB modulo a prime. Only our side looks up, takes a lease, fills
+//! and verifies. A row without a goal has `fib` itself: most of its time is computing, so that the ratio says
+//! little about the transport.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(crate) async fn run(table: &mut Table) {
     let connection = raw::connect(&servers.amqp_url()).await;
     raw::declare(&connection.create_channel().await.expect("a channel")).await;
     let raw = Arc::new(Caller::connect(&servers.amqp_url()).await);
-    // All workers serve.
+    // Wait until all workers serve.
     limit(&raw, u64::MAX).await;
     miss(prepared.clone(), u64::MAX, CacheUse::Bypass).await;
     miss(fib.clone(), N(1), CacheUse::Bypass).await;
@@ -55,7 +55,7 @@ pub(crate) async fn run(table: &mut Table) {
             let client = fib.clone();
             let near = move |n| miss(client.clone(), near_a_million(n), CacheUse::Normal);
             computed.push(rate(tasks, SLICE, near).await);
-            // Some hundred megabytes: a run must not need several gigabytes.
+            // Removes some hundred megabytes: a run must not need several gigabytes.
             servers.redis.run::<()>(&["FLUSHALL"]).await;
         }
         for (what, ours, goal) in [
@@ -76,7 +76,7 @@ fn client<P: Procedure>(servers: &Servers, procedure: P) -> Client<P> {
     Client::new(procedure, ClientOptions::new(amqp, cache))
 }
 
-/// One that was not asked for since the last FLUSHALL.
+/// Calls with an argument that was not used since the last FLUSHALL.
 fn near_a_million(n: u64) -> N {
     N(Fibonacci::DEFAULT_MAX_N - n % 10_000)
 }

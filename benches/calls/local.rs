@@ -1,5 +1,5 @@
-//! `local`: answers from the client's own memory, in one task on one core, through the public API:
-//! clocks, key, lookup, the clone of the answer. Against a fixed number.
+//! `local`: hits in the near cache, in one task on one core, through the public API: clocks, key, lookup, clone of
+//! the answer. Compared with a fixed number.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use crate::table::Table;
 const ROUNDS: usize = 15;
 const SLICE: Duration = Duration::from_millis(300);
 
-/// Calls between two looks at the clock that are not the call's own.
+/// Calls between two readings of the clock by the benchmark.
 const BATCH: u32 = 1000;
 
-/// Calls a second.
+/// Calls per second.
 const GOAL: f64 = 5e6;
 
 pub(crate) async fn run(table: &mut Table) {
@@ -31,7 +31,7 @@ pub(crate) async fn run(table: &mut Table) {
     let mut ours = Vec::new();
     for _ in 0..ROUNDS {
         let client = client.clone();
-        // A task, as calls are made by; nothing else runs meanwhile.
+        // In a task, as usual; no other task runs.
         ours.push(
             tokio::spawn(async move { rate(&client).await })
                 .await
@@ -42,7 +42,7 @@ pub(crate) async fn run(table: &mut Table) {
 }
 
 async fn rate(client: &Client<Fibonacci>) -> f64 {
-    // Until it is kept, and the ear is there, which purges once.
+    // Until there is a copy, and the subscription to invalidations, which drops copies once.
     let ready = Instant::now() + Duration::from_millis(50);
     while call(client).await != Source::Local || Instant::now() < ready {}
     let (start, mut calls) = (Instant::now(), 0);

@@ -1,8 +1,8 @@
-//! Calls through rpcache, measured against what stands below it: `scripts/bench NAME`.
+//! Measures calls through rpcache against the libraries below it: `scripts/bench NAME`.
 //!
-//! Servers of its own, workers as processes. Ours and the limit take turns, so that whatever else the
-//! machine does meets both alike; what counts is the ratio within one run. This program is also the
-//! worker and the raw client of its own runs: see [`role`].
+//! The servers are private, the workers are processes. Our side and the limit take turns, so that other load of
+//! the machine affects both alike; the result is their ratio within one run. This program is also the worker
+//! and the raw client of its runs: see [`role`].
 
 #![expect(
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! `miss`: calls that nobody has asked for, against an echo by lapin alone. The workers are processes.
+//! `miss`: calls with new arguments, against an echo by lapin alone. The workers are processes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) async fn run(table: &mut Table) {
     let connection = raw::connect(&servers.amqp_url()).await;
     raw::declare(&connection.create_channel().await.expect("a channel")).await;
     let raw = Arc::new(Caller::connect(&servers.amqp_url()).await);
-    // Both workers serve.
+    // Wait until both workers serve.
     raw.call(u64::MAX).await;
     miss(client.clone(), u64::MAX, CacheUse::Bypass).await;
 

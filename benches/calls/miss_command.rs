@@ -5,7 +5,7 @@ use crate::processes::{Copies, command, milliseconds, prints};
 use crate::servers::Servers;
 use crate::table::{Goal, Table};
 
-/// Each takes four numbers up to 1000 that nobody has asked for: all are cheap.
+/// Each uses four new arguments up to 1000, which are all cheap.
 const ROUNDS: usize = 250;
 
 pub(crate) async fn run(options: &Options, table: &mut Table) {

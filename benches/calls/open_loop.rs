@@ -1,10 +1,10 @@
-//! `open-loop`: how long calls take at half of what client, servers and worker can do together, by
+//! `open-loop`: the latency of calls at half of the highest rate of client, servers and worker together, by
 //! `rpcache bench`.
 //!
-//! As fast as it goes, a call's time is mostly that of waiting for its turn: so that is measured first,
-//! and then the times are those of calls that are due at even intervals at half that rate, whatever
-//! became of the earlier ones. Misses are for numbers from 1 on, each once, the same ones in every run,
-//! after an empty cache: looked up, computed, stored. Most are beyond 1000, and so take a lease.
+//! At the highest rate, a call mostly waits in line. So that rate is measured first, and then the latency of
+//! calls that are due at even intervals at half of it, whether earlier ones have ended or not. Misses start with
+//! an empty cache and the argument 1, and use each argument once: looked up, computed, stored. Most are above
+//! 1000, and so take a lease.
 
 use serde_json::Value;
 
@@ -36,15 +36,15 @@ pub(crate) async fn run(table: &mut Table) {
             p99.push(number(&latency["p99"]));
             p99_9.push(number(&latency["p99_9"]));
         }
-        table.tell(format!("{what}: the most, 256 tasks"), "1/s", &most);
-        table.tell(format!("{what}: half of it, by the clock"), "1/s", &half);
-        table.tell(format!("{what} at half of it: p50"), "ms", &p50);
-        table.tell(format!("{what} at half of it: p99"), "ms", &p99);
-        table.tell(format!("{what} at half of it: p99.9"), "ms", &p99_9);
+        table.info(format!("{what}: highest rate, 256 tasks"), "1/s", &most);
+        table.info(format!("{what}: half of it, open loop"), "1/s", &half);
+        table.info(format!("{what} at half of it: p50"), "ms", &p50);
+        table.info(format!("{what} at half of it: p99"), "ms", &p99);
+        table.info(format!("{what} at half of it: p99.9"), "ms", &p99_9);
     }
 }
 
-/// The report of one run, which must have gone well.
+/// The report of one run, which must succeed.
 async fn bench(servers: &Servers, load: &[&str]) -> Value {
     servers.redis.run::<()>(&["FLUSHALL"]).await;
     let tasks = ["bench", "--json", "--concurrency", "256"];

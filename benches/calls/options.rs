@@ -1,4 +1,4 @@
-//! What scripts/bench hands over.
+//! The options that scripts/bench passes.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::table::Table;
 
 /// `--name NAME`, `--raw-get PATH` and `--raw-rpc PATH` (the minimal programs), `--json PATH` for the
-/// raw data, and any number of `--fact NAME=VALUE` to be told in it.
+/// raw data, and any number of `--fact NAME=VALUE` to be written into it.
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) name: String,

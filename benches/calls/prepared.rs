@@ -1,12 +1,12 @@
-//! A procedure that answers like `fib` at n = 10⁶, in 209 kB, and has as many arguments as a run wants.
-//! Nothing is computed anew, everything else is as it is there: text, check, lease.
+//! A procedure with answers like that of `fib` at n = 10⁶, of 209 kB, for any number of arguments. The answers are
+//! prepared; text, check and lease are those of `fib`.
 
 use std::sync::LazyLock;
 
 use rpcache::fibonacci::{Decimal, Fibonacci, N};
 use rpcache::{Cancel, ComputeError, Procedure, ProcedureName};
 
-/// So many answers, in turns, so that one in the place of another is noticed.
+/// The number of different answers, used in turn, so that a swapped one is noticed.
 const DIFFERENT: u64 = 16;
 
 static ANSWERS: LazyLock<Vec<Decimal>> = LazyLock::new(|| {
@@ -43,14 +43,14 @@ pub(crate) fn answer(argument: u64) -> &'static Decimal {
     &ANSWERS[place]
 }
 
-/// The same to a request as it came.
+/// The answer to the body of a request.
 #[expect(clippy::needless_pass_by_value, reason = "as an echo takes it")]
 pub(crate) fn reply(request: Vec<u8>) -> &'static [u8] {
     let text = String::from_utf8_lossy(&request);
     answer(text.parse().expect("a number")).as_str().as_bytes()
 }
 
-/// Where `fib` has it.
+/// The limit of `fib` for inline computing.
 fn n(argument: u64) -> N {
     N(Fibonacci::DEFAULT_MAX_N - argument % DIFFERENT)
 }

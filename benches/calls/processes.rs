@@ -1,4 +1,4 @@
-//! Commands, timed from fork to wait; and what the kernel tells of running ones.
+//! Times commands from fork to wait, and reads the memory of running processes.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::support::lifetime;
 
-/// A command that takes its time out of nothing but its arguments.
+/// A command without an environment.
 pub(crate) fn command(program: impl AsRef<Path>, arguments: &[&str]) -> Command {
     let mut command = Command::new(program.as_ref());
     command
@@ -23,8 +23,8 @@ pub(crate) fn rpcache(arguments: &[&str]) -> Command {
     command(env!("CARGO_BIN_EXE_rpcache"), arguments)
 }
 
-/// Programs to be timed, copied side by side: how a file came into the page cache, from a linker or by a
-/// copy, makes a difference of a sixth.
+/// Programs to be timed, copied into one folder: whether a file came into the page cache from a linker or by a
+/// copy changes the time by a sixth.
 pub(crate) struct Copies(tempfile::TempDir);
 
 impl Copies {
@@ -40,7 +40,7 @@ impl Copies {
     }
 }
 
-/// Milliseconds from its start to its end, which must be a success.
+/// The milliseconds from its start to its end; it must succeed.
 pub(crate) fn milliseconds(command: &mut Command) -> f64 {
     let start = Instant::now();
     let status = command.status().expect("it can be started");
@@ -49,7 +49,7 @@ pub(crate) fn milliseconds(command: &mut Command) -> f64 {
     took
 }
 
-/// Fails unless it prints this: a program that fails fast must win nothing.
+/// Fails unless it prints this: a program that fails fast must not look fast.
 pub(crate) fn prints(command: &mut Command, expected: &str) {
     let output = command
         .stdout(Stdio::piped())

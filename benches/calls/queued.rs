@@ -1,12 +1,11 @@
-//! `queued`: how long a hit takes while 10,000 misses of the same process wait for their worker, against
-//! how long it takes while none does.
+//! `queued`: the latency of a hit while 10,000 misses of the process wait for their worker, against its latency
+//! while none waits.
 //!
-//! One client that wants a hit every 0.4 ms, whether the earlier ones have ended or not; each is timed
-//! from when it is handed to the runtime. In turns the client has nothing else to do, and 10,000 calls
-//! under way for arguments of their own: published, and waiting in the queue of a worker that takes one a
-//! second. (As fast as they go, hits would measure the system's scheduler: who never sleeps has to wait.)
-//! A hit that Redis did not answer within the cache budget waits in the queue with the others, until its
-//! time-out: that counts as its time, and is told.
+//! One client starts a hit every 0.4 ms, whether earlier ones have ended or not; each is timed from its spawn.
+//! In turns the client is otherwise idle, and has 10,000 calls in flight with different arguments, which wait in
+//! the queue of a worker that takes one a second. (In a closed loop, hits would measure the system's scheduler,
+//! because a process that never sleeps has to wait.) A hit that misses the cache budget waits in the queue with
+//! the others, until its timeout: that counts as its latency, and the number of these is shown.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,29 +28,29 @@ const EACH: Duration = Duration::from_micros(400);
 const QUEUE: &str = "rpc_queue.slow";
 const MILLISECONDS: &str = "1000";
 const MISSES: u32 = 10_000;
-/// Of which so many may have been answered by the time that the last one is published.
+/// The number of misses that may be answered before the last one is published.
 const ANSWERED: u32 = 50;
-/// So many at once, and then a moment for them to be sent: 10,000 lookups in one instant would take longer
-/// than a cache budget.
+/// Misses are started in groups, with pauses in which they are sent: 10,000 lookups at once would take longer than
+/// the cache budget.
 const BURST: usize = 100;
 const BETWEEN_BURSTS: Duration = Duration::from_millis(15);
-/// Is in the cache.
+/// The argument that is in the cache.
 const HIT: u64 = 0;
 const HIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A waiting call publishes once more after half of it: later than a slice ends.
+/// The timeout of a waiting call, which publishes again after half of it: later than a slice ends.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) async fn run(table: &mut Table) {
     let servers = Servers::start();
-    // What is not in the worker waits in the queue, and goes with it.
+    // Messages that the worker does not hold are purged with the queue.
     let _worker = role::start(&servers, &["slow-worker", QUEUE, MILLISECONDS, "1"]);
     let broker = Broker::connect(&servers.amqp_url()).await;
     let mut cache = CacheOptions::new(servers.redis.url().parse().expect("a URL"));
     cache.wait_for_connection = true;
     let amqp = servers.amqp_url().parse().expect("a URL");
     let client = Client::new(Slow::default(), ClientOptions::new(amqp, cache));
-    // The worker serves, and the client is connected to it: quiet, not new.
+    // Wait until the worker serves, so that the client is connected.
     let first = client
         .call_with(HIT, waiting(PATIENCE))
         .await
@@ -79,19 +78,19 @@ pub(crate) async fn run(table: &mut Table) {
         table.add(what, "µs", (&loaded, &quiet), goal);
     }
     let missed = loaded.iter().chain(&quiet).map(|slice| slice.missed);
-    table.tell("hits that were misses", "", &[missed.sum::<u32>().into()]);
+    table.info("hits that were misses", "", &[missed.sum::<u32>().into()]);
 }
 
 /// The hits of one turn.
 #[derive(Default)]
 struct Slice {
-    /// Microseconds of each, the shortest first.
+    /// The latency of each in microseconds, sorted.
     times: Vec<f64>,
-    /// Those that did not come from the cache.
+    /// The number of hits that did not come from the cache.
     missed: u32,
 }
 
-/// Of each slice.
+/// The hits of each slice.
 fn percentile(slices: &[Slice], percent: usize) -> Vec<f64> {
     let of = |Slice { times, .. }: &Slice| times[times.len() * percent / 100];
     slices.iter().map(of).collect()
@@ -124,14 +123,14 @@ fn waiting(timeout: Duration) -> CallOptions {
     options
 }
 
-/// How long it took, and whether it came from the cache.
+/// The latency, and whether the answer came from the cache.
 async fn hit(client: Client<Slow>, since: Instant) -> (Duration, bool) {
     let answered = client.call_with(HIT, waiting(HIT_TIMEOUT)).await;
     let was_hit = answered.is_ok_and(|answered| answered.source == Source::Cache);
     (since.elapsed(), was_hit)
 }
 
-/// Calls that are all under way, until they are dropped.
+/// Calls that are in flight until they are dropped.
 async fn misses(
     client: &Client<Slow>,
     broker: &Broker,

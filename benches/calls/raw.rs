@@ -1,6 +1,5 @@
-//! The limit of a miss: an echo by lapin alone, or a prepared answer instead of the echo, as fast as it
-//! goes while nothing is lost. Publisher confirms on both sides, an ack after the reply's confirm, a task
-//! for each request.
+//! The limit of a miss: RPC by lapin alone, without losing messages. It has publisher confirms on both sides, an
+//! ack after the reply's confirm, and a task for each request; the reply is an echo or a prepared answer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -42,7 +41,7 @@ impl Caller {
             while let Some(Ok(reply)) = consumer.next().await {
                 let id = reply.properties.correlation_id().clone().expect("an id");
                 let waiter = waiting.lock().unwrap().remove(id.as_str());
-                // Its caller may have gone.
+                // The caller may have ended.
                 let _ = waiter.expect("a reply to us").send(reply.data);
             }
             drop(replies);
@@ -55,7 +54,7 @@ impl Caller {
         }
     }
 
-    /// The reply's body.
+    /// Sends a request and returns the body of its reply.
     pub(crate) async fn call(&self, n: u64) -> Vec<u8> {
         let id = n.to_string();
         let (sender, receiver) = oneshot::channel();
@@ -68,7 +67,7 @@ impl Caller {
     }
 }
 
-/// Serves until the process is ended; `answer` makes the reply's body of the request's.
+/// Serves until the process is killed; `answer` turns the body of a request into that of the reply.
 pub(crate) async fn serve<A>(url: &str, prefetch: u16, answer: fn(Vec<u8>) -> A)
 where
     A: AsRef<[u8]> + Send + Sync + 'static,
@@ -99,7 +98,7 @@ where
     }
 }
 
-/// The same kind of queue as our workers create.
+/// Declares the queue as our workers do.
 pub(crate) async fn declare(channel: &Channel) {
     let mut arguments = FieldTable::default();
     let quorum = AMQPValue::LongString(LongString::from("quorum"));

@@ -1,5 +1,5 @@
-//! This program as a process of its own runs: `calls role NAME`, the servers' addresses in the
-//! environment.
+//! The processes of a run that are this program itself, as `calls role NAME`: raw clients and workers. The
+//! addresses of the servers are in the environment.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::slow::Slow;
 use crate::support::process::{Process, Program};
 use crate::{batch, raw};
 
-/// Requests that a worker of either kind holds at once.
+/// The prefetch of both kinds of workers.
 const PREFETCH: u16 = 66;
 
-/// Plays the role that the arguments name; `false` when they name none.
+/// Runs the role that the arguments name; returns false if they name none.
 pub(crate) fn played() -> bool {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let mut threads = match arguments[..] {
-        // As `rpcache call` has them, when it is asked for many.
+        // The threads of `rpcache call` with many arguments.
         ["role", "mget", _] => Builder::new_multi_thread(),
-        // As `rpcache worker` has it: one, whoever works.
+        // The one runtime thread of `rpcache worker`.
         _ => Builder::new_current_thread(),
     };
     let runtime = threads.enable_all().build().expect("a runtime");
@@ -56,7 +56,7 @@ async fn play(arguments: &[&str]) -> bool {
     true
 }
 
-/// Serves a procedure until the process is ended; `set` changes the options.
+/// Serves a procedure until the process is killed; `set` changes the options.
 async fn serve<P: Procedure>(procedure: P, set: impl FnOnce(&mut WorkerOptions)) {
     let cache = CacheOptions::new(url("REDIS_URL").parse().expect("a URL"));
     let mut options = WorkerOptions::new(url("AMQP_URL").parse().expect("a URL"), cache);

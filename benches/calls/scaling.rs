@@ -1,8 +1,8 @@
 //! `scaling`: misses of 5 ms by 2 and by 4 workers, against 1.
 //!
-//! A worker is a process that computes one thing at a time, and computing is a sleep: so the number of
-//! cores does not matter, and what is missing of the whole multiple was lost in broker, cache and
-//! client, which all share. Each fleet has a queue of its own, so that they can take turns.
+//! A worker is a process that computes one answer at a time, and computing is a sleep. So the number of cores does
+//! not matter, and broker, cache and client, which all workers share, cause what is missing of the full multiple.
+//! Each fleet has a queue of its own, so that the fleets take turns.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ const MILLISECONDS: &str = "5";
 const PREFETCH: &str = "64";
 const FLEETS: [usize; 3] = [1, 2, 4];
 
-/// Enough for the largest fleet: no worker runs out of requests while others still have some. All of
-/// them fit into the smallest one's prefetch.
+/// Enough calls for the largest fleet, so that no worker runs out of requests; all fit into the prefetch of the
+/// smallest fleet.
 const IN_FLIGHT: usize = 64;
 
 pub(crate) async fn run(table: &mut Table) {
@@ -50,7 +50,7 @@ pub(crate) async fn run(table: &mut Table) {
         }
     }
     let [one, two, four] = &rates;
-    table.tell("1 worker", "1/s", one);
+    table.info("1 worker", "1/s", one);
     table.add("2 workers, against 1", "1/s", (two, one), Goal::None);
     let goal = Goal::AtLeast(3.8);
     table.add("4 workers, against 1", "1/s", (four, one), goal);

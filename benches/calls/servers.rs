@@ -1,4 +1,4 @@
-//! A RabbitMQ and a Redis of this run's own, and rpcache as a process between them.
+//! The private RabbitMQ and Redis of a run, and `rpcache` processes between them.
 
 use serde_json::Value;
 
@@ -34,21 +34,21 @@ impl Servers {
         self.knowing(Program::rpcache(arguments))
     }
 
-    /// Starts `rpcache worker`s with these options and waits until they have told of themselves.
+    /// Starts workers with these options, and waits until they have announced themselves.
     pub(crate) async fn workers(&self, count: usize, options: &[&str]) -> Vec<Process> {
         let start = || self.rpcache(&[&["worker"], options].concat()).start();
         let workers = (0..count).map(|_| start()).collect();
-        wait::wait_until("the workers have told of themselves", async || {
+        wait::wait_until("the workers have announced themselves", async || {
             self.statuses().await.len() == count
         })
         .await;
-        // They serve when one of them answers.
+        // A worker serves once a call is answered.
         let ready = self.rpcache(&["call", "--wait", "--no-cache", "1"]).run();
         assert_eq!(ready.await.code, Some(0), "no worker serves");
         workers
     }
 
-    /// What the workers tell of themselves.
+    /// The announcements of the workers.
     pub(crate) async fn statuses(&self) -> Vec<Value> {
         let places: Vec<_> = (0..8)
             .map(|place| format!("rpcache:worker:{place}"))

@@ -1,5 +1,5 @@
-//! A procedure that takes its time without using any: as many computations as there are workers fit
-//! beside each other on any machine.
+//! A procedure whose computation is a sleep, so that any number of workers compute at the same time on any
+//! machine.
 
 use std::thread;
 use std::time::Duration;

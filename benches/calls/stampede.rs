@@ -1,6 +1,5 @@
-//! `stampede`: a thousand callers of one key that nobody has asked for, from eight processes, with
-//! four workers: how often it is computed, also when the one that computes it is killed; and how often
-//! each key of a cold Zipf load is.
+//! `stampede`: a thousand callers of one missing key, from eight processes, with four workers. Counts how often it
+//! is computed, also when the computing worker is killed, and how often each key of a cold Zipf load is.
 
 use std::time::{Duration, Instant};
 
@@ -36,12 +35,12 @@ pub(crate) async fn run(table: &mut Table) {
     );
     #[expect(clippy::cast_precision_loss, reason = "a few")]
     table.at_most("by the workers' own count", "", &[counted as f64], 1.0);
-    table.tell("until all are answered", "s", &[took.as_secs_f64()]);
+    table.info("until all are answered", "s", &[took.as_secs_f64()]);
 
     let start = Instant::now();
     let asking = clients(&servers, SECOND);
     kill_the_one_computing(&servers, SECOND, took / 2).await;
-    // The one that was killed answered nobody.
+    // The killed worker has not answered.
     let computed = by_answers(asking).await + 1.0;
     table.at_most(
         "1000 callers, computing worker killed",
@@ -49,7 +48,7 @@ pub(crate) async fn run(table: &mut Table) {
         &[computed],
         2.0,
     );
-    table.tell(
+    table.info(
         "until all are answered",
         "s",
         &[start.elapsed().as_secs_f64()],
@@ -67,7 +66,7 @@ fn clients(servers: &Servers, n: u64) -> Vec<Process> {
     (0..CLIENTS).map(|_| start()).collect()
 }
 
-/// Fails unless all callers are answered; how many of them it was computed for.
+/// Fails unless all callers are answered; returns how many answers have the source `computed`.
 async fn by_answers(clients: Vec<Process>) -> f64 {
     let (mut answered, mut computed) = (0, 0_u32);
     for client in clients {
@@ -83,25 +82,25 @@ async fn by_answers(clients: Vec<Process>) -> f64 {
     f64::from(computed)
 }
 
-/// What the workers have told that they computed, once it is so many. Each says so every two seconds:
-/// after the fewest are there, everybody gets the time to say more.
+/// The number of computations that the workers have announced, once it is at least `fewest`. Workers announce every
+/// two seconds: then all have the time to announce more.
 async fn computed_by_workers(servers: &Servers, fewest: u64) -> u64 {
-    let told = async || {
+    let announced = async || {
         let statuses = servers.statuses().await;
         let computed = |status: &Value| status["counts"]["computed"].as_u64().expect("a number");
         statuses.iter().map(computed).sum::<u64>()
     };
-    wait_until("the workers have told of it", async || {
-        told().await >= fewest
+    wait_until("the workers have announced it", async || {
+        announced().await >= fewest
     })
     .await;
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    told().await
+    announced().await
 }
 
 async fn kill_the_one_computing(servers: &Servers, n: u64, halfway: Duration) {
     let mut holder = None;
-    wait_until("somebody computes it", async || {
+    wait_until("a worker computes it", async || {
         let lease = servers.redis.get(&format!("{{fib:{n}}}:lease")).await;
         holder = lease.and_then(|token| token.split_once('@').map(|(_, id)| id.to_owned()));
         holder.is_some()
@@ -116,7 +115,7 @@ async fn kill_the_one_computing(servers: &Servers, n: u64, halfway: Duration) {
         .and_then(|status| status["pid"].as_u64());
     signal(
         "KILL",
-        u32::try_from(pid.expect("it has told its process")).expect("a process id"),
+        u32::try_from(pid.expect("the worker has announced its process")).expect("a process id"),
     );
 }
 

@@ -1,4 +1,4 @@
-//! What the end-to-end tests stand on, as far as it is of use here.
+//! Modules of the end-to-end tests that the benchmarks use, too.
 
 #![expect(dead_code, reason = "shared with the end-to-end tests")]
 
@@ -17,7 +17,7 @@ pub(crate) mod redis;
 #[path = "../../tests/end_to_end/support/wait.rs"]
 pub(crate) mod wait;
 
-/// The broker speaks in plain text only.
-pub(crate) fn also_speaking(_: u16) -> String {
+/// Further listeners in the broker's configuration: none.
+pub(crate) fn further_listeners(_: u16) -> String {
     String::new()
 }

@@ -1,13 +1,13 @@
-//! The table at the end of a run: ours, the limit, their ratio and its spread, the goal.
+//! The table at the end of a run: our figure, the limit, their ratio and its spread, the goal.
 
 use serde_json::{Value, json};
 
-/// What the ratio of ours to the limit is meant to be.
+/// The goal for the ratio of our figure to the limit.
 #[derive(Clone, Copy)]
 pub(crate) enum Goal {
     AtLeast(f64),
     AtMost(f64),
-    /// Nothing: it is only told.
+    /// No goal: the figure is for information.
     None,
 }
 
@@ -23,7 +23,7 @@ struct Row {
 pub(crate) struct Table(Vec<Row>);
 
 impl Table {
-    /// Ours against a limit that was measured in turns with it.
+    /// Adds our figure and a limit that was measured in turns with it.
     pub(crate) fn add(
         &mut self,
         what: impl Into<String>,
@@ -40,7 +40,7 @@ impl Table {
         });
     }
 
-    /// Ours against a fixed number that it is to reach.
+    /// Adds our figure and a number that it must reach.
     pub(crate) fn at_least(
         &mut self,
         what: impl Into<String>,
@@ -51,7 +51,7 @@ impl Table {
         self.add(what, unit, (ours, &[limit]), Goal::AtLeast(1.0));
     }
 
-    /// Ours against a fixed number that it is not to exceed.
+    /// Adds our figure and a number that it must not exceed.
     pub(crate) fn at_most(
         &mut self,
         what: impl Into<String>,
@@ -62,8 +62,8 @@ impl Table {
         self.add(what, unit, (ours, &[limit]), Goal::AtMost(1.0));
     }
 
-    /// What has no goal.
-    pub(crate) fn tell(&mut self, what: impl Into<String>, unit: &'static str, ours: &[f64]) {
+    /// Adds a figure without a goal.
+    pub(crate) fn info(&mut self, what: impl Into<String>, unit: &'static str, ours: &[f64]) {
         self.add(what, unit, (ours, &[]), Goal::None);
     }
 
@@ -109,7 +109,7 @@ impl Row {
         );
     }
 
-    /// Round by round, in order of size.
+    /// The ratios of all rounds, sorted.
     fn ratios(&self) -> Vec<f64> {
         let limits = self.limit.iter().cycle();
         let mut ratios: Vec<f64> = self.ours.iter().zip(limits).map(|(a, b)| a / b).collect();

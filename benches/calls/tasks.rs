@@ -1,4 +1,4 @@
-//! Many tasks that call one after the other for a moment.
+//! The rate of many tasks that each make one call after another for a given time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-/// Numbers for calls that must differ from all others of a run.
+/// Numbers for calls, each used once in a run.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// Calls a second, by so many tasks at once, for so long. Each call gets a number of its own.
+/// The calls per second of so many tasks, measured for so long. Each call gets a number of its own.
 pub(crate) async fn rate<C, F>(tasks: usize, time: Duration, call: C) -> f64
 where
     C: Fn(u64) -> F + Send + Sync + 'static,

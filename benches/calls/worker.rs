@@ -6,7 +6,7 @@ use crate::processes::memory;
 use crate::servers::Servers;
 use crate::table::{Goal, Table};
 
-/// Loads, one after the other; the first one fills whatever is filled once.
+/// The number of loads, one after another; the first one fills buffers and pools.
 const LOADS: usize = 5;
 
 pub(crate) async fn run(table: &mut Table) {
@@ -17,7 +17,7 @@ pub(crate) async fn run(table: &mut Table) {
         .expect("a number");
     let pid = u32::try_from(pid).expect("a process id");
     let now = || memory(pid, "VmRSS").expect("the worker lives");
-    // Idle is what it is after its first call.
+    // Idle means after its first call.
     tokio::time::sleep(Duration::from_secs(2)).await;
     table.at_most("idle", "MB", &[now()], 30.0);
 
@@ -37,7 +37,7 @@ pub(crate) async fn run(table: &mut Table) {
         after.push(now());
     }
     let first = after.remove(0);
-    table.tell("after 6 s of load", "MB", &[first]);
+    table.info("after 6 s of load", "MB", &[first]);
     table.add(
         "after more of it, against that",
         "MB",

@@ -1,7 +1,7 @@
-//! The pieces of a call that are computing and nothing else, each alone: `scripts/bench criterion`.
+//! Measures the parts of a call that only compute, each by itself: `scripts/bench criterion`.
 //!
-//! Some are private to the library. Their files are compiled a second time, as modules of this program:
-//! they use nothing but each other. All else is the public API.
+//! Some are private to the library: their files, which use only each other, are compiled a second time as
+//! modules of this program. The others are public API.
 
 #![expect(
     clippy::expect_used,
@@ -15,7 +15,7 @@
     reason = "the library's files have more than is measured, and tests"
 )]
 
-// What the files below name by `crate::`.
+// Names that the files below use by `crate::`.
 #[path = "../../src/cache_use.rs"]
 mod cache_use;
 #[path = "../../src/error.rs"]
@@ -74,7 +74,7 @@ use std::time::Duration;
 use criterion::Criterion;
 
 fn main() {
-    // Some thirty of them in a minute.
+    // So that some thirty measurements take a minute.
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
@@ -89,7 +89,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// What every call makes first. Arguments of more than 200 bytes are hashed.
+/// The key, which every call makes first. Arguments of more than 200 bytes are hashed.
 fn keys(criterion: &mut Criterion) {
     let fib = rpcache::ProcedureName::new("fib");
     let mut group = criterion.benchmark_group("key");

@@ -1,5 +1,4 @@
-//! Requests and replies, both directions. What the library makes and reads of a message's properties;
-//! their bytes on the wire are lapin's.
+//! Requests and replies, written and read: the properties of messages, whose encoding is lapin's.
 
 use std::hint::black_box;
 use std::sync::Arc;

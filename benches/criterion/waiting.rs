@@ -1,4 +1,4 @@
-//! The table of requests that await their reply: what one wait costs, alone and beside 10,000 others.
+//! The table of requests that await their reply: the cost of one wait, alone and beside 10,000 others.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What the filter for AMQP frames costs an ordinary message, each direction: with it and without.
+//! The cost of the filter for AMQP frames for an ordinary message, in each direction: with and without it.
 
 use std::hint::black_box;
 use std::io;
@@ -11,13 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::broker::frames::{Frames, MAX_FRAME};
 
-/// Messages of one measurement.
+/// The number of messages of one measurement.
 const MESSAGES: usize = 1000;
 
-/// What one read of a socket gives and one write takes at most, as with a busy connection.
+/// The maximum of one read or write of the socket, as with a busy connection.
 const PIECE: usize = 64 * 1024;
 
-/// A socket that always has something, and takes everything.
+/// A socket that always has data to read, and accepts every write.
 struct Socket {
     bytes: Vec<u8>,
     at: usize,
@@ -66,7 +66,7 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     [&[kind, 0, 1], &length[..], payload, b"\xce"].concat()
 }
 
-/// A delivery as a client gets it, with headers of ours; a publish is nearly the same bytes.
+/// The bytes of a delivery to a client, with our headers; those of a publish are similar.
 fn message(body: &[u8]) -> Vec<u8> {
     let short = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     let header = |name: &str, value: &str| {
@@ -140,7 +140,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
                 criterion::BatchSize::LargeInput,
             );
         });
-        // What a connection begins with is no frame.
+        // A connection begins with a protocol header, which is not a frame.
         let writes = [b"AMQP\0\0\x09\x01", &bytes[..]].concat();
         let taking = || Socket {
             bytes: vec![0; writes.len()],

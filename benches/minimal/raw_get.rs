@@ -1,4 +1,4 @@
-//! The least that a program does for one answer from Redis: connect, GET, print. A limit for
+//! The minimal program for one answer from Redis: connect, GET, print. A limit for
 //! `scripts/bench hit-command`.
 
 use std::error::Error;

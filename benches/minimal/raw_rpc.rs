@@ -1,4 +1,4 @@
-//! The least that a program does for one answer from a worker: connect, publish, await the reply by
+//! The minimal program for one answer from a worker: connect, publish, await the reply by
 //! direct reply-to, print. A limit for `scripts/bench miss-command`.
 
 use std::error::Error;

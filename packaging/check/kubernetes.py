@@ -1,5 +1,5 @@
-"""Checks the manifests: each object by the schema of Kubernetes or KEDA, in which what is unknown is wrong;
-and that what they say of each other is so, which no schema sees. Prints what is wrong, and counts.
+"""Checks the manifests: each object against the schema of Kubernetes or KEDA, which rejects unknown fields, and
+the references between objects, which schemas do not cover. Prints the errors and the number of objects.
 """
 
 import pathlib
@@ -9,7 +9,7 @@ import kubernetes_validate
 import yaml
 from cloudcoil.models.keda import v1alpha1 as keda
 
-# The oldest and the newest Kubernetes that the manifests are for.
+# The oldest and the newest Kubernetes version that the manifests support.
 VERSIONS = ["1.31", "1.37"]
 
 
@@ -19,8 +19,8 @@ def wrong_by_schema(thing):
         known = model.model_validate(thing).model_dump(
             mode="json", by_alias=True, exclude_unset=True
         )
-        # The model leaves out what it does not know.
-        return None if known == thing else f"not all of it is known: {known}"
+        # The model drops unknown fields.
+        return None if known == thing else f"it has unknown fields; known are: {known}"
     for version in VERSIONS:
         kubernetes_validate.validate(thing, version, strict=True)
     return None

@@ -55,7 +55,7 @@ start_rabbitmq() {
     "$(find_rabbitmq)"
 }
 
-# If it is not on the PATH, it is next to the Erlang machine.
+# If it is not on the PATH, it is next to the Erlang VM.
 find_epmd() {
   find_first epmd || erl -boot start_clean -noinput -eval '
     io:put_chars(filename:join([code:root_dir(), "erts-" ++ erlang:system_info(version), "bin", "epmd"])),
