@@ -5,7 +5,15 @@
 //! an error. Checks that depend on a failed one are skipped. Nothing is declared or changed: the message that
 //! tests the right to publish is unroutable, and the last two checks make ordinary calls.
 //!
-//! What needs lapin or redis-rs is implemented in [`crate::broker`] and [`crate::cache`].
+//! Where the checks are: addresses, names, ports, TLS and protocols in `reach`, the others of each server in
+//! `servers`, the two calls in `calls`. What needs lapin or redis-rs stays with the modules that may use it:
+//!
+//! | question | file |
+//! | --- | --- |
+//! | may this login publish; how is the queue declared, how many messages and consumers has it | `broker/inspect.rs` |
+//! | which rights are missing in Redis | `cache/redis/rights.rs` |
+//! | can answers be stored and found on this server: replica, Sentinel, cluster | `cache/redis/topology.rs` |
+//! | what are the version, the memory limit and the eviction policy | `cache/redis/info.rs` |
 
 mod calls;
 mod check;

@@ -88,7 +88,7 @@ impl Fibonacci {
     /// The largest n to compute; a larger one is refused as `too-large`. F(n) has about 0.209 n
     /// digits, and what it takes to compute it several times that in memory. Doubling takes about
     /// 1 ms at n = 10⁵, 50 ms at n = 10⁶ and 2.5 s at n = 10⁷. Values from 2³² on count as 2³² − 1:
-    /// nobody could verify or store the answer.
+    /// no larger answer could be verified or stored.
     #[must_use]
     pub fn max_n(self, n: u64) -> Self {
         let max_n = n.min(check::MAX_N);

@@ -125,7 +125,7 @@ impl WorkerStatus {
         }
     }
 
-    /// Reads an announcement from Redis, where anybody may have written anything: bounded, texts escaped for a
+    /// Reads an announcement from Redis, where any peer may have written anything: bounded, texts escaped for a
     /// terminal. `None` if it is no announcement.
     pub(crate) fn read(text: &str) -> Option<Self> {
         if text.len() > Self::MAX_BYTES {

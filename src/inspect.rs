@@ -1,4 +1,4 @@
-//! Looking into the cache and tidying it up: what the methods of [`Cache`](crate::Cache) take and return; and
+//! Inspecting and tidying up the cache: the types that methods of [`Cache`](crate::Cache) take and return. Also
 //! the length of the request queue, by [`QueueWatch`].
 //!
 //! ```no_run

@@ -1,4 +1,4 @@
-//! For tests of what is pure: worlds of tasks whose order and moments are drawn from a seed.
+//! Support for tests of shared state: runs tasks in an order and at times that are drawn from a seed.
 //!
 //! Time is paused: it passes only while every task waits, and then at once. Within one moment, the
 //! tasks of a world take their steps in a random order, see [`shuffled`].
@@ -28,7 +28,7 @@ pub(crate) fn of_each_seed(seeds: u64, world: impl AsyncFn(Rng)) {
             let world = world(Rng::with_seed(seed));
             timeout(FOR_EVER, world).await
         });
-        assert!(ended.is_ok(), "somebody waits for ever");
+        assert!(ended.is_ok(), "a task waits for ever");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Where an answer came from. The caller is always told.
+/// Where an answer came from. Every answer has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Source {

@@ -1,4 +1,4 @@
-//! Why a connected Redis stores nothing: written by connecting and by fills, read by health checks.
+//! The reason why a connected Redis does not store answers: written by connecting and by fills, read by health checks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

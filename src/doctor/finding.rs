@@ -1,4 +1,4 @@
-//! Findings as values. Remedies are the command's.
+//! The findings of the checks, as values. The command adds the remedies.
 
 use std::fmt;
 use std::time::Duration;

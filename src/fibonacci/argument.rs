@@ -1,8 +1,7 @@
-//! What `fib` is asked for: a whole number in decimal digits, read from text that anybody may have
-//! written.
+//! The argument of `fib`: a whole number, parsed from decimal digits that any peer may have sent.
 //!
-//! Reading is strict, so that one number makes one request and one key: no sign, no space, no
-//! digits of other scripts. Leading zeros are read, but never written.
+//! Parsing is strict, so that one number has one key: no sign, no space, no digits of other scripts. Leading
+//! zeros are accepted, and not written.
 
 use std::fmt;
 use std::str::FromStr;

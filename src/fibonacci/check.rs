@@ -1,9 +1,9 @@
-//! Whether a text is F(n): the check of every answer, from Redis and from workers alike.
+//! Verifies that a text is F(n): the check of every answer, from Redis or from a worker.
 //!
-//! Cheapest first: up to n = 186 equality with a table, above the number of digits, then the value
-//! modulo this process's secret prime (`modulus.rs`). That takes nanoseconds, and 0.1 ms for the
-//! 209 kB of n = 10⁶, which take 50 ms to compute. No text makes it panic, and no length makes it
-//! slow: all texts but those of one length are refused before they are read.
+//! Up to n = 186 the text is compared with a table. Above, its number of digits is checked first, then its
+//! value modulo the secret prime of this process (`modulus.rs`). That takes nanoseconds, and 0.1 ms for the
+//! 209 kB of n = 10⁶, which take 50 ms to compute. No text causes a panic, and no length makes the check slow:
+//! a text with a wrong number of digits is refused before it is read.
 
 use super::modulus::Modulus;
 

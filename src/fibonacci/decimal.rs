@@ -1,5 +1,5 @@
-//! What `fib` answers: a number of up to a million digits and more, as the text that it is on the
-//! wire and in Redis. Nobody needs the number itself again.
+//! The answer of `fib`: a number of up to a million digits or more, kept as the text that is replied and stored,
+//! since the number itself is not needed again.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! What the memoized algorithm remembers between calls: pairs of neighbours, by k.
+//! The memo of the memoized algorithm: pairs of neighbouring Fibonacci numbers by k, kept between calls.
 //!
 //! A table of every F(k) up to k = 10⁶ would take 43 GB, so the memo holds only the pairs that
 //! doubling passes, 350 kB in all for one n = 10⁶, and evicts some when it is full. Pairs are shared,

@@ -1,4 +1,4 @@
-//! Arithmetic modulo a 61-bit prime that nobody outside this process knows.
+//! Arithmetic modulo a 61-bit prime that is secret to this process.
 //!
 //! The check of an answer compares F(n) and the answer modulo that prime. A fixed prime p would be
 //! no check: F(n) + p passes it. Against a prime drawn at random a wrong answer passes only if its

@@ -7,7 +7,7 @@ use super::modulus::Modulus;
 /// A prime from 2⁶⁰ to 2⁶¹, each about as likely as any other.
 ///
 /// The randomness is the standard library's: `SipHash` of a counter, under a 128-bit key from the
-/// operating system. Nobody sees a hash of it, the 60 bits are needed once per process, and unlike
+/// operating system. No peer sees a hash of it, the 60 bits are needed once per process, and unlike
 /// reading random bytes it cannot fail.
 pub(super) fn random_prime() -> u64 {
     let hasher = RandomState::new();

@@ -1,4 +1,4 @@
-//! The procedure as workers and clients see it.
+//! Tests of the procedure through its public API, as workers and clients use it.
 
 use std::mem;
 use std::thread;
@@ -205,7 +205,7 @@ fn does_nothing_once_cancelled() {
 fn stops_soon_after_it_is_cancelled() {
     let cancel = Cancel::new();
     thread::scope(|scope| {
-        // Minutes of work, if nobody stopped it.
+        // Minutes of work, unless it is cancelled.
         let fibonacci = Fibonacci::new(Algorithm::Iterative).max_n(10_000_000);
         let (started, wait) = std::sync::mpsc::channel();
         let worker = scope.spawn({

@@ -1,4 +1,4 @@
-//! The text as a whole, and what must hold for every name and label in it.
+//! Tests of the metrics' text as a whole, and of rules for every name and label.
 
 use std::collections::BTreeSet;
 

@@ -7,7 +7,7 @@ use crate::procedure_name::ProcedureName;
 /// arguments, beyond their [`ArgumentForm`], nor its answers, which are any bytes.
 ///
 /// Answers are **not checked**: [`verify`](Procedure::verify) accepts every answer that has the
-/// argument's key, so whoever can write to the store or to the callback queue can falsify one. Where an
+/// argument's key, so a peer that can write to the store or to the callback queue can falsify one. Where an
 /// answer can be checked, implement [`Procedure`] for a type of your own.
 ///
 /// It calls, and looks into the cache; it does not compute: a [`Worker`](crate::Worker) that serves it

@@ -13,7 +13,7 @@ impl Cache {
         self.ask(self.store.server_stats(INSPECT_DEADLINE)).await
     }
 
-    /// How many keys there are, anybody's; `None`: this login may not ask.
+    /// The number of all keys in the store; `None`: this login may not ask.
     pub(super) async fn key_count(&self) -> Result<Option<u64>, Error> {
         self.ask(self.store.key_count(INSPECT_DEADLINE)).await
     }

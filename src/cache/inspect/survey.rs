@@ -19,7 +19,7 @@ const SURVEYED_PAGES: u64 = 400;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Survey {
-    /// Keys in the database, anybody's; `None`: this login may not ask.
+    /// The number of all keys in the database; `None`: this login may not ask.
     pub keys: Option<u64>,
     /// Answers of the procedure.
     pub answers: Estimate,

@@ -1,4 +1,4 @@
-//! Large numbers, checked by what shares no code with their arithmetic, and what is remembered.
+//! Tests of large numbers, against code that shares nothing with their arithmetic, and of the memo.
 
 use proptest::prelude::*;
 

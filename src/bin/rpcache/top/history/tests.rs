@@ -1,3 +1,5 @@
+//! Tests of rates from two polls: restarts, vanished workers, counts that became smaller.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the drawn screen: its text at several sizes, cut and escaped.
+
 use std::time::Duration;
 
 use ratatui::Terminal;
