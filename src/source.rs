@@ -1,4 +1,4 @@
-//! Where an answer came from.
+//! The source of an answer: cache, near cache, another caller's flight, or a computation.
 
 use std::fmt;
 

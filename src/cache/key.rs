@@ -1,4 +1,4 @@
-//! Names in Redis: one answer, one key that a person can type.
+//! Keys: the name of an answer in the store, which a person can type.
 //!
 //! `fib:30`, or `prod:fib:30` with a namespace. The argument's text comes from an argument that was
 //! parsed, never from the wire; what would be awkward in redis-cli, in a SCAN pattern or in a

@@ -1,4 +1,4 @@
-//! What is recorded of a call that has ended: counters, its span, and a log line at debug.
+//! Records the outcome of a call: in counters, its span, and a log line at debug.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Where a client finds cache and workers, and how one call is made.
+//! Options of a client and of one call.
 
 use std::time::Duration;
 

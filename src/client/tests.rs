@@ -1,3 +1,5 @@
+//! Tests of the size of a call's future.
+
 use super::*;
 use crate::CacheOptions;
 use crate::fibonacci::{Fibonacci, N};

@@ -1,4 +1,4 @@
-//! The canonical text of an argument whose procedure is known by its name only.
+//! Forms of arguments (text, integer, JSON) and their canonical text, for procedures that are known by name only.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! A procedure that is known by its name only.
+//! `Text`: a procedure that is known by name only, whose arguments and answers are not interpreted.
 
 use super::{AnswerBytes, ArgumentForm, Cancel, ComputeError, Procedure};
 use crate::procedure_name::ProcedureName;

@@ -1,3 +1,5 @@
+//! Tests of flights: sharing, cancellation, panics, deadlines, and random interleavings.
+
 use super::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

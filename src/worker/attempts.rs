@@ -1,5 +1,5 @@
-//! What only a redelivered request goes through: it takes its lost lease over, looks in the cache before it waits for
-//! its turn, and each attempt to compute it is counted, so that a request that crashes its workers is noticed.
+//! Steps of redelivered requests only: taking over the lost lease, a lookup before the wait for a turn, and counting
+//! each attempt to compute, so that a request that crashes its workers is noticed.
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What one delivery goes through: read, answer, reply, settle.
+//! Serves one delivery: reads the request, answers it, replies, settles.
 //!
 //! [`Service::serve`] is the whole path, in a task of its own. How the answer is found is decided once, before any work
 //! starts: see [`Path`]. [`super::pipeline`] takes that path, and [`super::replier`] publishes the reply.

@@ -1,4 +1,4 @@
-//! How a command ends: failures as one line on stderr, exit codes, and remedies.
+//! Ends a command: prints a failure as one line on stderr with its remedy, and chooses the exit code.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};

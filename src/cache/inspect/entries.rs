@@ -1,4 +1,4 @@
-//! TTLs and sizes of entries, and their removal: many in one round trip, and none of them read.
+//! Reads TTLs and sizes of entries, and removes entries: many in one round trip, without reading values.
 
 use super::{Cache, INSPECT_DEADLINE, StoredKey};
 use crate::cache::Entry;

@@ -1,4 +1,4 @@
-//! All that the store knows about one argument: the answer, who computes it, what is wrong with it.
+//! Explains one key: the stored answer and whether it verifies, the lease and its holder, the attempts.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the store's server is and permits: for `rpcache doctor` and for surveys. Changes nothing.
+//! Questions about the store's server and the rights of the login, for `rpcache doctor` and surveys. Changes nothing.
 
 use super::{Cache, INSPECT_DEADLINE};
 use crate::cache::store::StoreError;

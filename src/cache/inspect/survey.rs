@@ -1,5 +1,5 @@
-//! A survey of a procedure's keys. What would take a walk through all keys is estimated from a part of them,
-//! see [`super::sample`].
+//! Counts a procedure's keys, sizes and TTLs. Above a number of keys, the counts are estimates from a sample: see
+//! [`super::sample`].
 
 use std::fmt;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The copies: bounded by weight, each with an end, and none of an answer that was looked for before it
-//! was invalidated. No clock, no I/O, no task.
+//! The table of the near cache: copies bounded by weight, each with an expiry. A copy is not kept if its key was
+//! invalidated after its lookup began. No clock, no I/O, no task.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! Tests of the table of waiters: replies, dropped waiters, lost connections, and random interleavings.
+
 use super::*;
 use crate::interleavings::{millis, of_each_seed, shuffled};
 use fastrand::Rng;

@@ -1,4 +1,4 @@
-//! Shows the state of a run in a line on stderr, if that is a terminal.
+//! Shows the progress of a run in a line on stderr, if that is a terminal.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};

@@ -1,4 +1,4 @@
-//! Merges what the workers announce of single keys.
+//! Merges the workers' announcements about keys: hottest, slowest, failed.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;

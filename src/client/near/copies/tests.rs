@@ -1,3 +1,5 @@
+//! Tests of the copies: expiry, invalidation beside lookups, weight.
+
 use std::sync::Barrier;
 use std::thread;
 
@@ -25,7 +27,7 @@ fn answer(copies: &Copies<String>, argument: &str, now: Instant) -> Option<Strin
 }
 
 #[test]
-fn what_was_kept_is_found_until_its_time_is_up() {
+fn copy_is_found_until_it_expires() {
     let (copies, start) = (copies(1 << 20), Instant::now());
     assert_eq!(answer(&copies, "30", start), None);
     copies.keep(copies.ticket(&key("30")), &found("832040"), start);
@@ -37,7 +39,7 @@ fn what_was_kept_is_found_until_its_time_is_up() {
 }
 
 #[test]
-fn what_was_looked_for_before_a_purge_is_not_kept_after_it() {
+fn answer_looked_up_before_an_invalidation_is_not_kept() {
     let (copies, now) = (copies(1 << 20), Instant::now());
     for purge in [Purge::Everything, Purge::Keys(vec!["p:30"])] {
         let ticket = copies.ticket(&key("30"));
@@ -52,7 +54,7 @@ fn what_was_looked_for_before_a_purge_is_not_kept_after_it() {
 }
 
 #[test]
-fn a_purge_spares_what_it_does_not_name() {
+fn invalidation_drops_only_the_keys_that_it_names() {
     let (copies, now) = (copies(1 << 20), Instant::now());
     for n in ["30", "31"] {
         copies.keep(copies.ticket(&key(n)), &found(n), now);
@@ -66,9 +68,9 @@ fn a_purge_spares_what_it_does_not_name() {
     assert!(answer(&copies, "31", now).is_some(), "nothing was purged");
 }
 
-/// However a purge falls into it: what was looked for before the purge is gone once both have ended.
+/// Whenever the purge comes: an answer that was looked up before it is gone once both have ended.
 #[test]
-fn a_purge_at_the_same_moment_leaves_nothing_old() {
+fn concurrent_invalidation_leaves_no_old_copy() {
     const ROUNDS: usize = 20_000;
     let (copies, now) = (copies(1 << 20), Instant::now());
     let together = Barrier::new(2);
@@ -86,12 +88,12 @@ fn a_purge_at_the_same_moment_leaves_nothing_old() {
         for round in 0..ROUNDS {
             let ticket = copies.ticket(&key("30"));
             together.wait();
-            // So that the purge falls now before it, now into it, now behind it.
+            // The purge then comes before, during or after it.
             (0..round % 64).for_each(|_| std::hint::spin_loop());
             copies.keep(ticket, &found("old"), now);
             together.wait();
             let left = answer(&copies, "30", now);
-            // A panic would leave the other one waiting.
+            // A panic would leave the other thread waiting.
             if left.is_some() {
                 std::process::abort();
             }
@@ -100,7 +102,7 @@ fn a_purge_at_the_same_moment_leaves_nothing_old() {
 }
 
 #[test]
-fn a_refresh_replaces_and_lookups_under_way_do_not_undo_it() {
+fn refresh_replaces_a_copy_and_lookups_in_flight_do_not_undo_it() {
     let (copies, now) = (copies(1 << 20), Instant::now());
     copies.keep(copies.ticket(&key("30")), &found("old"), now);
     let (lookup, refresh) = (copies.ticket(&key("30")), copies.ticket(&key("30")));
@@ -115,7 +117,7 @@ fn a_refresh_replaces_and_lookups_under_way_do_not_undo_it() {
 }
 
 #[test]
-fn its_weight_is_bounded_and_counts_keys_answers_and_overhead() {
+fn weight_is_bounded_and_counts_keys_answers_and_overhead() {
     let (size, now) = (1 << 20, Instant::now());
     let copies = copies(size);
     copies.keep(copies.ticket(&key("30")), &found("832040"), now);
@@ -130,7 +132,7 @@ fn its_weight_is_bounded_and_counts_keys_answers_and_overhead() {
 }
 
 #[test]
-fn what_is_too_large_is_not_kept_and_leaves_nothing_older() {
+fn answer_that_is_too_large_is_not_kept_and_drops_the_old_copy() {
     let now = Instant::now();
     for size in [0, 100, OVERHEAD + 500, 100_000, 10_000_000] {
         let copies = copies(size);
@@ -147,7 +149,7 @@ fn what_is_too_large_is_not_kept_and_leaves_nothing_older() {
 }
 
 #[test]
-fn a_time_without_end_keeps_nothing_instead_of_overflowing() {
+fn endless_ttl_keeps_no_copy_rather_than_overflow() {
     let copies = Copies::new("p:".to_owned(), 1 << 20, Duration::MAX);
     let now = Instant::now();
     copies.keep(copies.ticket(&key("30")), &found("832040"), now);

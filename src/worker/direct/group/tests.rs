@@ -1,3 +1,5 @@
+//! Tests of direct reply-to names: decoding, groups, and their status.
+
 use super::*;
 
 /// A name that RabbitMQ 3.10.8 with Erlang 25 gave out.
