@@ -2,7 +2,7 @@
 //!
 //! One multiplexed connection serves the whole process. A keeper task takes it out of the pool and
 //! leaves a clone in a slot that lookups read without a lock. When the connection is lost or its
-//! [`Breaker`](super::breaker::Breaker) trips, the keeper empties the slot, returns the broken connection to
+//! [`Breaker`] trips, the keeper empties the slot, returns the broken connection to
 //! the pool (which drops it) and asks for another at most once a second. While the slot is empty, a lookup
 //! costs nothing: it misses at once. Nothing here knows about keys or answers.
 //!
