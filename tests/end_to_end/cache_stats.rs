@@ -192,7 +192,7 @@ async fn lease_holder_is_found_among_the_workers() {
     })
     .await;
     let slow = SLOW.to_string();
-    let call = setup.start_call(&[&slow]);
+    let call = setup.start_call(&[&slow, "--timeout", "25s"]);
     let mut held = Value::Null;
     wait::wait_until("the worker holds the lease and says so", async || {
         held = json_output(&setup.redis, &["explain", &slow]).await;
