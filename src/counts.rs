@@ -8,6 +8,7 @@ mod connection_state;
 mod histogram;
 mod refusals;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub(crate) use self::connection_state::{ConnectionMonitor, ConnectionState};
@@ -143,7 +144,7 @@ pub(crate) struct CacheCounts {
     pub(crate) refused: Counter,
     /// Fills without a confirmation: Redis was disconnected or too late.
     pub(crate) unconfirmed: Counter,
-    pub(crate) redis: ConnectionMonitor,
+    pub(crate) redis: Arc<ConnectionMonitor>,
     /// Why a connected Redis stores nothing.
     pub(crate) refusals: Refusals,
 }

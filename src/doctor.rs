@@ -141,7 +141,7 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
     ) -> Self {
         let nodes = options.amqp.as_ref().map(AmqpUrl::endpoints);
         let redis = options.redis.as_ref();
-        let redis = redis.map(|url| vec![url.endpoint().clone()]);
+        let redis = redis.map(|url| url.endpoints().to_vec());
         Self {
             queue: options.queue.clone().unwrap_or_else(|| procedure.queue()),
             procedure: Arc::new(procedure),
@@ -212,7 +212,7 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
             Check::RedisPort => nodes(self.redis.connect().await),
             Check::RedisEncryption => {
                 let url = self.options.redis.as_ref().ok();
-                encryption(&mut self.redis, url.and_then(RedisUrl::tls)).await
+                encryption(&mut self.redis, url.and_then(RedisUrl::first_tls)).await
             }
             Check::RedisProtocol => nodes(self.redis.speaks_redis().await),
             Check::RedisLogin => self.redis_login().await,

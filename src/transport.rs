@@ -64,17 +64,18 @@ impl Fault {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PlainTextWarning(Arc<AtomicBool>);
 
-/// Connects to one server before the deadline, to the first of its addresses that answers, with TLS if given.
-/// Cancel safe.
+/// Connects to one server before the deadline, to the first of its addresses that answers, with TLS if given:
+/// its certificate must name `host`. Cancel safe.
 pub(crate) async fn connect(
     endpoint: &Endpoint,
+    host: &str,
     tls: Option<&Tls>,
     deadline: Instant,
 ) -> Result<Stream, Fault> {
     let stream = endpoint.open(deadline).await.map_err(Fault::Connecting)?;
     match tls {
         None => Ok(stream),
-        Some(tls) => stream.encrypted(endpoint.host(), tls, deadline).await,
+        Some(tls) => stream.encrypted(host, tls, deadline).await,
     }
 }
 

@@ -82,7 +82,7 @@ async fn dial_node(
 ) -> Result<Connection, DialError> {
     let deadline = Instant::now() + DEADLINE;
     let endpoint = endpoint(&node);
-    let stream = transport::connect(&endpoint, url.tls(), deadline).await;
+    let stream = transport::connect(&endpoint, endpoint.host(), url.tls(), deadline).await;
     let stream = stream
         .map_err(|fault| DialError::Unreached(fault.into_error(url.to_string(), DEADLINE)))?;
     head_start.connected();

@@ -55,7 +55,7 @@ impl Cache {
             name: key.attempts(),
             store: Arc::clone(&self.store),
             open: self.attempts.token(),
-            counted: self.store.is_up(),
+            counted: self.store.is_up(key),
         };
         if !attempt.counted {
             return (attempt, None);

@@ -73,7 +73,7 @@ impl Cache {
         procedure: &Arc<P>,
         argument: &Arc<P::Argument>,
     ) -> Claim<P::Answer> {
-        if !self.store.is_up() {
+        if !self.store.is_up(&key) {
             // Nothing is sent: there will be nothing to release.
             self.count_unanswered(look);
             return Claim::Vacant(Vacancy::without_lease(key, budget));

@@ -1,7 +1,9 @@
-//! The store in Redis: one server, plain strings, commands multiplexed over one connection.
+//! The store in Redis: plain strings, in one server or in the nodes of a cluster; commands to a server are
+//! multiplexed over one connection.
 //!
 //! Here are the commands of a call: looking up an answer, claiming, filling. [`batcher`] combines lookups,
-//! [`connection`] sends. The rest is what no hit passes.
+//! [`connection`] sends; [`cluster`] finds the node that has the key, where there are several. The rest is
+//! what no hit passes.
 //!
 //! Nothing outside of this folder knows redis-rs or bb8. What comes out of it is described in the words of
 //! [`super::store`].
@@ -10,6 +12,7 @@ mod announcements;
 mod attempts;
 mod batcher;
 mod breaker;
+mod cluster;
 mod connection;
 mod dial;
 mod entries;
@@ -18,6 +21,7 @@ mod guard;
 mod info;
 mod lease;
 mod listener;
+mod nodes;
 mod resp;
 mod rights;
 mod topology;
@@ -28,69 +32,83 @@ pub(crate) mod fake;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, RedisError, Value};
+use futures_util::{FutureExt as _, TryFutureExt as _};
+use redis::{Cmd, Pipeline, RedisError, Value};
 
 pub use self::rights::MissingRights;
 pub(crate) use self::topology::ServerFault;
 
-use self::batcher::{Batcher, get_many};
-use self::connection::Connection;
-use self::errors::refused;
+use self::batcher::get_many;
+use self::cluster::Cluster;
+use self::connection::{Connection, Terms, readable};
+use self::errors::{CommandError, refused};
 use self::lease::{bound, release, take};
+use self::nodes::{Node, Nodes};
 use self::resp::Limits;
 use super::store::{Claimed, Filled, GetResult, StoreError};
 use super::{CacheOptions, Key, Token};
-use crate::counts::CacheCounts;
+use crate::counts::{CacheCounts, ConnectionState};
 use crate::server_url::RedisUrl;
 
 /// Largest value that is read, in bytes, unless larger answers may be stored.
 const MAX_READ: u64 = 64 << 20;
 
-/// One Redis server as a store. Dropping it closes the connection.
+/// Redis as a store. Dropping it closes the connections.
 #[derive(Debug)]
 pub(crate) struct RedisStore {
     url: RedisUrl,
     limits: Limits,
-    connection: Arc<Connection>,
-    batcher: Batcher,
+    counts: Arc<CacheCounts>,
+    nodes: Nodes,
 }
 
 impl RedisStore {
     pub(super) fn open(options: &CacheOptions, counts: Arc<CacheCounts>) -> Self {
-        let connection = Connection::open(
-            options.url.clone(),
-            options.budget,
-            limits(options),
-            options.wait_for_connection,
-            counts,
-        );
-        Self::over(options, connection)
+        let terms = terms(options);
+        let url = options.url.clone();
+        if url.is_cluster() {
+            let cluster = Cluster::open(url, terms, Arc::clone(&counts));
+            return Self::over(options, Nodes::Cluster(cluster), counts);
+        }
+        let ahead = options.wait_for_connection;
+        let endpoint = url.endpoint().clone();
+        let connection = Connection::open(url, terms, ahead, Arc::clone(&counts));
+        let node = Node::new(endpoint, connection, options.budget);
+        Self::over(options, Nodes::One(Arc::new(node)), counts)
     }
 
-    fn over(options: &CacheOptions, connection: Connection) -> Self {
-        let connection = Arc::new(connection);
+    fn over(options: &CacheOptions, nodes: Nodes, counts: Arc<CacheCounts>) -> Self {
         Self {
             url: options.url.clone(),
-            limits: limits(options),
-            batcher: Batcher::new(Arc::clone(&connection), options.budget),
-            connection,
+            limits: terms(options).limits,
+            counts,
+            nodes,
         }
     }
 
-    pub(super) fn is_up(&self) -> bool {
-        self.connection.is_up()
+    pub(super) fn is_up(&self, key: &Key) -> bool {
+        self.nodes.is_up(key.as_bytes())
     }
 
     pub(super) async fn ready(&self) {
-        self.connection.ready().await;
+        match &self.nodes {
+            Nodes::One(node) => node.connection.ready().await,
+            Nodes::Cluster(_) => self.settled().await,
+        }
     }
 
     pub(super) async fn settled(&self) {
-        self.connection.settled().await;
+        let mut state = self.counts.redis.subscribe();
+        // The sender cannot be gone: it is ours.
+        let _ = state
+            .wait_for(|state| *state != ConnectionState::Connecting)
+            .await;
     }
 
     pub(super) async fn up(&self) {
-        self.connection.up().await;
+        let mut state = self.counts.redis.subscribe();
+        // The sender cannot be gone: it is ours.
+        let _ = state.wait_for(|state| *state == ConnectionState::Up).await;
     }
 }
 
@@ -100,7 +118,11 @@ impl RedisStore {
         key: &str,
         limit: Duration,
     ) -> impl Future<Output = GetResult> + Send {
-        self.batcher.get(key, limit)
+        let found = match &self.nodes {
+            Nodes::One(node) => node.batcher.get(key, limit).left_future(),
+            Nodes::Cluster(cluster) => cluster.get(key, limit).right_future(),
+        };
+        found.err_into()
     }
 
     pub(in crate::cache) async fn get_many(
@@ -108,11 +130,23 @@ impl RedisStore {
         keys: &[&[u8]],
         limit: Duration,
     ) -> Result<Vec<GetResult>, StoreError> {
-        Ok(get_many(&self.connection, &Cmd::mget(keys), limit).await?)
+        let found = match &self.nodes {
+            Nodes::One(node) => get_many(&node.connection, &Cmd::mget(keys), limit).await?,
+            Nodes::Cluster(_) => {
+                let get = |commands: &mut Pipeline, at: usize| {
+                    commands.get(keys[at]);
+                };
+                let found = self.nodes.run_each(keys, get, limit).await;
+                found.into_iter().map(readable).collect()
+            }
+        };
+        let of_key = |found: Result<_, CommandError>| found.map_err(StoreError::from);
+        Ok(found.into_iter().map(of_key).collect())
     }
 
     pub(in crate::cache) async fn read(&self, key: &Key, limit: Duration) -> GetResult {
-        Ok(self.connection.run(&Cmd::get(key.as_str()), limit).await?)
+        let get = Cmd::get(key.as_str());
+        Ok(self.nodes.run(key.as_str(), &get, limit).await?)
     }
 
     pub(in crate::cache) async fn claim(
@@ -130,14 +164,15 @@ impl RedisStore {
         if let Some(key) = key {
             commands.get(key.as_str());
         }
-        commands.add_command(bound(lease, ttl)).ignore();
-        let replies: Vec<Result<Option<Vec<u8>>, RedisError>> =
-            self.connection.run_twice(&commands, limit).await?;
-        let mut replies = replies.into_iter();
+        commands.add_command(bound(lease, ttl));
+        let replies: Vec<Result<Value, RedisError>> =
+            self.nodes.run_twice(lease, &commands, limit).await?;
+        let mut replies = replies.into_iter().map(bytes);
         let held = replies.next().ok_or(StoreError::Unavailable)?;
+        let found = key.and_then(|_| replies.next());
         Ok(Claimed {
             held: held.map_err(Into::into),
-            found: replies.next().map(|found| found.map_err(refused)),
+            found: found.map(|found| found.map_err(refused)),
         })
     }
 
@@ -157,13 +192,18 @@ impl RedisStore {
             commands.add_command(release(lease, token));
         }
         let replies: Vec<Result<Value, RedisError>> =
-            self.connection.run_twice(&commands, limit).await?;
+            self.nodes.run_twice(key.as_str(), &commands, limit).await?;
         match replies.into_iter().next() {
             Some(Ok(_)) => Ok(Filled::Stored),
             Some(Err(error)) => Ok(Filled::Refused(error.into())),
             None => Err(StoreError::Unavailable),
         }
     }
+}
+
+/// A reply to one command of several: a string, or nothing.
+fn bytes(reply: Result<Value, RedisError>) -> Result<Option<Vec<u8>>, RedisError> {
+    Ok(redis::from_redis_value(reply?)?)
 }
 
 /// SET, for ever without a TTL.
@@ -178,12 +218,15 @@ fn set(key: &str, value: &[u8], ttl: Option<Duration>) -> Cmd {
     command
 }
 
-/// What is read of one value, and of one reply with several.
-fn limits(options: &CacheOptions) -> Limits {
+/// How long commands may take, what is read of one value, and of one reply with several.
+fn terms(options: &CacheOptions) -> Terms {
     let size = options.max_answer_size.map_or(0, |size| size as u64);
     let string = size.max(MAX_READ);
-    Limits {
-        string,
-        reply: string.saturating_mul(4),
+    Terms {
+        patience: options.budget,
+        limits: Limits {
+            string,
+            reply: string.saturating_mul(4),
+        },
     }
 }

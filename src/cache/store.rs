@@ -43,10 +43,11 @@ impl Store {
         "Redis"
     }
 
-    /// Whether commands would be sent now, or in a moment: a connection that was lost is being replaced.
-    pub(crate) fn is_up(&self) -> bool {
+    /// Whether commands on this key would be sent now, or in a moment: a connection that was lost is being
+    /// replaced.
+    pub(crate) fn is_up(&self, key: &Key) -> bool {
         let Self::Redis(redis) = self;
-        redis.is_up()
+        redis.is_up(key)
     }
 
     /// Waits until a lookup can be sent, or the first attempt to connect has failed.

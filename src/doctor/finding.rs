@@ -74,6 +74,13 @@ pub enum Found {
     PlainText,
     /// The login of this user was accepted.
     LoggedIn(String),
+    /// Logged in to servers that the address does not name itself.
+    LoggedInTo {
+        /// The user.
+        user: String,
+        /// The servers.
+        servers: String,
+    },
     /// This vhost exists.
     Vhost(String),
     /// The check failed.
@@ -116,7 +123,7 @@ pub enum Found {
     MissingRights(MissingRights),
     /// Redis at this address is a read-only replica.
     ReadOnlyReplica(String),
-    /// Redis is a node of a cluster of several shards (their number, if known), which is not supported yet.
+    /// Redis is a node of a cluster of several shards (their number, if known), and is given as one server.
     Shards(Option<u64>),
     /// Redis' memory limit and eviction policy.
     Memory {
@@ -162,6 +169,7 @@ impl fmt::Display for Found {
                 f.write_str("none: the server is another machine, and others on the network can read everything")
             }
             Self::LoggedIn(user) => write!(f, "as {user}"),
+            Self::LoggedInTo { user, servers } => write!(f, "as {user}, to {servers}"),
             Self::Failed(error) => error.fmt(f),
             Self::Unknown(reason) => write!(f, "unknown: {reason}"),
             Self::After(check) => write!(f, "because of {check}"),
@@ -198,7 +206,7 @@ impl fmt::Display for Found {
                 let shards = shards.map_or_else(several, |shards| shards.to_string());
                 write!(
                     f,
-                    "a Redis Cluster of {shards} shards, which is not supported yet: most answers are \
+                    "a node of a Redis Cluster of {shards} shards, given as one server: most answers are \
                      neither found nor stored"
                 )
             }

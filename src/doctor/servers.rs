@@ -132,9 +132,13 @@ impl<P: Procedure> Doctor<P> {
         let user = url.user().to_owned();
         let cache = Cache::open(self.options.cache(url.clone()));
         let connected = cache.connected().await;
+        let servers = cache.servers();
         self.cache = Some(cache);
         match connected {
-            Ok(()) => Judged::ok(Found::LoggedIn(user)),
+            Ok(()) => Judged::ok(match servers {
+                Some(servers) => Found::LoggedInTo { user, servers },
+                None => Found::LoggedIn(user),
+            }),
             Err(error) => Judged::failure(Found::Failed(error)),
         }
     }

@@ -1,43 +1,75 @@
-//! Redis' address: a host, or a Unix socket.
+//! Redis' address: one server by host or Unix socket, the Sentinels that name it, or nodes of a cluster.
+
+mod read;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo};
-use url::Url;
+use redis::{ConnectionInfo, RedisConnectionInfo};
 
-use super::{UrlError, decode, default_tls, host, login_ends_at_the_host, parse};
-use super::{scheme, set_once, two_passwords, unknown_parameter};
+use super::{UrlError, scheme, two_passwords};
 use crate::tls::Tls;
 use crate::transport::{Endpoint, PlainTextWarning};
 
-/// A Redis address: `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or with TLS `rediss://`. `valkey://` and
-/// `valkeys://` are synonyms.
+/// A Redis address, in one of these forms. The password is never printed.
 ///
-/// All parts but the host are optional: the port defaults to 6379 and the database to 0, which can also be
-/// written `?db=DATABASE`. A Unix socket is `unix:///PATH?db=DATABASE` or `redis+unix://`, with `USER:PASSWORD@`
-/// before the path. Other parameters are an error. The password is never printed.
+/// | address | leads to |
+/// | --- | --- |
+/// | `redis://USER:PASSWORD@HOST:PORT/DATABASE` | one server |
+/// | `unix:///PATH?db=DATABASE`, `redis+unix://…` | one server, by its Unix socket; `USER:PASSWORD@` stands before the path |
+/// | `redis+sentinel://USER:PASSWORD@HOST1,HOST2/NAME/DATABASE` | the primary that Sentinels know by this name |
+/// | `redis+cluster://USER:PASSWORD@HOST1,HOST2` | a Redis Cluster, through any of these nodes |
+///
+/// `rediss` in place of `redis` encrypts by TLS; `valkey` and `valkeys` are synonyms of both. Login, port and
+/// database are optional: the port defaults to 6379, a Sentinel's to 26379, and the database to 0, which can
+/// also be written `?db=DATABASE`. A login is Redis' own, written once; Sentinels have theirs in
+/// `?sentinel-user=USER&sentinel-password=PASSWORD`, and `?sentinel-tls=no` or `=yes` where their encryption is
+/// not the servers'. Other parameters are an error.
 ///
 /// ```
 /// let url: rpcache::RedisUrl = "redis://:secret@cache/1".parse().unwrap();
 /// assert_eq!(url.to_string(), "redis://cache:6379/1");
+/// let url: rpcache::RedisUrl = "redis+sentinel://:secret@s1,s2/fleet".parse().unwrap();
+/// assert_eq!(url.to_string(), "redis+sentinel://s1:26379,s2:26379/fleet/0");
 /// ```
 #[derive(Clone)]
 pub struct RedisUrl {
     /// Login and database. TLS is not redis-rs' task.
     info: ConnectionInfo,
-    endpoint: Endpoint,
+    /// All that are written in the address: at least one.
+    endpoints: Vec<Endpoint>,
+    topology: Topology,
     shown: String,
     has_password: bool,
     /// `None`: plain text.
     tls: Option<Tls>,
+    /// A name that the server's certificate may have in place of its host's.
+    other_name: Option<String>,
     warning: PlainTextWarning,
+}
+
+/// What the endpoints of an address are.
+#[derive(Clone)]
+enum Topology {
+    One,
+    Sentinel(Sentinels),
+    Cluster,
+}
+
+/// What is needed to ask Sentinels.
+#[derive(Clone)]
+struct Sentinels {
+    /// The name by which they know the primary.
+    primary: String,
+    login: RedisConnectionInfo,
+    tls: Option<Tls>,
 }
 
 impl RedisUrl {
     const EXAMPLE: &str = "redis://user:password@host:6379/0";
     const SOCKET_EXAMPLE: &str = "unix:///run/redis/redis.sock?db=0";
+    const SENTINEL_EXAMPLE: &str = "redis+sentinel://user:password@host1,host2/primary-name/0";
+    const CLUSTER_EXAMPLE: &str = "redis+cluster://user:password@host1,host2";
 
     /// Login and database for redis-rs. Not for connecting: it has no TLS settings.
     pub(crate) fn info(&self) -> ConnectionInfo {
@@ -46,13 +78,79 @@ impl RedisUrl {
         self.info.clone().set_redis_settings(login)
     }
 
+    /// The endpoints that are written in the address: the server, the Sentinels, or nodes of the cluster.
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// The endpoint of an address of one server.
     pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.endpoints[0]
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.topology, Topology::Cluster)
+    }
+
+    /// The addresses of the Sentinels to ask, and the name of the primary.
+    pub(crate) fn sentinels(&self) -> Option<(Vec<Self>, &str)> {
+        let Topology::Sentinel(sentinels) = &self.topology else {
+            return None;
+        };
+        let one = |endpoint: &Endpoint| Self {
+            tls: sentinels.tls.clone(),
+            info: self
+                .info
+                .clone()
+                .set_redis_settings(sentinels.login.clone()),
+            shown: format!("Sentinel {endpoint}"),
+            ..self.node(endpoint.clone(), None)
+        };
+        Some((self.endpoints.iter().map(one).collect(), &sentinels.primary))
+    }
+
+    /// The address of one server behind this address, with its login, database and TLS. A certificate may
+    /// also name the host `other_name`.
+    pub(crate) fn node(&self, endpoint: Endpoint, other_name: Option<&str>) -> Self {
+        let scheme = self.scheme();
+        let login = self.info.redis_settings();
+        let user = login
+            .username()
+            .map_or(String::new(), |user| format!("{}@", user.escape_debug()));
+        Self {
+            shown: format!("{scheme}://{user}{endpoint}/{}", login.db()),
+            endpoints: vec![endpoint],
+            topology: Topology::One,
+            other_name: other_name.map(str::to_owned),
+            ..self.clone()
+        }
+    }
+
+    /// What the scheme of an address of this kind begins with.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() {
+            "rediss"
+        } else {
+            "redis"
+        }
     }
 
     /// TLS settings; `None`: plain text.
     pub(crate) fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
+    }
+
+    /// TLS settings of the endpoints that are written in the address.
+    pub(crate) fn first_tls(&self) -> Option<&Tls> {
+        match &self.topology {
+            Topology::Sentinel(sentinels) => sentinels.tls.as_ref(),
+            Topology::One | Topology::Cluster => self.tls(),
+        }
+    }
+
+    /// A name that the server's certificate may have in place of its host's.
+    pub(crate) fn other_name(&self) -> Option<&str> {
+        self.other_name.as_deref()
     }
 
     pub(crate) fn warning(&self) -> &PlainTextWarning {
@@ -63,15 +161,18 @@ impl RedisUrl {
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
+        if let Topology::Sentinel(sentinels) = &mut self.topology {
+            sentinels.tls = sentinels.tls.as_ref().map(|_| tls.clone());
+        }
         self.tls = self.tls.map(|_| tls);
         self
     }
 
-    /// Uses this password. Fails if the address contains another one.
+    /// Uses this password. Fails if the address contains another one. Sentinels have one of their own.
     pub fn with_password(mut self, password: &str) -> Result<Self, UrlError> {
         let login = self.info.redis_settings().clone();
         if self.has_password && login.password() != Some(password) {
-            return Err(two_passwords(Self::EXAMPLE));
+            return Err(two_passwords(self.example()));
         }
         self.info = self.info.set_redis_settings(login.set_password(password));
         self.has_password = true;
@@ -83,143 +184,23 @@ impl RedisUrl {
         user.unwrap_or("default")
     }
 
+    fn example(&self) -> &'static str {
+        match self.topology {
+            Topology::One => Self::EXAMPLE,
+            Topology::Sentinel(_) => Self::SENTINEL_EXAMPLE,
+            Topology::Cluster => Self::CLUSTER_EXAMPLE,
+        }
+    }
+
     /// A valid address of the kind that was typed.
-    fn example(text: &str) -> &'static str {
+    fn example_of(text: &str) -> &'static str {
         match scheme(text) {
             Some((scheme, _)) if scheme.ends_with("unix") => Self::SOCKET_EXAMPLE,
+            Some((scheme, _)) if scheme.contains("sentinel") => Self::SENTINEL_EXAMPLE,
+            Some((scheme, _)) if scheme.contains("cluster") => Self::CLUSTER_EXAMPLE,
             _ => Self::EXAMPLE,
         }
     }
-
-    fn read(text: &str) -> Result<Self, String> {
-        let (scheme, rest) = scheme(text).unwrap_or_default();
-        match scheme.as_str() {
-            "redis" | "valkey" => Self::of_host(&parse(text)?, None),
-            "rediss" | "valkeys" => Self::of_host(&parse(text)?, Some(default_tls(&scheme)?)),
-            "unix" | "redis+unix" => Self::of_socket(&scheme, rest),
-            of_several if of_several.contains("sentinel") => Err(
-                "Redis Sentinel is not supported yet: give the primary's own address, redis://HOST:PORT"
-                    .to_owned(),
-            ),
-            of_several if of_several.contains("cluster") => Err(
-                "Redis Cluster is not supported yet: give one server's address, redis://HOST:PORT"
-                    .to_owned(),
-            ),
-            _ => Err("it does not start with redis://, rediss:// or unix://".to_owned()),
-        }
-    }
-
-    fn of_host(url: &Url, tls: Option<Tls>) -> Result<Self, String> {
-        let host = host(url)?;
-        if host.contains(',') {
-            return Err("it has several hosts; only one is supported".to_owned());
-        }
-        let port = url.port().unwrap_or(6379);
-        let in_path = match url.path() {
-            "" | "/" => None,
-            path => Some(path[1..].parse().map_err(|_| {
-                "the part after the host must be the number of a database".to_owned()
-            })?),
-        };
-        let database = database(url, in_path)?;
-        let shown = format!(
-            "{}://{}{}:{port}/{database}",
-            url.scheme(),
-            shown_user(url),
-            url.host_str().unwrap_or_default(),
-        );
-        let address = ConnectionAddr::Tcp(host.clone(), port);
-        let endpoint = Endpoint::Tcp { host, port };
-        Self::at(endpoint, address, url, database, shown, tls)
-    }
-
-    /// `rest` is what follows the scheme.
-    fn of_socket(scheme: &str, rest: &str) -> Result<Self, String> {
-        let (login, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        login_ends_at_the_host(rest)?;
-        if !login.is_empty() && !login.ends_with('@') {
-            return Err("a Unix socket has no host: write unix:///PATH".to_owned());
-        }
-        // In the URL standard, a login needs a host.
-        let url = parse(&format!("{scheme}://{login}localhost{path}"))?;
-        let socket = PathBuf::from(decode(url.path())?);
-        may_be_a_socket(&socket)?;
-        let database = database(&url, None)?;
-        let shown = format!(
-            "{scheme}://{}{}?db={database}",
-            shown_user(&url),
-            url.path()
-        );
-        let address = ConnectionAddr::Unix(socket.clone());
-        Self::at(Endpoint::Unix(socket), address, &url, database, shown, None)
-    }
-
-    fn at(
-        endpoint: Endpoint,
-        address: ConnectionAddr,
-        url: &Url,
-        database: u32,
-        shown: String,
-        tls: Option<Tls>,
-    ) -> Result<Self, String> {
-        let mut login = RedisConnectionInfo::default().set_db(database.into());
-        if !url.username().is_empty() {
-            login = login.set_username(decode(url.username())?);
-        }
-        if let Some(password) = url.password() {
-            login = login.set_password(decode(password)?);
-        }
-        let info = address
-            .into_connection_info()
-            .map_err(|error| error.to_string())?;
-        Ok(Self {
-            info: info.set_redis_settings(login),
-            endpoint,
-            shown,
-            has_password: url.password().is_some(),
-            tls,
-            warning: PlainTextWarning::default(),
-        })
-    }
-}
-
-fn shown_user(url: &Url) -> String {
-    match url.username() {
-        "" => String::new(),
-        name => format!("{name}@"),
-    }
-}
-
-/// The database, from the path or from `?db=`, as in redis-py and others.
-fn database(url: &Url, in_path: Option<u32>) -> Result<u32, String> {
-    let mut by_name = None;
-    for (name, value) in url.query_pairs() {
-        match name.as_ref() {
-            "db" => set_once(&mut by_name, &name, &value)?,
-            _ => return Err(unknown_parameter(&name, "?db=")),
-        }
-    }
-    match (in_path, by_name) {
-        (Some(one), Some(other)) if one != other => {
-            Err("its path and ?db= name two databases: leave one out".to_owned())
-        }
-        (one, other) => Ok(one.or(other).unwrap_or_default()),
-    }
-}
-
-#[cfg(unix)]
-fn may_be_a_socket(path: &Path) -> Result<(), String> {
-    let address = std::os::unix::net::SocketAddr::from_pathname(path);
-    match address {
-        Ok(_) if path.file_name().is_some() => Ok(()),
-        Ok(_) => Err("it has no path of a socket".to_owned()),
-        Err(error) => Err(format!("it cannot be a socket's path: {error}")),
-    }
-}
-
-#[cfg(not(unix))]
-fn may_be_a_socket(_: &Path) -> Result<(), String> {
-    Err("there are no Unix sockets on this system".to_owned())
 }
 
 impl FromStr for RedisUrl {
@@ -228,7 +209,7 @@ impl FromStr for RedisUrl {
     fn from_str(text: &str) -> Result<Self, UrlError> {
         Self::read(text.trim()).map_err(|reason| UrlError {
             reason,
-            example: Self::example(text),
+            example: Self::example_of(text),
         })
     }
 }

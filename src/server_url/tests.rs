@@ -167,19 +167,37 @@ fn unknown_or_malformed_parts_are_named_in_the_error() {
         ),
         ("redis://h1,h2:6379", "several hosts"),
         ("redis://h/0\n/1", "control character"),
-        ("redis-sentinel://h", "Sentinel is not supported yet"),
+        ("redis://h1,h2:6379", "write redis+cluster://HOST1,HOST2"),
+        ("redis-sentinel://h/x", "write redis+sentinel://"),
+        ("redis+sentinel://h1,h2", "the name of the primary"),
+        ("redis+sentinel://h1,h2/", "the name of the primary"),
+        ("redis+sentinel://h/x/y", "the number of a database"),
+        ("redis+sentinel://h/x/1/2", "the number of a database"),
+        ("redis+sentinel://h/x/1?db=2", "two databases"),
         (
-            "redis+sentinel://h1,h2/mymaster",
-            "Sentinel is not supported yet",
+            "redis+sentinel://h/x?sentinel=y",
+            "known: ?db=, ?sentinel-user=",
         ),
-        ("redis+cluster://h", "Cluster is not supported yet"),
-        ("http://h", "redis://, rediss:// or unix://"),
+        ("redis+sentinel://h/x?sentinel-tls=maybe", "as yes or no"),
+        ("redis+sentinel://h,/x", "it has no host"),
+        (
+            "redis+cluster://u:s3@h1,u:s3@h2",
+            "the login is written once",
+        ),
+        ("redis+cluster://h1,,h2", "it has no host"),
+        ("redis+cluster://h1/1", "database 0 only"),
+        ("redis+cluster://h1?db=1", "database 0 only"),
+        ("redis+cluster://h1:x", "invalid port"),
+        ("redis+cluster://h?sentinel-user=u", "?sentinel-user="),
+        ("redis+replica://h", "redis+cluster://"),
+        ("redis://h?sentinel-user=u", "?sentinel-user="),
+        ("http://h", "redis://, rediss://, unix://"),
         ("unix://", "it has no path of a socket"),
         ("unix:///", "it has no path of a socket"),
         ("unix://run/redis.sock", "unix:///PATH"),
         ("unix:///run/redis.sock?database=5", "?database="),
         ("unix:///run/redis%00.sock", "cannot be a socket's path"),
-        ("unix:run/redis.sock", "redis://, rediss:// or unix://"),
+        ("unix:run/redis.sock", "redis://, rediss://, unix://"),
     ] {
         let error = redis_error(text);
         assert!(error.contains(named), "{text}: {error}");
@@ -354,4 +372,142 @@ fn valkey_is_a_synonym_of_redis() {
         url.is_ok_and(|url| url.tls().is_some()),
         cfg!(feature = "tls")
     );
+}
+
+#[test]
+fn several_hosts_are_those_of_sentinels_or_of_a_cluster() {
+    let endpoints = |url: &RedisUrl| {
+        let endpoints = url.endpoints().iter().map(Endpoint::to_string);
+        endpoints.collect::<Vec<_>>().join(" ")
+    };
+    for (text, shown, all) in [
+        (
+            "redis+cluster://u:s3cret@h1,h2:7,[::1]:8",
+            "redis+cluster://u@h1:6379,h2:7,[::1]:8",
+            "h1:6379 h2:7 [::1]:8",
+        ),
+        ("valkey+cluster://h/0", "valkey+cluster://h:6379", "h:6379"),
+        (
+            "redis+sentinel://:s3cret@h1,h2:7/fleet/3",
+            "redis+sentinel://h1:26379,h2:7/fleet/3",
+            "h1:26379 h2:7",
+        ),
+        (
+            "valkey+sentinel://h/a%20b?db=2&sentinel-user=w&sentinel-password=s+3cret",
+            "valkey+sentinel://h:26379/a b/2?sentinel-user=w",
+            "h:26379",
+        ),
+    ] {
+        let url: RedisUrl = text.parse().unwrap();
+        assert_eq!(
+            (url.to_string().as_str(), format!("{url:?}").as_str()),
+            (shown, shown)
+        );
+        assert_eq!(endpoints(&url), all);
+        assert_eq!(url.is_cluster(), text.contains("cluster"));
+        assert_eq!(url.sentinels().is_some(), text.contains("sentinel"));
+    }
+}
+
+#[test]
+fn servers_and_sentinels_have_a_login_each() {
+    let text = "redis+sentinel://u:s3cret@h1,h2/fleet/3?sentinel-user=w&sentinel-password=s+4cret";
+    let url: RedisUrl = text.parse().unwrap();
+    let (sentinels, primary) = url.sentinels().unwrap();
+    assert_eq!((sentinels.len(), primary), (2, "fleet"));
+    let login = |url: &RedisUrl| {
+        let info = url.info();
+        let login = info.redis_settings();
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        (text(login.username()), text(login.password()), login.db())
+    };
+    let (w, u) = ("w".to_owned(), "u".to_owned());
+    assert_eq!(login(&sentinels[1]), (w, "s+4cret".to_owned(), 0));
+    assert_eq!(sentinels[1].to_string(), "Sentinel h2:26379");
+    let node = Endpoint::Tcp {
+        host: "::1".to_owned(),
+        port: 7,
+    };
+    let node = url.node(node, None);
+    assert_eq!(login(&node), (u.clone(), "s3cret".to_owned(), 3));
+    assert_eq!(node.to_string(), "redis://u@[::1]:7/3");
+    let other = url.clone().with_password("s5cret").unwrap_err().to_string();
+    assert!(!other.contains("cret") && other.contains("redis+sentinel://"));
+    assert!(!format!("{url:?}{url}{:?}{node:?}", sentinels[0]).contains("cret"));
+    // Passwords of their own: none of Redis' reaches a Sentinel.
+    let url: RedisUrl = "redis+sentinel://h/fleet".parse().unwrap();
+    let url = url.with_password("s3cret").unwrap();
+    assert_eq!(login(&url.sentinels().unwrap().0[0]).1, "");
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn sentinels_are_encrypted_as_the_servers_are_unless_told_otherwise() {
+    for (text, of_redis, of_sentinels) in [
+        ("redis+sentinel://h/x", false, false),
+        ("rediss+sentinel://h/x", true, true),
+        ("valkeys+sentinel://h/x?sentinel-tls=yes", true, true),
+        ("rediss+sentinel://h/x?sentinel-tls=no", true, false),
+        ("redis+sentinel://h/x?sentinel-tls=yes", false, true),
+    ] {
+        let url: RedisUrl = text.parse().unwrap();
+        let url = url.with_tls(Tls::default());
+        let sentinels = url.sentinels().unwrap().0;
+        let tls = (url.tls().is_some(), sentinels[0].tls().is_some());
+        assert_eq!(tls, (of_redis, of_sentinels), "{text}");
+    }
+    let url: RedisUrl = "rediss+cluster://h".parse().unwrap();
+    assert!(url.tls().is_some());
+}
+
+#[test]
+fn no_address_of_ten_thousand_shows_a_password() {
+    const STARTS: &[&str] = &[
+        "redis://u:s3cret@",
+        "redis+cluster://u:s3cret@",
+        "redis+sentinel://u:s3cret@",
+        "redis+sentinel://u:s3cret@h/x",
+        "redis+sentinel://h/x?sentinel-password=s3cret",
+    ];
+    const PIECES: &[&str] = &[
+        "redis",
+        "://",
+        ":",
+        "@",
+        "/",
+        ",",
+        "?",
+        "&",
+        "=",
+        "h",
+        "[::1]",
+        "6379",
+        "0",
+        "#",
+        "%",
+        "%40",
+        "sentinel-user",
+        "sentinel-password",
+        "sentinel-tls",
+        "yes",
+        "db",
+    ];
+    let mut read = 0;
+    for seed in 0..10_000 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut text = STARTS[rng.usize(..STARTS.len())].to_owned();
+        for _ in 0..rng.usize(..8) {
+            text += PIECES[rng.usize(..PIECES.len())];
+        }
+        let shown = match text.parse::<RedisUrl>() {
+            Ok(url) => {
+                read += 1;
+                let sentinels = url.sentinels().map(|(sentinels, _)| sentinels);
+                format!("{url} {url:?} {sentinels:?}")
+            }
+            Err(error) => error.to_string(),
+        };
+        assert!(!shown.contains("s3cret"), "{text}: {shown}");
+    }
+    assert!(read > 500, "{read}");
 }

@@ -13,7 +13,7 @@ use super::stream::Stream;
 use super::tcp;
 
 /// Where a server listens: a TCP port, or a Unix socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Endpoint {
     /// A host name or IP address, and a port.
     Tcp { host: String, port: u16 },

@@ -228,19 +228,19 @@ async fn doctor_names_a_cluster_of_several_shards() {
     one.run::<()>(&meet).await;
     is_ok(&one).await;
     let output = doctor(&one.url()).await;
-    assert!(
-        output.contains(
-            "FAILURE redis-rights a Redis Cluster of 2 shards, which is not supported yet"
-        ),
-        "{output}"
+    let node = format!("127.0.0.1:{}", one.port());
+    let expected = format!(
+        "it is a node of a Redis Cluster of 2 shards: write redis+cluster://{node} -> write that \
+         address in --redis-url (REDIS_URL)"
     );
+    assert!(output.contains(&expected), "{output}");
     let user = [
         "ACL", "SETUSER", "least", "on", ">pw", "~fib:*", "+get", "+set",
     ];
     one.run::<()>(&user).await;
     let output = doctor(&one.url_with("least:pw@")).await;
     assert!(
-        output.contains("a Redis Cluster of several shards"),
+        output.contains("a node of a Redis Cluster of several shards"),
         "{output}"
     );
 }
@@ -260,7 +260,7 @@ async fn doctor_names_a_replica_with_its_address() {
 }
 
 #[tokio::test]
-async fn a_sentinel_is_refused_with_the_address_of_its_primary() {
+async fn a_sentinel_is_refused_with_the_address_to_write() {
     let redis = Redis::start();
     let folder = lifetime::folder("sentinel");
     let [port] = ports::free();
@@ -275,9 +275,8 @@ async fn a_sentinel_is_refused_with_the_address_of_its_primary() {
     let url = format!("redis://127.0.0.1:{port}");
     let output = doctor(&url).await;
     let expected = format!(
-        "is a Sentinel, which is not supported yet; write the address of the primary: 127.0.0.1:{} \
-         (fleet) -> write the primary's address in --redis-url (REDIS_URL)",
-        redis.port()
+        "it is a Sentinel: write redis+sentinel://127.0.0.1:{port}/fleet -> write that address in \
+         --redis-url (REDIS_URL)"
     );
     assert!(output.contains(&expected), "{output}");
     let setup = Setup::new().await;

@@ -27,6 +27,11 @@ impl Cache {
         }
     }
 
+    /// The servers that hold the keys, for a person to read; `None`: the one of the address.
+    pub(crate) fn servers(&self) -> Option<String> {
+        self.store.servers()
+    }
+
     /// The server's version; `None`: it does not say.
     pub(crate) async fn version(&self) -> Result<Option<String>, Error> {
         self.ask(self.store.version(INSPECT_DEADLINE)).await

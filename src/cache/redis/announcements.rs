@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, RedisError};
+use redis::{Cmd, Pipeline};
 
 use super::RedisStore;
-use super::errors::refused;
+use super::connection::readable;
 use super::lease::millis;
 use crate::cache::store::{GetResult, RefusalKind, StoreError};
 
@@ -18,7 +18,7 @@ impl RedisStore {
         limit: Duration,
     ) -> GetResult {
         let set = put(name, value, ttl, "GET");
-        Ok(self.connection.run(&set, limit).await?)
+        Ok(self.nodes.run(name, &set, limit).await?)
     }
 
     pub(in crate::cache) async fn add(
@@ -29,7 +29,7 @@ impl RedisStore {
         limit: Duration,
     ) -> Result<bool, StoreError> {
         let set = put(name, value, ttl, "NX");
-        let added: Option<()> = self.connection.run(&set, limit).await?;
+        let added: Option<()> = self.nodes.run(name, &set, limit).await?;
         Ok(added.is_some())
     }
 
@@ -39,17 +39,16 @@ impl RedisStore {
         max: usize,
         limit: Duration,
     ) -> Result<Vec<GetResult>, StoreError> {
-        let mut commands = redis::pipe();
-        commands.ignore_errors();
-        for &name in names {
-            commands.getrange(name, 0, max.cast_signed());
-        }
-        let found: Vec<Result<Vec<u8>, RedisError>> = self.connection.run(&commands, limit).await?;
+        let range = |commands: &mut Pipeline, at: usize| {
+            commands.getrange(names[at], 0, max.cast_signed());
+        };
+        let found = self.nodes.run_each(names, range, limit).await;
         // GETRANGE gives nothing where there is no key.
-        let found: Vec<GetResult> = found
-            .into_iter()
-            .map(|found| Ok(Some(found.map_err(refused)?).filter(|found| !found.is_empty())))
-            .collect();
+        let read = |found| match readable::<Vec<u8>>(found) {
+            Ok(found) => Ok(Some(found).filter(|found| !found.is_empty())),
+            Err(error) => Err(StoreError::from(error)),
+        };
+        let found: Vec<GetResult> = found.into_iter().map(read).collect();
         let not_permitted = |found: &GetResult| {
             matches!(found, Err(StoreError::Refused(refusal))
                 if refusal.kind == RefusalKind::NotPermitted)

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use redis::Cmd;
+use redis::{Cmd, RedisError};
 
 use super::RedisStore;
+use super::errors::refused;
 use crate::cache::store::StoreError;
 
 /// One less, and nothing left behind that would never expire. INCRBY, as in counting: a login needs no
@@ -22,9 +23,12 @@ impl RedisStore {
     ) -> Result<u64, StoreError> {
         let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         let mut commands = redis::pipe();
-        commands.incr(counter, 1).pexpire(counter, ttl).ignore();
-        let (attempts,) = self.connection.run(&commands, limit).await?;
-        Ok(attempts)
+        commands.ignore_errors();
+        commands.incr(counter, 1).pexpire(counter, ttl);
+        let (attempts, expires): (Result<u64, RedisError>, Result<u64, RedisError>) =
+            self.nodes.run(counter, &commands, limit).await?;
+        expires.map_err(refused)?;
+        attempts.map_err(refused)
     }
 
     pub(in crate::cache) async fn take_back_attempt(
@@ -34,7 +38,7 @@ impl RedisStore {
     ) -> Result<(), StoreError> {
         let mut one_less = redis::cmd("EVAL");
         one_less.arg(ONE_LESS).arg(1).arg(counter);
-        Ok(self.connection.run(&one_less, limit).await?)
+        Ok(self.nodes.run(counter, &one_less, limit).await?)
     }
 
     pub(in crate::cache) async fn forget_attempts(
@@ -42,6 +46,7 @@ impl RedisStore {
         counter: &str,
         limit: Duration,
     ) -> Result<(), StoreError> {
-        Ok(self.connection.run(&Cmd::unlink(counter), limit).await?)
+        let unlink = Cmd::unlink(counter);
+        Ok(self.nodes.run(counter, &unlink, limit).await?)
     }
 }

@@ -13,9 +13,11 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::errors::{CommandError, refused};
-use crate::cache::store::{GetResult, StoreError};
+use super::errors::CommandError;
 use crate::trace;
+
+/// What stands under one key; `None`: nothing.
+pub(super) type Found = Result<Option<Vec<u8>>, CommandError>;
 
 /// Keys of one MGET, at most. The answers are handed out when the last one is there: many large
 /// ones would keep the first waiting.
@@ -39,7 +41,7 @@ struct Queue {
 
 struct Batch {
     mget: Cmd,
-    callers: Vec<oneshot::Sender<GetResult>>,
+    callers: Vec<oneshot::Sender<Found>>,
 }
 
 /// Counts one command as in flight until dropped.
@@ -118,15 +120,13 @@ impl Batcher {
     /// lookup goes alone; MGET calls it nothing.
     ///
     /// Cancel safe.
-    pub(super) async fn get(&self, key: &str, limit: Duration) -> GetResult {
+    pub(super) async fn get(&self, key: &str, limit: Duration) -> Found {
         match self.route(key, limit >= self.budget) {
-            Route::Alone(_in_flight) => {
-                Ok(self.connection.run_twice(&Cmd::get(key), limit).await?)
-            }
+            Route::Alone(_in_flight) => self.connection.run_twice(&Cmd::get(key), limit).await,
             Route::Batched(reply) => {
                 trace::operation_is("MGET");
                 // The sender is dropped without a reply when the runtime is being shut down.
-                reply.await.unwrap_or(Err(StoreError::Unavailable))
+                reply.await.unwrap_or(Err(CommandError::Unavailable))
             }
         }
     }
@@ -160,7 +160,7 @@ impl Batcher {
 
 enum Route<'a> {
     Alone(InFlight<'a>),
-    Batched(oneshot::Receiver<GetResult>),
+    Batched(oneshot::Receiver<Found>),
 }
 
 enum Dispatch {
@@ -193,7 +193,6 @@ async fn look_up(
             }
         }
         Err(error) => {
-            let error = StoreError::from(error);
             for caller in batch.callers {
                 let _ = caller.send(Err(error.clone()));
             }
@@ -210,7 +209,7 @@ pub(super) async fn get_many(
     connection: &Connection,
     mget: &Cmd,
     limit: Duration,
-) -> Result<Vec<GetResult>, CommandError> {
+) -> Result<Vec<Found>, CommandError> {
     let started = Instant::now();
     if !connection.goes_one_by_one() {
         let found = connection.run_twice::<Vec<Option<Vec<u8>>>>(mget, limit);
@@ -225,7 +224,9 @@ pub(super) async fn get_many(
     gets.ignore_errors();
     let left = limit.saturating_sub(started.elapsed());
     let found: Vec<Result<_, RedisError>> = connection.run_twice(&gets, left).await?;
-    let found = found.into_iter().map(|found| found.map_err(refused));
+    let found = found
+        .into_iter()
+        .map(|found| found.map_err(CommandError::Refused));
     Ok(found.collect())
 }
 

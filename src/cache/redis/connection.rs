@@ -14,6 +14,8 @@
 mod health;
 mod keeper;
 mod manager;
+mod open;
+mod sentinel;
 mod server;
 mod slot;
 
@@ -30,19 +32,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use self::health::Health;
-use self::keeper::Keeper;
-pub(super) use self::server::{Mode, Server};
+pub(super) use self::open::{Signals, Terms};
+pub(super) use self::sentinel::Sentinels;
+pub(super) use self::server::{Mode, Server, announced, cluster_size};
 use super::breaker::Breaker;
 use super::errors::{CommandError, describe};
-use super::resp::Limits;
-use crate::counts::{CacheCounts, ConnectionState};
-use crate::server_url::RedisUrl;
+use crate::counts::{ConnectionMonitor, ConnectionState};
+use crate::transport::Endpoint;
 
 /// The process's connection to one Redis. Dropping it ends the keeper and the connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     slot: Arc<Slot>,
-    counts: Arc<CacheCounts>,
+    monitor: Arc<ConnectionMonitor>,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -65,6 +67,8 @@ struct Slot {
 #[derive(Debug)]
 struct Link {
     connection: MultiplexedConnection,
+    /// Where it leads to.
+    endpoint: Endpoint,
     breaker: Breaker,
     /// The time in which Redis has to answer.
     patience: Duration,
@@ -121,36 +125,9 @@ impl Request<'_> {
 }
 
 impl Connection {
-    /// Connects in the background. `patience` limits the wait for a command's answer, of the check of a
-    /// fresh connection as of calls. The connection's state is written to `counts`; lookups read the slot
-    /// instead. `ahead`: see [`ready`](Self::ready).
-    pub(super) fn open(
-        url: RedisUrl,
-        patience: Duration,
-        limits: Limits,
-        ahead: bool,
-        counts: Arc<CacheCounts>,
-    ) -> Self {
-        let slot = Arc::new(Slot::new(ahead));
-        let keeper = Keeper::new(
-            url,
-            patience,
-            limits,
-            Arc::clone(&slot),
-            Arc::clone(&counts),
-        );
-        let keeper = tokio::spawn(keeper.keep());
-        Self {
-            slot,
-            counts,
-            _keeper: AbortOnDropHandle::new(keeper),
-        }
-    }
-
-    /// Waits until the first attempt to connect has ended, well or not: 500 ms at
-    /// most.
+    /// Waits until the first attempt to connect has ended, well or not: a second at most.
     pub(super) async fn settled(&self) {
-        let mut state = self.counts.redis.subscribe();
+        let mut state = self.monitor.subscribe();
         // The sender cannot be gone: it is ours.
         let _ = state
             .wait_for(|state| *state != ConnectionState::Connecting)
@@ -163,26 +140,13 @@ impl Connection {
         self.slot.tried().await;
     }
 
-    /// Waits for a connection, for ever if need be.
-    pub(super) async fn up(&self) {
-        let mut state = self.counts.redis.subscribe();
-        // The sender cannot be gone: it is ours.
-        let _ = state.wait_for(|state| *state == ConnectionState::Up).await;
-    }
-
     /// Whether commands would be sent now, or in a moment: a connection that was lost is being replaced.
     pub(super) fn is_up(&self) -> bool {
         self.slot.is_filled()
     }
 
-    #[cfg(test)]
-    pub(super) fn counts(&self) -> &Arc<CacheCounts> {
-        &self.counts
-    }
-
-    #[cfg(test)]
-    fn state(&self) -> ConnectionState {
-        self.counts.redis.state()
+    pub(super) fn state(&self) -> ConnectionState {
+        self.monitor.state()
     }
 
     /// The server that the connection leads to; `None`: there is none, or its check has not ended.
@@ -197,9 +161,17 @@ impl Connection {
         request: impl Into<Request<'_>>,
         limit: Duration,
     ) -> Result<T, CommandError> {
-        let request = request.into();
+        readable(self.send(request.into(), limit).await)
+    }
+
+    /// Runs commands, and returns their replies as they are.
+    pub(super) async fn send(
+        &self,
+        request: Request<'_>,
+        limit: Duration,
+    ) -> Result<Value, CommandError> {
         let send = async |connection| request.send(connection).await;
-        readable(self.within(limit, send).await)
+        self.within(limit, send).await
     }
 
     /// Runs commands that may be carried out twice: where the connection turns out to be lost, they are
@@ -209,7 +181,7 @@ impl Connection {
         request: impl Into<Request<'_>>,
         limit: Duration,
     ) -> Result<T, CommandError> {
-        readable(self.within_twice(limit, request.into()).await)
+        readable(self.send_twice(request.into(), limit).await)
     }
 
     async fn within<T>(
@@ -222,10 +194,11 @@ impl Connection {
         Ok(self.attempt(&link, started, limit, send).await?)
     }
 
-    async fn within_twice(
+    /// Runs commands as [`run_twice`](Self::run_twice) does, and returns their replies as they are.
+    pub(super) async fn send_twice(
         &self,
-        limit: Duration,
         request: Request<'_>,
+        limit: Duration,
     ) -> Result<Value, CommandError> {
         let started = Instant::now();
         let link = self.link(started + limit).await?;
@@ -240,6 +213,11 @@ impl Connection {
             }
             first => Ok(first?),
         }
+    }
+
+    /// The server's endpoint; `None`: there is no connection.
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
+        Some(self.slot.link()?.endpoint.clone())
     }
 
     /// Whether commands with several keys are sent key by key over the connection that there is.
@@ -306,7 +284,9 @@ impl Connection {
 
 /// Converts a reply. Anybody may have stored something else: a reply that cannot be read says nothing about
 /// the connection.
-fn readable<T: FromRedisValue>(answer: Result<Value, CommandError>) -> Result<T, CommandError> {
+pub(super) fn readable<T: FromRedisValue>(
+    answer: Result<Value, CommandError>,
+) -> Result<T, CommandError> {
     from_redis_value(answer?).map_err(|error| {
         let error = (
             ErrorKind::UnexpectedReturnType,

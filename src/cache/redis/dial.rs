@@ -9,14 +9,14 @@ use redis::{AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError};
 use tokio::time::{Instant, timeout_at};
 
 use super::connection::Health;
-use super::errors::unreachable;
+use super::errors::{describe, unreachable};
 use super::guard::Guarded;
 use super::resp::Limits;
 use crate::error::Error;
 use crate::server_url::RedisUrl;
 use crate::text::human;
 use crate::tls::TlsFault;
-use crate::transport::{self, Stream, expects_tls};
+use crate::transport::{self, Fault, Stream, expects_tls};
 
 /// Why there is no connection.
 pub(super) enum DialError {
@@ -24,6 +24,29 @@ pub(super) enum DialError {
     Unreached(Error),
     /// The login, or what followed it, failed.
     Redis(RedisError),
+}
+
+impl DialError {
+    /// The error of this server, in the words of this library.
+    pub(super) fn of(self, url: &RedisUrl) -> Error {
+        let error = match self {
+            Self::Unreached(error) => return error,
+            Self::Redis(error) => error,
+        };
+        // A server whose refusal passes by itself counts as not there.
+        let passes = ["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"];
+        let is_full = |detail: &str| detail.starts_with("max number of clients");
+        let refused = error.kind() == ErrorKind::AuthenticationFailed
+            || error.code().is_some_and(|code| !passes.contains(&code));
+        if refused && !error.detail().is_some_and(is_full) {
+            Error::Refused {
+                server: url.to_string(),
+                reason: describe(&error),
+            }
+        } else {
+            unreachable(url, describe(&error))
+        }
+    }
 }
 
 impl From<RedisError> for DialError {
@@ -40,18 +63,21 @@ pub(super) struct Dialled {
     pub(super) address: Option<SocketAddr>,
 }
 
-/// Dials for commands, and runs `first` on the connection that is logged in; all of that within `limit`.
-/// Cancel safe.
+/// Dials one server for commands, and runs `first` on the connection that is logged in; all of that within
+/// `limit`. Cancel safe.
 pub(super) async fn dial<T>(
     url: &RedisUrl,
-    config: AsyncConnectionConfig,
     limits: Limits,
+    health: Arc<Health>,
     limit: Duration,
     first: impl AsyncFnOnce(Dialled) -> Result<T, DialError>,
 ) -> Result<T, DialError> {
     let opening = async |login: &RedisConnectionInfo, stream: Stream, health: Arc<Health>| {
         let address = stream.peer();
         let stream = Guarded::new(stream, limits, Arc::clone(&health));
+        // Deadlines are set around each command, once: the connection's own would cost a second timer for
+        // each.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let opened = MultiplexedConnection::new_with_config(login, stream, config).await;
         let (connection, driver) = opened?;
         let watched = Arc::clone(&health);
@@ -67,10 +93,10 @@ pub(super) async fn dial<T>(
         })
         .await
     };
-    open(url, limit, opening).await
+    open(url, limit, health, opening).await
 }
 
-/// Dials for a subscription. Cancel safe.
+/// Dials one server for a subscription. Cancel safe.
 pub(super) async fn dial_pubsub(
     url: &RedisUrl,
     limits: Limits,
@@ -80,21 +106,25 @@ pub(super) async fn dial_pubsub(
         let stream = Guarded::new(stream, limits, health);
         Ok(PubSub::new(login, stream).await?)
     };
-    open(url, limit, opening).await
+    open(url, limit, Arc::default(), opening).await
 }
 
 async fn open<T>(
     url: &RedisUrl,
     limit: Duration,
+    health: Arc<Health>,
     opening: impl AsyncFnOnce(&RedisConnectionInfo, Stream, Arc<Health>) -> Result<T, DialError>,
 ) -> Result<T, DialError> {
     let deadline = Instant::now() + limit;
-    let stream = transport::connect(url.endpoint(), url.tls(), deadline).await;
+    let host = url.endpoint().host();
+    let mut stream = transport::connect(url.endpoint(), host, url.tls(), deadline).await;
+    if let (Err(Fault::Tls(TlsFault::WrongName { .. })), Some(name)) = (&stream, url.other_name()) {
+        stream = transport::connect(url.endpoint(), name, url.tls(), deadline).await;
+    }
     let stream =
         stream.map_err(|fault| DialError::Unreached(fault.into_error(url.to_string(), limit)))?;
     url.warning().check(&stream, url, "rediss://");
     let (late_fault, info) = (stream.late_fault(), url.info());
-    let health = Arc::<Health>::default();
     let opening = opening(info.redis_settings(), stream, Arc::clone(&health));
     let error = match timeout_at(deadline, opening).await {
         Ok(Err(DialError::Redis(error))) => error,

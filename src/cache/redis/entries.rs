@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, RedisError};
+use redis::{Cmd, Pipeline, RedisError};
 use tokio::time::Instant;
 
 use super::RedisStore;
 use super::batcher::{is_cross_slot, one_by_one};
+use super::connection::{Connection, readable};
 use super::errors::{CommandError, is_wrong_type, refused};
+use super::nodes::Nodes;
 use crate::cache::Key;
 use crate::cache::store::{Entry, GetResult, LeaseFacts, StoreError, Unchanged};
 
@@ -33,12 +35,26 @@ impl RedisStore {
         glob: Option<&str>,
         limit: Duration,
     ) -> Result<(u64, Vec<Vec<u8>>), StoreError> {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("COUNT").arg(page);
-        if let Some(glob) = glob {
-            scan.arg("MATCH").arg(glob);
-        }
-        Ok(self.connection.run(&scan, limit).await?)
+        let page = |cursor| {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("COUNT").arg(page);
+            if let Some(glob) = glob {
+                scan.arg("MATCH").arg(glob);
+            }
+            scan
+        };
+        let nodes = self.nodes.all();
+        let (at, within) = match &nodes[..] {
+            [_] => (0, cursor),
+            nodes => place(cursor, nodes.len()),
+        };
+        let node = nodes.get(at).ok_or(StoreError::Unavailable)?;
+        let (next, keys): (u64, _) = node.connection.run(&page(within), limit).await?;
+        let next = match &nodes[..] {
+            [_] => next,
+            nodes => cursor_of(at, next, nodes.len())?,
+        };
+        Ok((next, keys))
     }
 
     pub(in crate::cache) async fn entries(
@@ -46,12 +62,10 @@ impl RedisStore {
         keys: &[&[u8]],
         limit: Duration,
     ) -> Result<Vec<Option<Entry>>, StoreError> {
-        let mut commands = redis::pipe();
-        commands.ignore_errors();
-        for &key in keys {
-            commands.pttl(key).strlen(key);
-        }
-        let replies: Vec<Result<i64, RedisError>> = self.connection.run(&commands, limit).await?;
+        let ask = |commands: &mut Pipeline, at: usize| {
+            commands.pttl(keys[at]).strlen(keys[at]);
+        };
+        let replies = self.numbers(keys, ask, limit).await?;
         let mut replies = replies.into_iter();
         let mut entries = Vec::with_capacity(keys.len());
         while let (Some(ttl), Some(size)) = (replies.next(), replies.next()) {
@@ -71,13 +85,27 @@ impl RedisStore {
         keys: &[&[u8]],
         limit: Duration,
     ) -> Result<Vec<Option<u64>>, StoreError> {
-        let mut commands = redis::pipe();
-        commands.ignore_errors();
-        for &key in keys {
-            commands.strlen(key);
-        }
-        let sizes: Vec<Result<i64, RedisError>> = self.connection.run(&commands, limit).await?;
+        let ask = |commands: &mut Pipeline, at: usize| {
+            commands.strlen(keys[at]);
+        };
+        let sizes = self.numbers(keys, ask, limit).await?;
         sizes.into_iter().map(size_of).collect()
+    }
+
+    /// Replies that are numbers: of all keys, or the error that no key's own is.
+    async fn numbers(
+        &self,
+        keys: &[&[u8]],
+        add: impl Fn(&mut Pipeline, usize),
+        limit: Duration,
+    ) -> Result<Vec<Result<i64, RedisError>>, StoreError> {
+        let replies = self.nodes.run_each(keys, add, limit).await;
+        let number = |reply| match readable::<i64>(reply) {
+            Ok(number) => Ok(Ok(number)),
+            Err(CommandError::Refused(error)) => Ok(Err(error)),
+            Err(error) => Err(StoreError::from(error)),
+        };
+        replies.into_iter().map(number).collect()
     }
 
     pub(in crate::cache) async fn read_range(
@@ -89,7 +117,7 @@ impl RedisStore {
     ) -> GetResult {
         let mut range = redis::cmd("GETRANGE");
         range.arg(key).arg(from).arg(to);
-        match self.connection.run::<Vec<u8>>(&range, limit).await {
+        match self.nodes.run::<Vec<u8>>(key, &range, limit).await {
             Ok(piece) => Ok(Some(piece).filter(|piece| !piece.is_empty())),
             Err(CommandError::Refused(error)) if is_wrong_type(&error) => Ok(None),
             Err(error) => Err(error.into()),
@@ -101,41 +129,45 @@ impl RedisStore {
         keys: &[&[u8]],
         limit: Duration,
     ) -> Result<u64, StoreError> {
-        let started = Instant::now();
-        let unlink = Cmd::unlink(keys);
-        if !self.connection.goes_one_by_one() {
-            match self.connection.run(&unlink, limit).await {
-                Err(CommandError::Refused(error)) if is_cross_slot(&error) => {
-                    self.connection.go_one_by_one();
-                }
-                removed => return Ok(removed?),
-            }
+        if let Nodes::One(node) = &self.nodes {
+            return Ok(unlink(&node.connection, &Cmd::unlink(keys), limit).await?);
         }
-        let left = limit.saturating_sub(started.elapsed());
-        let commands = one_by_one("UNLINK", &unlink);
-        let removed: Vec<u64> = self.connection.run(&commands, left).await?;
-        Ok(removed.into_iter().sum())
+        let remove = |commands: &mut Pipeline, at: usize| {
+            commands.unlink(keys[at]);
+        };
+        let removed = self.nodes.run_each(keys, remove, limit).await;
+        let removed = removed.into_iter().map(readable::<u64>);
+        removed.map(|count| count.map_err(StoreError::from)).sum()
     }
 
-    pub(in crate::cache) async fn remove_unchanged(
+    pub(in crate::cache) async fn remove_unchanged<'a>(
         &self,
-        entries: &[Unchanged<'_>],
+        entries: &[Unchanged<'a>],
         limit: Duration,
     ) -> Result<Vec<bool>, StoreError> {
-        let mut commands = redis::pipe();
-        for entry in entries {
-            let (key, size, start) = match *entry {
+        let key_of = |entry: &Unchanged<'a>| match *entry {
+            Unchanged::Anything { key }
+            | Unchanged::NoString { key }
+            | Unchanged::Text { key, .. } => key,
+        };
+        let keys: Vec<_> = entries.iter().map(key_of).collect();
+        let remove = |commands: &mut Pipeline, at: usize| {
+            let (size, start) = match entries[at] {
                 Unchanged::Anything { key } => {
                     commands.unlink(key);
-                    continue;
+                    return;
                 }
-                Unchanged::NoString { key } => (key, String::new(), &[][..]),
-                Unchanged::Text { key, size, start } => (key, size.to_string(), start),
+                Unchanged::NoString { .. } => (String::new(), &[][..]),
+                Unchanged::Text { size, start, .. } => (size.to_string(), start),
             };
-            commands.cmd("EVAL").arg(REMOVE).arg(1).arg(key);
+            commands.cmd("EVAL").arg(REMOVE).arg(1).arg(keys[at]);
             commands.arg(size).arg(start);
-        }
-        let removed: Vec<u64> = self.connection.run(&commands, limit).await?;
+        };
+        let removed = self.nodes.run_each(&keys, remove, limit).await;
+        let removed: Vec<u64> = removed
+            .into_iter()
+            .map(readable)
+            .collect::<Result<_, _>>()?;
         let is_gone = |(removed, entry): (u64, &Unchanged<'_>)| {
             removed == 1 || matches!(entry, Unchanged::Anything { .. })
         };
@@ -154,7 +186,7 @@ impl RedisStore {
         commands.pttl(&lease);
         commands.getrange(&counter, 0, MAX_TOKEN - 1);
         let (token, ttl, attempts): (Text, Result<i64, RedisError>, Text) =
-            self.connection.run(&commands, limit).await?;
+            self.nodes.run(&lease, &commands, limit).await?;
         let ttl = ttl.map_err(refused)?;
         let attempts = text(attempts)?;
         let attempts = std::str::from_utf8(&attempts).ok();
@@ -165,6 +197,49 @@ impl RedisStore {
             attempts: attempts.unwrap_or(0),
         })
     }
+}
+
+/// Removes the keys of an UNLINK.
+async fn unlink(
+    connection: &Connection,
+    unlink: &Cmd,
+    limit: Duration,
+) -> Result<u64, CommandError> {
+    let started = Instant::now();
+    if !connection.goes_one_by_one() {
+        match connection.run(unlink, limit).await {
+            Err(CommandError::Refused(error)) if is_cross_slot(&error) => {
+                connection.go_one_by_one();
+            }
+            removed => return removed,
+        }
+    }
+    let left = limit.saturating_sub(started.elapsed());
+    let removed: Vec<u64> = connection.run(&one_by_one("UNLINK", unlink), left).await?;
+    Ok(removed.into_iter().sum())
+}
+
+/// Bits of a cursor that are the server's own; those above say which of several servers is scanned. Redis'
+/// cursors are no longer than its table has bits, and a slot's number.
+const CURSOR_BITS: u32 = 48;
+
+/// The server that a cursor stands for, and its own cursor. Any number is a place to begin at.
+fn place(cursor: u64, servers: usize) -> (usize, u64) {
+    let server = usize::try_from(cursor >> CURSOR_BITS).unwrap_or(0) % servers.max(1);
+    (server, cursor & ((1 << CURSOR_BITS) - 1))
+}
+
+/// The cursor for the next step: on the same server, or at the beginning of the next one; 0 after the last.
+fn cursor_of(server: usize, next: u64, servers: usize) -> Result<u64, StoreError> {
+    if next >> CURSOR_BITS != 0 {
+        return Err(StoreError::Unavailable);
+    }
+    let server = if next == 0 { server + 1 } else { server };
+    Ok(if server < servers {
+        (server as u64) << CURSOR_BITS | next
+    } else {
+        0
+    })
 }
 
 /// What PTTL said of a key that there is: -1 means for ever.

@@ -9,8 +9,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::RedisStore;
 use super::connection::Connection;
+use super::nodes::{Node, Nodes};
 use crate::cache::store::Store;
 use crate::cache::{Cache, CacheOptions};
+use crate::counts::CacheCounts;
 
 /// Of the cache in front of it. Long, so that other waits do not hide it.
 pub(crate) const BUDGET: Duration = Duration::from_secs(2);
@@ -47,8 +49,12 @@ impl FakeRedis {
             ..CacheOptions::new("redis://localhost".parse().unwrap())
         };
         let connection = Connection::over(ours, options.budget).await;
-        let counts = Arc::clone(connection.counts());
-        let store = RedisStore::over(&options, connection);
+        let counts = Arc::<CacheCounts>::default();
+        counts.redis.up();
+        let endpoint = options.url.endpoint().clone();
+        let node = Node::new(endpoint, connection, options.budget);
+        let nodes = Nodes::One(Arc::new(node));
+        let store = RedisStore::over(&options, nodes, Arc::clone(&counts));
         (redis, Cache::over(options, Store::Redis(store), counts))
     }
 

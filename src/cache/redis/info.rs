@@ -17,22 +17,32 @@ impl RedisStore {
     ) -> Result<Option<ServerStats>, StoreError> {
         let mut info = redis::cmd("INFO");
         info.arg("server").arg("clients").arg("memory").arg("stats");
-        let info: Option<String> = unless_refused(self.connection.run(&info, limit).await)?;
-        Ok(info.map(|info| read(&info)))
+        let infos: Option<Vec<String>> =
+            unless_refused(self.nodes.run_everywhere(&info, limit).await)?;
+        Ok(infos.and_then(|infos| {
+            infos
+                .iter()
+                .map(|info| read(info))
+                .reduce(|one, other| sum(&one, &other))
+        }))
     }
 
     pub(in crate::cache) async fn is_unbounded(&self, limit: Duration) -> Option<bool> {
         let mut info = redis::cmd("INFO");
         info.arg("memory");
-        let info = self.connection.run::<String>(&info, limit).await.ok()?;
-        Some(info.lines().any(|line| line == "maxmemory:0"))
+        let infos: Vec<String> = self.nodes.run_everywhere(&info, limit).await.ok()?;
+        let mut lines = infos.iter().flat_map(|info| info.lines());
+        Some(lines.any(|line| line == "maxmemory:0"))
     }
 
     pub(in crate::cache) async fn key_count(
         &self,
         limit: Duration,
     ) -> Result<Option<u64>, StoreError> {
-        unless_refused(self.connection.run(&redis::cmd("DBSIZE"), limit).await)
+        let size = redis::cmd("DBSIZE");
+        let sizes: Option<Vec<u64>> =
+            unless_refused(self.nodes.run_everywhere(&size, limit).await)?;
+        Ok(sizes.map(|sizes| sizes.iter().sum()))
     }
 
     /// HELLO needs no right.
@@ -40,13 +50,20 @@ impl RedisStore {
         &self,
         limit: Duration,
     ) -> Result<Option<String>, StoreError> {
-        let hello = self.connection.run(&redis::cmd("HELLO"), limit).await;
-        let hello: Option<HashMap<String, Value>> = unless_refused(hello)?;
-        match hello {
-            Some(hello) => Ok(match hello.get("version") {
-                Some(Value::BulkString(text)) => Some(quote(text)),
-                _ => None,
-            }),
+        let hello = redis::cmd("HELLO");
+        let hellos: Option<Vec<HashMap<String, Value>>> =
+            unless_refused(self.nodes.run_everywhere(&hello, limit).await)?;
+        match hellos {
+            Some(hellos) => {
+                let version = |hello: &HashMap<String, Value>| match hello.get("version") {
+                    Some(Value::BulkString(text)) => Some(quote(text)),
+                    _ => None,
+                };
+                Ok(hellos
+                    .iter()
+                    .filter_map(version)
+                    .reduce(|one, other| joined(&one, &other)))
+            }
             None => Ok(self.server_stats(limit).await?.map(|stats| stats.version)),
         }
     }
@@ -59,6 +76,33 @@ fn unless_refused<T>(said: Result<T, CommandError>) -> Result<Option<T>, StoreEr
         Err(CommandError::Refused(_)) => Ok(None),
         Err(CommandError::Unavailable) => Err(StoreError::Unavailable),
     }
+}
+
+/// The figures of several servers as those of one. Rates by them are exact while none of them restarts.
+fn sum(one: &ServerStats, other: &ServerStats) -> ServerStats {
+    ServerStats {
+        version: joined(&one.version, &other.version),
+        memory: one.memory + other.memory,
+        memory_limit: one.memory_limit.zip(other.memory_limit).map(|(a, b)| a + b),
+        eviction_policy: joined(&one.eviction_policy, &other.eviction_policy),
+        hits: one.hits + other.hits,
+        misses: one.misses + other.misses,
+        evicted: one.evicted + other.evicted,
+        expired: one.expired + other.expired,
+        commands: one.commands + other.commands,
+        clients: one.clients + other.clients,
+        uptime: one.uptime.min(other.uptime),
+    }
+}
+
+/// Texts of several servers: each once, the lowest first.
+fn joined(one: &str, other: &str) -> String {
+    if one.split(", ").any(|part| part == other) {
+        return one.to_owned();
+    }
+    let mut parts: Vec<_> = one.split(", ").chain([other]).collect();
+    parts.sort_unstable();
+    parts.join(", ")
 }
 
 /// Reads INFO. What is missing is 0 or empty.

@@ -68,7 +68,7 @@ impl RedisStore {
             LeaseChange::Leave { mark, ttl } => script(LEAVE, lease, token, &[mark, &millis(ttl)]),
             LeaseChange::TakeOver => script(TAKE_OVER, lease, token, &[token.request()]),
         };
-        Ok(self.connection.run(&command, limit).await?)
+        Ok(self.nodes.run(lease, &command, limit).await?)
     }
 }
 

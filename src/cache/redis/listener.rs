@@ -3,6 +3,7 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
@@ -12,10 +13,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::RedisStore;
+use super::cluster::Shared;
+use super::connection::Sentinels;
 use super::dial::{DialError, dial_pubsub};
 use super::errors::describe;
+use super::nodes::Nodes;
 use super::resp::Limits;
 use crate::cache::store::{Event, StoreError};
+use crate::error::Error;
 use crate::server_url::RedisUrl;
 
 /// Time to connect and log in, and again to subscribe.
@@ -43,7 +48,7 @@ impl RedisStore {
         for message in messages {
             commands.add_command(Cmd::publish(channel, message));
         }
-        let _receivers: Vec<u64> = self.connection.run(&commands, limit).await?;
+        let _receivers: Vec<u64> = self.nodes.run_anywhere(&commands, limit).await?;
         Ok(())
     }
 
@@ -53,6 +58,13 @@ impl RedisStore {
         on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
     ) -> impl Future<Output = ()> + Send + 'static {
         let listener = Listener {
+            server: match &self.nodes {
+                Nodes::Cluster(cluster) => Server::OfCluster(Arc::clone(cluster.shared())),
+                Nodes::One(_) => match Sentinels::of(&self.url, self.limits) {
+                    Some(sentinels) => Server::Named(Box::new(sentinels)),
+                    None => Server::Fixed,
+                },
+            },
             url: self.url.clone(),
             limits: self.limits,
             channel,
@@ -62,8 +74,18 @@ impl RedisStore {
     }
 }
 
+/// Which server a subscription is made at: its address may be another one each time.
+enum Server {
+    Fixed,
+    /// The primary, which publishes.
+    Named(Box<Sentinels>),
+    /// Any node: what is published at one reaches all.
+    OfCluster(Arc<Shared>),
+}
+
 /// A subscription of one client.
 struct Listener<F> {
+    server: Server,
     url: RedisUrl,
     limits: Limits,
     channel: String,
@@ -105,11 +127,29 @@ impl<F: Fn(Event<'_>) + Send + Sync + 'static> Listener<F> {
     }
 
     async fn subscribe(&self) -> Result<(PubSubSink, impl Stream<Item = Msg> + use<F>), DialError> {
-        let dialled = dial_pubsub(&self.url, self.limits, CONNECT_DEADLINE).await?;
+        let url = self.url().await.map_err(DialError::Unreached)?;
+        let dialled = dial_pubsub(&url, self.limits, CONNECT_DEADLINE).await?;
         let (mut sink, stream) = dialled.split();
         let subscribed = timeout(CONNECT_DEADLINE, sink.subscribe(&self.channel)).await;
         subscribed.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
         Ok((sink, stream))
+    }
+
+    async fn url(&self) -> Result<RedisUrl, Error> {
+        match &self.server {
+            Server::Fixed => Ok(self.url.clone()),
+            Server::Named(sentinels) => Ok(self.url.node(sentinels.primary().await?, None)),
+            Server::OfCluster(shared) => {
+                let mut nodes = shared.owners();
+                nodes.retain(|node| node.connection.is_up());
+                let endpoint = fastrand::choice(&nodes).map(|node| &node.endpoint);
+                let given = fastrand::choice(self.url.endpoints());
+                let endpoint = endpoint.or(given).unwrap_or(self.url.endpoint());
+                Ok(self
+                    .url
+                    .node(endpoint.clone(), Some(self.url.endpoint().host())))
+            }
+        }
     }
 
     /// Passes messages on until the connection is lost. redis-rs buffers them without a bound, so nothing

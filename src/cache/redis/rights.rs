@@ -6,7 +6,9 @@ use std::time::Duration;
 use redis::Value;
 
 use super::RedisStore;
+use super::connection::Connection;
 use super::errors::CommandError;
+use super::nodes::Nodes;
 use crate::cache::store::StoreError;
 use crate::cache::{Key, Namespace};
 use crate::error::quote;
@@ -76,17 +78,37 @@ impl RedisStore {
         procedure: &ProcedureName,
         limit: Duration,
     ) -> Result<MissingRights, StoreError> {
+        let mut missing = MissingRights::default();
+        // Each server has users of its own.
+        for node in self.nodes.all() {
+            self.missing_at(&node.connection, namespace, procedure, &mut missing, limit)
+                .await?;
+        }
+        Ok(missing)
+    }
+
+    async fn missing_at(
+        &self,
+        connection: &Connection,
+        namespace: Option<&Namespace>,
+        procedure: &ProcedureName,
+        missing: &mut MissingRights,
+        limit: Duration,
+    ) -> Result<(), CommandError> {
         let whoami = redis::cmd("ACL").arg("WHOAMI").clone();
-        let user: Option<String> = match self.connection.run(&whoami, limit).await {
+        let user: Option<String> = match connection.run(&whoami, limit).await {
             Ok(user) => Some(user),
             Err(CommandError::Refused(_)) => None,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         };
-        let mut missing = MissingRights::default();
-        for needed in needed(namespace, procedure) {
-            let permission = self.permission(user.as_deref(), &needed.command, limit);
+        let of_cluster = matches!(self.nodes, Nodes::Cluster(_));
+        for needed in needed(namespace, procedure, of_cluster) {
+            let permission = permission(connection, user.as_deref(), &needed.command, limit);
             let right = match permission.await? {
                 Permission::Granted => continue,
+                Permission::CommandMissing if needed.command[0] == "cluster" => {
+                    format!("+{}", needed.command.join("|"))
+                }
                 Permission::CommandMissing => format!("+{}", needed.command[0]),
                 Permission::KeyMissing => format!("~{}", needed.keys),
             };
@@ -99,38 +121,42 @@ impl RedisStore {
         }
         let configured = self.url.user();
         missing.user = quote(user.as_deref().unwrap_or(configured).as_bytes());
-        Ok(missing)
-    }
-
-    /// Asks by DRYRUN, where that is permitted; else by the attempt itself.
-    async fn permission(
-        &self,
-        user: Option<&str>,
-        command: &[String],
-        limit: Duration,
-    ) -> Result<Permission, CommandError> {
-        if let Some(user) = user {
-            let mut dryrun = redis::cmd("ACL");
-            dryrun.arg("DRYRUN").arg(user).arg(command);
-            match self.connection.run::<String>(&dryrun, limit).await {
-                Ok(said) if said == "OK" => return Ok(Permission::Granted),
-                Ok(said) => return Ok(missing(&said)),
-                Err(CommandError::Refused(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let attempt = redis::cmd(&command[0]).arg(&command[1..]).clone();
-        match self.connection.run::<Value>(&attempt, limit).await {
-            Err(CommandError::Refused(error)) if error.code() == Some("NOPERM") => {
-                Ok(missing(error.detail().unwrap_or_default()))
-            }
-            Ok(_) | Err(CommandError::Refused(_)) => Ok(Permission::Granted),
-            Err(error) => Err(error),
-        }
+        Ok(())
     }
 }
 
-fn needed(namespace: Option<&Namespace>, procedure: &ProcedureName) -> Vec<Needed> {
+/// Asks by DRYRUN, where that is permitted; else by the attempt itself.
+async fn permission(
+    connection: &Connection,
+    user: Option<&str>,
+    command: &[String],
+    limit: Duration,
+) -> Result<Permission, CommandError> {
+    if let Some(user) = user {
+        let mut dryrun = redis::cmd("ACL");
+        dryrun.arg("DRYRUN").arg(user).arg(command);
+        match connection.run::<String>(&dryrun, limit).await {
+            Ok(said) if said == "OK" => return Ok(Permission::Granted),
+            Ok(said) => return Ok(missing(&said)),
+            Err(CommandError::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let attempt = redis::cmd(&command[0]).arg(&command[1..]).clone();
+    match connection.run::<Value>(&attempt, limit).await {
+        Err(CommandError::Refused(error)) if error.code() == Some("NOPERM") => {
+            Ok(missing(error.detail().unwrap_or_default()))
+        }
+        Ok(_) | Err(CommandError::Refused(_)) => Ok(Permission::Granted),
+        Err(error) => Err(error),
+    }
+}
+
+fn needed(
+    namespace: Option<&Namespace>,
+    procedure: &ProcedureName,
+    of_cluster: bool,
+) -> Vec<Needed> {
     let key = Key::new(namespace, procedure, NOBODY);
     let prefix = key.as_str().strip_suffix(NOBODY).unwrap_or_default();
     let (answers, beside) = (format!("{prefix}*"), format!("{{{prefix}*"));
@@ -146,7 +172,7 @@ fn needed(namespace: Option<&Namespace>, procedure: &ProcedureName) -> Vec<Neede
         keys: keys.to_owned(),
     };
     let set = |key| ["set", key, "", "PX", NO_NUMBER];
-    vec![
+    let mut all = vec![
         need(true, &["get", answer], &answers),
         need(true, &["mget", answer], &answers),
         need(true, &set(answer), &answers),
@@ -158,7 +184,12 @@ fn needed(namespace: Option<&Namespace>, procedure: &ProcedureName) -> Vec<Neede
         need(false, &["pexpire", &attempts, NO_NUMBER], &beside),
         need(false, &["mget", &slot], &slots),
         need(false, &set(&slot), &slots),
-    ]
+    ];
+    if of_cluster {
+        all.push(need(true, &["cluster", "slots"], ""));
+        all.push(need(true, &["asking"], ""));
+    }
+    all
 }
 
 /// Versions of Redis word it differently; all mention keys, or the command.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 
 use super::RedisStore;
-use super::connection::Mode;
+use super::connection::{Connection, Mode, cluster_size};
 use super::errors::CommandError;
+use super::nodes::Nodes;
 use super::rights::{NO_NUMBER, NOBODY};
 use crate::cache::store::StoreError;
 use crate::cache::{Key, Namespace};
@@ -26,12 +27,33 @@ pub(crate) enum ServerFault {
 }
 
 impl RedisStore {
+    pub(in crate::cache) fn servers(&self) -> Option<String> {
+        let nodes = self.nodes.all();
+        match &self.nodes {
+            Nodes::Cluster(_) => {
+                let endpoints: Vec<_> =
+                    nodes.iter().map(|node| node.endpoint.to_string()).collect();
+                let (count, endpoints) = (endpoints.len(), endpoints.join(", "));
+                Some(format!("a Redis Cluster of {count} primaries, {endpoints}"))
+            }
+            Nodes::One(node) => {
+                self.url.sentinels()?;
+                let primary = node.connection.endpoint()?;
+                Some(format!("{primary}, the primary by the Sentinels"))
+            }
+        }
+    }
+
     pub(in crate::cache) async fn server_fault(
         &self,
         namespace: Option<&Namespace>,
         procedure: &ProcedureName,
         limit: Duration,
     ) -> Result<Option<ServerFault>, StoreError> {
+        let Nodes::One(node) = &self.nodes else {
+            return Ok(None);
+        };
+        let connection = &node.connection;
         let key = |name: &str| Key::new(namespace, procedure, name);
         let mut commands = redis::pipe();
         commands.ignore_errors();
@@ -41,14 +63,14 @@ impl RedisStore {
         for probe in 0..PROBES {
             commands.get(key(&format!("{NOBODY}-{probe}")).as_str());
         }
-        let replies: Vec<Result<Value, RedisError>> = self.connection.run(&commands, limit).await?;
+        let replies: Vec<Result<Value, RedisError>> = connection.run(&commands, limit).await?;
         let refused = |kind: ServerErrorKind| {
             let is_it = |error: &RedisError| error.kind() == ErrorKind::Server(kind);
             replies.iter().any(|reply| reply.as_ref().is_err_and(is_it))
         };
-        let server = self.connection.server().unwrap_or_default();
+        let server = connection.server().unwrap_or_default();
         if refused(ServerErrorKind::Moved) || refused(ServerErrorKind::Ask) {
-            return Ok(Some(ServerFault::Shards(self.shards(limit).await?)));
+            return Ok(Some(ServerFault::Shards(shards(connection, limit).await?)));
         }
         if refused(ServerErrorKind::ReadOnly) {
             let address = server
@@ -58,25 +80,21 @@ impl RedisStore {
         }
         if server.mode == Mode::Cluster {
             // All probes may be on this shard by chance.
-            let shards = self.shards(limit).await?;
+            let shards = shards(connection, limit).await?;
             let several = shards.filter(|&shards| shards > 1);
             return Ok(several.map(|shards| ServerFault::Shards(Some(shards))));
         }
         Ok(None)
     }
+}
 
-    /// How many shards the cluster has; `None`: this login may not ask.
-    async fn shards(&self, limit: Duration) -> Result<Option<u64>, StoreError> {
-        let mut info = redis::cmd("CLUSTER");
-        info.arg("INFO");
-        match self.connection.run::<String>(&info, limit).await {
-            Ok(info) => {
-                let mut lines = info.lines();
-                let size = lines.find_map(|line| line.strip_prefix("cluster_size:"));
-                Ok(size.and_then(|size| size.parse().ok()))
-            }
-            Err(CommandError::Refused(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+/// How many shards the cluster has; `None`: this login may not ask.
+async fn shards(connection: &Connection, limit: Duration) -> Result<Option<u64>, StoreError> {
+    let mut info = redis::cmd("CLUSTER");
+    info.arg("INFO");
+    match connection.run::<String>(&info, limit).await {
+        Ok(info) => Ok(cluster_size(&info)),
+        Err(CommandError::Refused(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

@@ -100,6 +100,12 @@ of_each_store! {
 }
 
 impl Store {
+    /// The servers that hold the keys, for a person to read; `None`: the one of the address.
+    pub(in crate::cache) fn servers(&self) -> Option<String> {
+        let Self::Redis(redis) = self;
+        redis.servers()
+    }
+
     /// Listens to a channel over a connection of its own, which is replaced when it is lost. Never ends by
     /// itself.
     pub(in crate::cache) fn listen(

@@ -8,6 +8,7 @@ pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod rabbitmq;
 pub(crate) mod redis;
+pub(crate) mod redis_fleet;
 pub(crate) mod restricted;
 pub(crate) mod wait;
 pub(crate) mod wire;

@@ -149,6 +149,13 @@ impl Redis {
         keys
     }
 
+    /// Whether it is a primary now. It closes connections when it becomes one.
+    pub(crate) async fn is_primary(&self) -> bool {
+        let info = redis::cmd("INFO").arg("replication").to_owned();
+        let info = self.try_to_send::<String>("", &info).await;
+        info.is_ok_and(|info| info.contains("role:master"))
+    }
+
     /// The number of lookups that were hits so far.
     pub(crate) async fn found(&self) -> u64 {
         let stats: String = self.run(&["INFO", "stats"]).await;
@@ -156,6 +163,12 @@ impl Redis {
         let hits = lines.find_map(|line| line.strip_prefix("keyspace_hits:"));
         hits.and_then(|hits| hits.parse().ok())
             .expect("INFO has it")
+    }
+
+    /// Ends it at once, like a machine that loses power.
+    pub(crate) fn kill(&mut self) {
+        self.server.kill().expect("it runs");
+        self.server.wait().expect("it has ended");
     }
 
     /// Stops answering without closing a connection, like a machine that hangs.

@@ -174,7 +174,8 @@ struct TypedBroker {
 #[derive(Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "printed as it stands")]
 struct TypedRedis {
-    /// Redis' address; rediss:// is encrypted; unix:///PATH is a Unix socket; /N or ?db=N selects a database
+    /// Redis' address; rediss:// is encrypted; unix:///PATH is a Unix socket; /N or ?db=N selects a database;
+    /// redis+sentinel://HOST,HOST/NAME is the primary of Sentinels, redis+cluster://HOST,HOST a cluster
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     #[arg(default_value = "redis://localhost:6379")]
     redis_url: RedisUrl,

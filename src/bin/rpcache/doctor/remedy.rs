@@ -201,7 +201,7 @@ fn for_server(finding: &Finding) -> String {
             )
         }
         (_, Found::Shards(_)) => {
-            format!("write the address of one Redis, or of a cluster of one shard, in {url}")
+            format!("write redis+cluster:// in place of redis:// in {url}")
         }
         (Check::RedisVersion, Found::Version(_)) => "use Redis 7.0 or later".to_owned(),
         (_, Found::MissingRights(missing)) => for_rights(missing),
@@ -243,8 +243,14 @@ fn for_redis_login(reason: &str) -> String {
              redis-cli CONFIG GET databases says how many there are"
         );
     }
-    if reason.contains("is a Sentinel") {
-        return format!("write the primary's address in {REDIS}");
+    if reason.contains(": write redis") {
+        return format!("write that address in {REDIS}");
+    }
+    if reason.contains("+cluster|slots") {
+        return "redis-cli ACL SETUSER USER +cluster|slots\non every node".to_owned();
+    }
+    if reason.contains("begins with redis") || reason.contains("watches no primary") {
+        return format!("correct the address in {REDIS}");
     }
     if reason.contains("authentication")
         || reason.contains("NOAUTH")

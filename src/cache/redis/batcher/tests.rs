@@ -87,7 +87,7 @@ fn each_caller_gets_its_own_answer_while_others_give_up() {
                         // Behind others that are answered slowly.
                         Ok(Err(unanswered)) => {
                             assert!(
-                                matches!(unanswered, StoreError::Unavailable),
+                                matches!(unanswered, CommandError::Unavailable),
                                 "{unanswered:?}"
                             );
                         }
@@ -153,7 +153,7 @@ fn without_a_connection_lookups_fail_at_once() {
         assert!(
             found
                 .iter()
-                .all(|found| matches!(found, Err(StoreError::Unavailable)))
+                .all(|found| matches!(found, Err(CommandError::Unavailable)))
         );
         assert_eq!(moment.elapsed(), Duration::ZERO);
     });

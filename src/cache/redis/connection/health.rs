@@ -1,9 +1,10 @@
 //! The health of one connection: whether and why it has ended, and whether its server cannot serve.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::redis::guard::CLOSED;
@@ -19,6 +20,8 @@ pub(in crate::cache::redis) struct Health {
     /// Cancelled when the server has said that it cannot serve; the reason is in `unfit_for`.
     pub(super) unfit: CancellationToken,
     unfit_for: OnceLock<Unfit>,
+    /// Of a node of a cluster: notified in place of `unfit`, since the map of the cluster may be outdated.
+    outdated: Option<Arc<Notify>>,
 }
 
 /// Why a connection was given up.
@@ -69,8 +72,8 @@ impl fmt::Display for Unfit {
             Self::Loading => f.write_str("is still loading its data"),
             Self::Elsewhere(node) => write!(
                 f,
-                "is a node of a Redis Cluster of several shards, which is not supported yet, and sends \
-                 to {node}"
+                "is a node of a Redis Cluster of several shards, and redirects to {node}; the address of \
+                 a cluster begins with redis+cluster://"
             ),
             Self::ClusterDown => f.write_str("is a node of a Redis Cluster that is down"),
         }
@@ -78,6 +81,13 @@ impl fmt::Display for Unfit {
 }
 
 impl Health {
+    pub(in crate::cache::redis) fn new(outdated: Option<Arc<Notify>>) -> Self {
+        Self {
+            outdated,
+            ..Self::default()
+        }
+    }
+
     /// Notes how the stream has ended, or will end. The first reason counts.
     pub(in crate::cache::redis) fn ends(&self, how: impl FnOnce() -> String) {
         self.why.get_or_init(|| Why::Lost(how()));
@@ -106,9 +116,15 @@ impl Health {
         if line.starts_with(b"ERR max number of clients") {
             self.ends(|| quote(line));
         }
-        if let Some(unfit) = Unfit::read(line) {
-            self.unfit_for.get_or_init(|| unfit);
-            self.unfit.cancel();
+        match (Unfit::read(line), &self.outdated) {
+            (None, _) => {}
+            // A key that is on its way to another node: the map is right.
+            (Some(_), Some(_)) if line.starts_with(b"ASK") => {}
+            (Some(_), Some(outdated)) => outdated.notify_one(),
+            (Some(unfit), None) => {
+                self.unfit_for.get_or_init(|| unfit);
+                self.unfit.cancel();
+            }
         }
     }
 

@@ -9,18 +9,22 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::Slot;
 use super::health::Unfit;
 use super::manager::{CONNECT_DEADLINE, Failures, Manager};
+use super::sentinel::Sentinels;
 use super::server::Role;
+use super::{Signals, Slot, Terms};
 use crate::cache::redis::errors::{describe, unreachable};
-use crate::cache::redis::resp::Limits;
-use crate::counts::{CacheCounts, ConnectionState};
+use crate::counts::{CacheCounts, ConnectionMonitor, ConnectionState};
 use crate::error::Error;
 use crate::server_url::RedisUrl;
+use crate::transport::Endpoint;
 
 /// Pause between two attempts to connect, plus up to a half of it at random.
 const REDIAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// The same where Sentinels are asked before each attempt: they may name another server at any moment.
+const SENTINEL_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long a server that does not report its role has to serve, or a node of a cluster has to redirect
 /// nothing, until it counts as the right one.
@@ -32,7 +36,13 @@ type Pooled = PooledConnection<'static, Manager>;
 pub(super) struct Keeper {
     url: RedisUrl,
     slot: Arc<Slot>,
+    /// Counts losses.
     counts: Arc<CacheCounts>,
+    /// Holds the state of this connection.
+    monitor: Arc<ConnectionMonitor>,
+    sentinels: Option<Sentinels>,
+    /// Of a node of a cluster: takes the place of log lines.
+    of_cluster: Option<Arc<Signals>>,
     /// Or why no connection can ever be made.
     pool: Result<Pool<Manager>, Error>,
     failures: mpsc::UnboundedReceiver<Error>,
@@ -55,13 +65,16 @@ enum End {
 impl Keeper {
     pub(super) fn new(
         url: RedisUrl,
-        patience: Duration,
-        limits: Limits,
+        terms: Terms,
         slot: Arc<Slot>,
         counts: Arc<CacheCounts>,
+        monitor: Arc<ConnectionMonitor>,
+        of_cluster: Option<Arc<Signals>>,
     ) -> Self {
         let (failed, failures) = mpsc::unbounded_channel();
-        let pool = match Manager::new(&url, patience, limits, Arc::clone(&slot)) {
+        let outdated = of_cluster.as_ref().map(|signals| &signals.outdated);
+        let manager = Manager::new(&url, terms, Arc::clone(&slot), outdated.cloned());
+        let pool = match manager {
             Ok(manager) => Ok(Pool::builder()
                 // One in the slot, and one that is to replace it.
                 .max_size(2)
@@ -75,9 +88,12 @@ impl Keeper {
             Err(error) => Err(unreachable(&url, describe(&error))),
         };
         Self {
+            sentinels: Sentinels::of(&url, terms.limits),
             url,
             slot,
             counts,
+            monitor,
+            of_cluster,
             pool,
             failures,
             next_dial: Instant::now(),
@@ -96,10 +112,7 @@ impl Keeper {
             // One reason is reported at a time.
             self.counts.refusals.set_server(None);
             (self.warned, self.on_trial) = (false, false);
-            let reason = error.to_string();
-            if !matches!(self.counts.redis.down(error), ConnectionState::Down(_)) {
-                warn!("{reason}; calls go on without the cache");
-            }
+            self.report_down(error);
             self.slot.was_tried();
             if self.pool.is_err() {
                 return;
@@ -112,9 +125,7 @@ impl Keeper {
     async fn serve(&mut self, mut link: Pooled) -> Error {
         loop {
             self.slot.fill(Arc::clone(&*link));
-            if matches!(self.counts.redis.up(), ConnectionState::Down(_)) {
-                info!("Redis at {} is back", self.url);
-            }
+            self.report_up();
             self.slot.was_tried();
             match self.end_of(&link).await {
                 End::Replaced(next) => {
@@ -127,6 +138,28 @@ impl Keeper {
         }
     }
 
+    fn report_up(&self) {
+        let was_down = matches!(self.monitor.up(), ConnectionState::Down(_));
+        match &self.of_cluster {
+            Some(signals) => signals.changed.notify_one(),
+            None if was_down => info!("Redis at {} is back", self.url),
+            None => {}
+        }
+    }
+
+    fn report_down(&self, error: Error) {
+        let reason = error.to_string();
+        let was_down = matches!(self.monitor.down(error), ConnectionState::Down(_));
+        match &self.of_cluster {
+            Some(signals) => {
+                signals.changed.notify_one();
+                signals.outdated.notify_one();
+            }
+            None if was_down => {}
+            None => warn!("{reason}; calls go on without the cache"),
+        }
+    }
+
     async fn end_of(&mut self, link: &Pooled) -> End {
         loop {
             tokio::select! {
@@ -136,9 +169,15 @@ impl Keeper {
                     None => break,
                 },
                 () = sleep(TRIAL), if self.on_trial => self.is_fit(),
+                other = switched(self.sentinels.as_ref(), &link.endpoint) => {
+                    link.health.lost(|| format!("the Sentinels name {other} as primary"));
+                }
             }
         }
         let how = link.health.count_end(&self.counts);
+        if let Some(signals) = &self.of_cluster {
+            signals.outdated.notify_one();
+        }
         let was_lost = link.health.how_lost().is_some();
         if !was_lost || Instant::now() < self.next_dial {
             return End::Gone(unreachable(&self.url, how));
@@ -209,7 +248,11 @@ impl Keeper {
     /// Takes a fresh connection out of the pool. It stays checked out for as long as it is of use, and is
     /// returned as broken: bb8 drops it then.
     async fn dial(&mut self) -> Result<Pooled, Error> {
-        let pause = REDIAL_PAUSE.mul_f32(1.0 + 0.5 * fastrand::f32());
+        let pause = match self.sentinels {
+            Some(_) => SENTINEL_PAUSE,
+            None => REDIAL_PAUSE,
+        };
+        let pause = pause.mul_f32(1.0 + 0.5 * fastrand::f32());
         self.next_dial = Instant::now() + pause;
         let pool = self.pool.as_ref().map_err(Clone::clone)?;
         // Reasons of an attempt that was given up.
@@ -221,5 +264,13 @@ impl Keeper {
             // patience ends.
             Some(error) = self.failures.recv() => Err(error),
         }
+    }
+}
+
+/// Waits until Sentinels name another primary; for ever where there are none.
+async fn switched(sentinels: Option<&Sentinels>, primary: &Endpoint) -> Endpoint {
+    match sentinels {
+        Some(sentinels) => sentinels.switched_from(primary).await,
+        None => std::future::pending().await,
     }
 }

@@ -8,15 +8,15 @@ use std::time::Duration;
 use bb8::{ErrorSink, ManageConnection};
 use bb8_redis::RedisConnectionManager;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, RedisError, Value};
-use tokio::sync::mpsc;
+use redis::{RedisError, Value};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use super::server::{Mode, Server, primaries};
-use super::{Link, Slot};
+use super::sentinel::Sentinels;
+use super::server::{Mode, Role, Server, cluster_size, primaries};
+use super::{Health, Link, Slot, Terms};
 use crate::cache::redis::dial::{DialError, Dialled, dial};
-use crate::cache::redis::errors::{describe, unreachable};
-use crate::cache::redis::resp::Limits;
+use crate::cache::redis::errors::unreachable;
 use crate::error::Error;
 use crate::server_url::RedisUrl;
 
@@ -28,57 +28,83 @@ pub(super) const CONNECT_DEADLINE: Duration = Duration::from_millis(500);
 /// ours.
 pub(super) struct Manager {
     url: RedisUrl,
-    config: AsyncConnectionConfig,
+    /// Who names the server; `None`: the address does.
+    sentinels: Option<Sentinels>,
+    /// Of a node of a cluster: notified when the cluster's map may be outdated.
+    outdated: Option<Arc<Notify>>,
     inner: RedisConnectionManager,
-    limits: Limits,
-    patience: Duration,
+    terms: Terms,
     slot: Arc<Slot>,
 }
 
 impl Manager {
     pub(super) fn new(
         url: &RedisUrl,
-        patience: Duration,
-        limits: Limits,
+        terms: Terms,
         slot: Arc<Slot>,
+        outdated: Option<Arc<Notify>>,
     ) -> Result<Self, RedisError> {
         Ok(Self {
             url: url.clone(),
-            // Deadlines are set around each command, once: the connection's own would cost a
-            // second timer for each.
-            config: AsyncConnectionConfig::new().set_response_timeout(None),
+            sentinels: Sentinels::of(url, terms.limits),
+            outdated,
             inner: RedisConnectionManager::new(url.info())?,
-            limits,
-            patience,
+            terms,
             slot,
         })
     }
 
+    /// Logs in to the server, or to the primary that the Sentinels name.
+    async fn log_in(&self) -> Result<Arc<Link>, Error> {
+        let Some(sentinels) = &self.sentinels else {
+            return self.log_in_to(&self.url).await;
+        };
+        let primary = self.url.node(sentinels.primary().await?, None);
+        let link = self.log_in_to(&primary).await?;
+        if link.server.get().map(|server| server.role) == Some(Role::Replica) {
+            let reason = "it is a replica: the Sentinels are about to name another primary";
+            return Err(unreachable(&primary, reason.to_owned()));
+        }
+        Ok(link)
+    }
+
     /// Makes a connection on which Redis has answered in time. A server that accepts and is too slow to be of
     /// use, or that refuses everything, is noticed here instead of by calls.
-    async fn log_in(&self) -> Result<Arc<Link>, DialError> {
+    async fn log_in_to(&self, url: &RedisUrl) -> Result<Arc<Link>, Error> {
+        let patience = self.terms.patience;
         let check = async |dialled: Dialled| {
             let Dialled {
                 mut connection,
                 health,
                 address,
             } = dialled;
-            let link = Arc::new(Link::new(connection.clone(), self.patience, health));
+            let endpoint = url.endpoint().clone();
+            let link = Arc::new(Link::new(connection.clone(), endpoint, patience, health));
             self.slot.may_be_used_unchecked(&link);
-            let hello = timeout(self.patience, self.greet(&connection)).await;
+            let hello = timeout(patience, self.greet(&connection)).await;
             let late = |_elapsed| Err(io::Error::from(io::ErrorKind::TimedOut).into());
             let server = Server::read(address, &hello.unwrap_or_else(late)?);
-            if server.mode == Mode::Sentinel {
-                return Err(DialError::Unreached(self.sentinel(&mut connection).await));
+            let refused = match server.mode {
+                Mode::Sentinel => Some(self.sentinel(url, &mut connection).await),
+                // A cluster of one shard is used as any other server.
+                Mode::Cluster if self.outdated.is_none() => {
+                    self.of_several_shards(url, &mut connection).await
+                }
+                _ => None,
+            };
+            if let Some(reason) = refused {
+                let server = url.to_string();
+                return Err(DialError::Unreached(Error::Refused { server, reason }));
             }
-            let clustered = server.mode == Mode::Cluster;
+            let clustered = server.mode == Mode::Cluster || self.outdated.is_some();
             link.one_by_one.store(clustered, Ordering::Relaxed);
             // Nothing else sets it.
             let _ = link.server.set(server);
             Ok(link)
         };
-        let (config, limits) = (self.config.clone(), self.limits);
-        dial(&self.url, config, limits, CONNECT_DEADLINE, check).await
+        let health = Arc::new(Health::new(self.outdated.clone()));
+        let dialled = dial(url, self.terms.limits, health, CONNECT_DEADLINE, check);
+        dialled.await.map_err(|error| error.of(url))
     }
 
     /// Waits for the answer to PING, and returns that to HELLO, sent together with it. HELLO needs no right,
@@ -95,39 +121,40 @@ impl Manager {
         }
     }
 
-    /// The error for a Sentinel that was given as Redis: it names the primaries to use instead.
-    async fn sentinel(&self, connection: &mut MultiplexedConnection) -> Error {
+    /// Why a Sentinel that was given as Redis is refused, with what to write instead.
+    async fn sentinel(&self, url: &RedisUrl, connection: &mut MultiplexedConnection) -> String {
         let mut ask = redis::cmd("SENTINEL");
         ask.arg("MASTERS");
-        let asked = timeout(self.patience, ask.query_async::<Value>(connection)).await;
+        let asked = timeout(self.terms.patience, ask.query_async::<Value>(connection)).await;
         let primaries = match asked {
             Ok(Ok(answer)) => primaries(&answer),
             _ => Vec::new(),
         };
-        let instead = match &primaries[..] {
-            [] => "write the address of the primary".to_owned(),
-            primaries => format!("write the address of the primary: {}", primaries.join(", ")),
+        let scheme = url.scheme();
+        let endpoint = url.endpoint();
+        let names = match &primaries[..] {
+            [] => "NAME".to_owned(),
+            primaries => primaries.join(&format!(" or {scheme}+sentinel://{endpoint}/")),
         };
-        Error::Refused {
-            server: self.url.to_string(),
-            reason: format!("it is a Sentinel, which is not supported yet; {instead}"),
-        }
+        format!("it is a Sentinel: write {scheme}+sentinel://{endpoint}/{names}")
     }
 
-    fn translate(&self, error: &RedisError) -> Error {
-        // A server whose refusal passes by itself counts as not there.
-        let passes = ["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN"];
-        let is_full = |detail: &str| detail.starts_with("max number of clients");
-        let refused = error.kind() == ErrorKind::AuthenticationFailed
-            || error.code().is_some_and(|code| !passes.contains(&code));
-        if refused && !error.detail().is_some_and(is_full) {
-            Error::Refused {
-                server: self.url.to_string(),
-                reason: describe(error),
-            }
-        } else {
-            unreachable(&self.url, describe(error))
-        }
+    /// Why a node of a cluster of several shards is refused where it was given as one server; `None`: its
+    /// cluster has one shard, or this login may not ask. MOVED says so later, then.
+    async fn of_several_shards(
+        &self,
+        url: &RedisUrl,
+        connection: &mut MultiplexedConnection,
+    ) -> Option<String> {
+        let mut ask = redis::cmd("CLUSTER");
+        ask.arg("INFO");
+        let asked = timeout(self.terms.patience, ask.query_async::<String>(connection)).await;
+        let shards = cluster_size(&asked.ok()?.ok()?).filter(|&shards| shards > 1)?;
+        Some(format!(
+            "it is a node of a Redis Cluster of {shards} shards: write {}+cluster://{}",
+            url.scheme(),
+            url.endpoint()
+        ))
     }
 }
 
@@ -136,11 +163,7 @@ impl ManageConnection for Manager {
     type Error = Error;
 
     async fn connect(&self) -> Result<Arc<Link>, Error> {
-        match self.log_in().await {
-            Ok(link) => Ok(link),
-            Err(DialError::Unreached(error)) => Err(error),
-            Err(DialError::Redis(error)) => Err(self.translate(&error)),
-        }
+        self.log_in().await
     }
 
     /// Never called: the pool hands out fresh connections only.

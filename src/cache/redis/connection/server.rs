@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use redis::Value;
 
 use crate::error::quote;
+use crate::transport::Endpoint;
 
 /// The server that a connection leads to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,26 +54,34 @@ impl Server {
     }
 }
 
-/// Reads a Sentinel's reply to SENTINEL MASTERS: address and name of the first few primaries that it
-/// watches.
+/// Reads a Sentinel's reply to SENTINEL MASTERS: the names of the first few primaries that it watches.
 pub(super) fn primaries(answer: &Value) -> Vec<String> {
     let Value::Array(primaries) = answer else {
         return Vec::new();
     };
-    let primary = |fields| {
-        let text = |name| field(fields, name).map(quote);
-        Some(format!(
-            "{}:{} ({})",
-            text(b"ip")?,
-            text(b"port")?,
-            text(b"name")?
-        ))
-    };
+    let primary = |fields| field(fields, b"name").map(quote);
     primaries.iter().take(3).filter_map(primary).collect()
 }
 
+/// Reads CLUSTER INFO: how many shards there are.
+pub(in crate::cache::redis) fn cluster_size(info: &str) -> Option<u64> {
+    let mut lines = info.lines();
+    let size = lines.find_map(|line| line.strip_prefix("cluster_size:"))?;
+    size.parse().ok()
+}
+
+/// The endpoint that a server names, as far as it can be one: peer text, which reaches log lines.
+pub(in crate::cache::redis) fn announced(host: &[u8], port: u16) -> Option<Endpoint> {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(byte);
+    if host.is_empty() || host.len() > 255 || !host.iter().all(is_plain) || port == 0 {
+        return None;
+    }
+    let host = String::from_utf8_lossy(host).into_owned();
+    Some(Endpoint::Tcp { host, port })
+}
+
 /// The value behind a name in an array of names and values.
-fn field<'a>(fields: &'a Value, name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn field<'a>(fields: &'a Value, name: &[u8]) -> Option<&'a [u8]> {
     let Value::Array(fields) = fields else {
         return None;
     };
@@ -112,9 +121,9 @@ mod tests {
     fn primaries_of_a_sentinel_are_read_and_escaped() {
         let one = fields(&["name", "fleet", "ip", "10.0.0.5", "port", "6379"]);
         let hostile = fields(&["name", "\u{1b}[2J", "ip", "::1", "port", "1"]);
-        let nothing = fields(&["name", "x"]);
+        let nothing = fields(&["ip", "::1"]);
         let masters = Value::Array(vec![one, nothing, hostile]);
-        let expected = ["10.0.0.5:6379 (fleet)", "::1:1 (\\u{1b}[2J)"];
+        let expected = ["fleet", "\\u{1b}[2J"];
         assert_eq!(primaries(&masters), expected);
         assert!(primaries(&Value::Okay).is_empty());
     }

@@ -9,15 +9,18 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Breaker, Health, Link, Slot};
+use crate::transport::Endpoint;
 
 impl Link {
     pub(super) fn new(
         connection: MultiplexedConnection,
+        endpoint: Endpoint,
         patience: Duration,
         health: Arc<Health>,
     ) -> Self {
         Self {
             connection,
+            endpoint,
             breaker: Breaker::default(),
             patience,
             health,

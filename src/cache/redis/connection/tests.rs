@@ -1,7 +1,9 @@
 //! A connection is given up when it should be: commands that a test answers, refuses or leaves.
 
 use super::*;
+use crate::cache::redis::resp::Limits;
 use crate::interleavings::{of_each_seed, shuffled};
+use crate::server_url::RedisUrl;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo, ServerErrorKind};
 use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -15,7 +17,7 @@ impl Connection {
     pub(in crate::cache::redis) fn to_nobody() -> Self {
         Self {
             slot: Arc::default(),
-            counts: Arc::default(),
+            monitor: Arc::default(),
             _keeper: AbortOnDropHandle::new(tokio::spawn(async {})),
         }
     }
@@ -27,12 +29,18 @@ impl Connection {
         let connection = MultiplexedConnection::new_with_config(&info, stream, config).await;
         let (connection, driver) = connection.unwrap();
         let slot = Arc::<Slot>::default();
-        slot.fill(Arc::new(Link::new(connection, patience, Arc::default())));
-        let counts = Arc::<CacheCounts>::default();
-        counts.redis.up();
+        let nowhere = announced(b"localhost", 1).unwrap();
+        slot.fill(Arc::new(Link::new(
+            connection,
+            nowhere,
+            patience,
+            Arc::default(),
+        )));
+        let monitor = Arc::<ConnectionMonitor>::default();
+        monitor.up();
         Self {
             slot,
-            counts,
+            monitor,
             _keeper: AbortOnDropHandle::new(tokio::spawn(driver)),
         }
     }
@@ -146,15 +154,18 @@ async fn answering_together(commands: usize, answers: &'static [u8]) -> RedisUrl
 
 const LONG: Duration = Duration::from_secs(60);
 
-const LIMITS: Limits = Limits {
-    string: 1 << 20,
-    reply: 1 << 20,
+const TERMS: Terms = Terms {
+    patience: LONG,
+    limits: Limits {
+        string: 1 << 20,
+        reply: 1 << 20,
+    },
 };
 
 #[tokio::test]
 async fn commands_that_may_go_ahead_are_sent_before_the_check_is_answered() {
     let url = answering_together(3, b"+PONG\r\n*0\r\n$1\r\n5\r\n").await;
-    let connection = Connection::open(url, LONG, LIMITS, true, Arc::default());
+    let connection = Connection::open(url, TERMS, true, Arc::default());
     connection.ready().await;
     assert_eq!(connection.state(), ConnectionState::Connecting);
     let answer: Result<String, _> = connection.run(&Cmd::get("fib:5"), LONG).await;
@@ -166,7 +177,7 @@ async fn commands_that_may_go_ahead_are_sent_before_the_check_is_answered() {
 #[tokio::test]
 async fn a_command_that_went_ahead_without_an_answer_waits_for_the_check() {
     let url = answering_together(3, b"-LOADING not yet\r\n*0\r\n-LOADING not yet\r\n").await;
-    let connection = Connection::open(url, LONG, LIMITS, true, Arc::default());
+    let connection = Connection::open(url, TERMS, true, Arc::default());
     connection.ready().await;
     let answer: Result<String, _> = connection.run(&Cmd::get("fib:5"), LONG).await;
     assert!(answer.is_err());
@@ -177,7 +188,7 @@ async fn a_command_that_went_ahead_without_an_answer_waits_for_the_check() {
 #[tokio::test]
 async fn commands_wait_for_the_check_unless_they_may_go_ahead() {
     let url = answering_together(2, b"-LOADING not yet\r\n*0\r\n").await;
-    let connection = Connection::open(url, LONG, LIMITS, false, Arc::default());
+    let connection = Connection::open(url, TERMS, false, Arc::default());
     connection.ready().await;
     assert!(matches!(connection.state(), ConnectionState::Down(_)));
 }
