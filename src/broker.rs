@@ -10,6 +10,7 @@ mod dial;
 mod errors;
 mod frames;
 mod inspect;
+mod node;
 mod publisher;
 mod queue_watch;
 
@@ -34,12 +35,17 @@ pub(crate) use self::frames::MAX_BODY;
 pub(crate) use self::frames::properties::{CORRELATION_BYTES, OVERSIZED};
 pub use self::inspect::Declared;
 pub(crate) use self::inspect::{Inspector, QueueStatus};
+pub(crate) use self::node::{
+    Pair, declare_exclusive, is_seen_by_others, leader_answers, move_pause, preferred_is_back,
+    silence,
+};
 pub(crate) use self::publisher::{Message, Published, Publisher, Refusal};
 pub use self::queue_watch::{QueueDepth, QueueDepths, QueueWatch};
 
 use crate::counts::BrokerCounts;
 use crate::error::{Error, quote};
 use crate::server_url::AmqpUrl;
+use crate::transport::Endpoint;
 
 /// Time to connect, log in and open a channel; and for each declaration.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -68,7 +74,10 @@ pub enum Declare {
 /// Whether a queue has consumers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Consumers {
-    Some,
+    Some {
+        /// Whether no message waits in the queue.
+        is_empty: bool,
+    },
     None,
     /// Not known: this login lacks the right, or the queue is empty and a stopping worker may still hold its
     /// last messages.
@@ -78,11 +87,19 @@ pub(crate) enum Consumers {
 /// Connects and logs in to the first node that accepts. `role` is part of the connection's name in the broker's
 /// lists.
 pub(crate) async fn connect(url: &AmqpUrl, role: &str) -> Result<Connection, Error> {
+    Ok(connect_to_one(url, role).await?.0)
+}
+
+/// Connects and logs in to the first node that accepts, and returns which it is.
+pub(crate) async fn connect_to_one(
+    url: &AmqpUrl,
+    role: &str,
+) -> Result<(Connection, Endpoint), Error> {
     // Boxed: futures that wait for a connection stay small.
     let dialled = Box::pin(dial(url, role)).await;
-    let connection = dialled.map_err(|failure| failure.into_error(url))?;
+    let (connection, node) = dialled.map_err(|failure| failure.into_error(url))?;
     check_channel_max(url, &connection)?;
-    Ok(connection)
+    Ok((connection, node))
 }
 
 /// Fails if the broker allows fewer channels per connection than a client or worker needs.
@@ -175,7 +192,9 @@ pub(crate) async fn trouble(
 /// Whether `queue` has consumers. Uses a channel of its own, which the broker closes if the queue is missing.
 pub(crate) async fn consumers(connection: &Connection, queue: &ShortString) -> Consumers {
     match timeout(DEADLINE, declare_passively(connection, queue)).await {
-        Ok(Ok(queue)) if queue.consumer_count() > 0 => Consumers::Some,
+        Ok(Ok(queue)) if queue.consumer_count() > 0 => Consumers::Some {
+            is_empty: queue.message_count() == 0,
+        },
         Ok(Ok(queue)) if queue.message_count() > 0 => Consumers::None,
         Ok(Err(error)) if soft_error(&error) == Some(AMQPSoftError::NOTFOUND) => Consumers::None,
         // The queue is empty: a worker that is stopping may have cancelled its consumer, and still hold requests.

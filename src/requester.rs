@@ -6,12 +6,16 @@
 //! id and the time left: procedures are pure, so computing twice is harmless.
 
 mod pending;
+mod request_channel;
 mod retry_budget;
 mod session;
+mod standby;
+mod successor;
 mod supervisor;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -36,6 +40,9 @@ use crate::trace;
 
 /// Pause before publishing a request again that the broker could not route: workers may be restarting.
 const UNROUTABLE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Copies of a request in one session.
+const MAX_COPIES: u32 = 2;
 
 /// Time for the closing handshakes.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
@@ -132,7 +139,8 @@ impl Requester {
     }
 
     /// Publishes the request in one session and waits for the outcome, until the request expires. Publishes a copy
-    /// after half of that time, if the retry budget allows it.
+    /// after half of that time, and another one after half of the rest, if the retry budget allows it or the queue is
+    /// empty.
     async fn attempt(
         &self,
         request: &mut Outgoing<'_>,
@@ -147,13 +155,18 @@ impl Requester {
         if !request.publish(session, queue) {
             return Ok(Outcome::Lost);
         }
-        let half = request.time_left() / 2;
-        if let Ok(outcome) = timeout(half, waiter.outcome()).await {
-            return Ok(outcome);
-        }
-        // The request may be lost unnoticed. If its worker is only slow, the copy finds the answer in the cache.
-        if self.copies.withdraw() && !request.publish(session, queue) {
-            return Ok(Outcome::Lost);
+        // The request may be lost unnoticed, and so may its first copy: a node that is cut off holds what the workers
+        // there have not acked. If its worker is only slow, a copy finds the answer in the cache.
+        for _ in 0..MAX_COPIES {
+            let half = request.time_left() / 2;
+            if let Ok(outcome) = timeout(half, waiter.outcome()).await {
+                return Ok(outcome);
+            }
+            // Where nothing waits in the queue, a copy delays no other request.
+            let may_copy = session.queue_is_empty() || self.copies.withdraw();
+            if may_copy && !request.publish(session, queue) {
+                return Ok(Outcome::Lost);
+            }
         }
         let outcome = timeout_at(request.expires, waiter.outcome()).await;
         Ok(outcome.unwrap_or(Outcome::Lost))
@@ -169,6 +182,7 @@ impl Requester {
                 state: self.state.clone(),
                 counts: Arc::clone(&self.counts),
                 stop: self.stop.clone(),
+                leader_answered: AtomicBool::new(false),
             };
             AbortOnDropHandle::new(tokio::spawn(supervisor.run()))
         });

@@ -8,6 +8,7 @@
 //! An address also carries its TLS settings, and whether the warning about plain text was logged.
 
 mod amqp;
+mod preference;
 mod redis;
 
 use percent_encoding::percent_decode_str;

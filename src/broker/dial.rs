@@ -24,7 +24,7 @@ use super::{DEADLINE, translate, unreachable};
 use crate::error::Error;
 use crate::server_url::{AmqpUrl, endpoint};
 use crate::tls::TlsFault;
-use crate::transport::{self, HeadStart, Stream, expects_tls, race};
+use crate::transport::{self, Endpoint, HeadStart, Stream, expects_tls, race};
 
 /// Time to test whether a server that closed the connection expects TLS.
 const TLS_PROBE_DEADLINE: Duration = Duration::from_millis(500);
@@ -58,12 +58,18 @@ impl DialError {
     }
 }
 
-/// Connects and logs in to the first node that accepts, and drops the other attempts. `role` is part of the
-/// connection's name in the broker's lists. Cancel safe.
-pub(super) async fn dial(url: &AmqpUrl, role: &str) -> Result<Connection, DialError> {
+/// Connects and logs in to the first node that accepts, and drops the other attempts. Returns the node, too. `role` is
+/// part of the connection's name in the broker's lists. Cancel safe.
+pub(super) async fn dial(url: &AmqpUrl, role: &str) -> Result<(Connection, Endpoint), DialError> {
     let head_start = HeadStart::to_log_in(transport::CONNECTION_ATTEMPT_DELAY, LOGIN_HEAD_START);
     let attempts = url.nodes().into_iter();
-    let attempts = attempts.map(|node| dial_node(url, node, role, &head_start));
+    let attempts = attempts.map(|node| async {
+        let endpoint = endpoint(&node);
+        let silence = Silence::watch(url, &endpoint);
+        let dialled = dial_node(url, node, role, &head_start).await;
+        silence.ended(&dialled);
+        dialled.map(|connection| (connection, endpoint))
+    });
     let raced = race(attempts.collect(), &head_start).await;
     raced.map_err(|mut errors| {
         let refusal = errors.iter().position(|error| error.is_refusal(url));
@@ -72,6 +78,40 @@ pub(super) async fn dial(url: &AmqpUrl, role: &str) -> Result<Connection, DialEr
             None => DialError::Unreached(unreachable(url, "the address has no node")),
         }
     })
+}
+
+/// Marks a node as silent if the attempt to log in to it has not ended when this is dropped.
+struct Silence<'a> {
+    url: &'a AmqpUrl,
+    node: &'a Endpoint,
+    since: Instant,
+}
+
+impl<'a> Silence<'a> {
+    fn watch(url: &'a AmqpUrl, node: &'a Endpoint) -> Self {
+        Self {
+            url,
+            node,
+            since: Instant::now(),
+        }
+    }
+
+    /// The attempt has ended: with an answer, or because the node has taken too long.
+    fn ended(mut self, dialled: &Result<Connection, DialError>) {
+        if dialled.is_ok() || self.since.elapsed() < DEADLINE {
+            // Dropped now, it marks nothing.
+            self.since = Instant::now();
+        }
+    }
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        // Another node was quicker although this one had its head start.
+        if self.since.elapsed() >= LOGIN_HEAD_START {
+            self.url.mark_silent(self.node);
+        }
+    }
 }
 
 async fn dial_node(

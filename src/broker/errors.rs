@@ -36,6 +36,11 @@ pub(crate) fn is_locked(error: &lapin::Error) -> bool {
     soft_error(error) == Some(AMQPSoftError::RESOURCELOCKED)
 }
 
+/// Whether the login lacks a right.
+pub(super) fn is_access_refused(error: &lapin::Error) -> bool {
+    soft_error(error) == Some(AMQPSoftError::ACCESSREFUSED)
+}
+
 /// A refusal that ends without a change of the configuration.
 enum TemporaryRefusal {
     /// The user, vhost or node has reached its limit of connections.

@@ -63,7 +63,7 @@ impl Inspector {
     /// is part of the connection's name in the broker's lists.
     pub(crate) async fn connect(url: &AmqpUrl, role: &str) -> Result<Result<Self, Error>, Error> {
         match Box::pin(dial(url, role)).await {
-            Ok(connection) => {
+            Ok((connection, _node)) => {
                 check_channel_max(url, &connection)?;
                 let url = url.clone();
                 Ok(Ok(Self { url, connection }))

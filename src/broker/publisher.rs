@@ -7,13 +7,15 @@
 //! and replies have correlation ids.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::{bounded_lapin, describe, hard_error, open_channel, soft_error};
 use crate::error::{ErrorCode, Failure};
@@ -27,12 +29,21 @@ const MAX_ATTEMPTS: u32 = 5;
 pub(crate) struct Publisher {
     connection: Arc<Connection>,
     /// Shared by all messages. Replaced after the broker has closed it.
-    channel: ArcSwap<Channel>,
+    channel: ArcSwap<SharedChannel>,
     opening: Mutex<()>,
     /// For one message at a time. `None` before its first use, and while a message is on it.
     alone: Mutex<Option<Channel>>,
     /// The largest body in bytes, once the broker has named it; `usize::MAX` before.
     limit: AtomicUsize,
+}
+
+/// The channel of all messages.
+#[derive(Debug)]
+struct SharedChannel {
+    channel: Channel,
+    /// Whether its queue is known to take messages from it: it has acked one, or the queue's leader answered when the
+    /// channel was opened.
+    proven: AtomicBool,
 }
 
 /// A message, which may be published several times.
@@ -55,6 +66,11 @@ pub(crate) struct Message<'a> {
 pub(crate) enum Published {
     /// The broker's confirm: an ack, a nack, or an ack with the returned message.
     Confirmed(Confirmation),
+    /// A nack by a channel that has acked nothing yet. A quorum queue that elects its leader nacks what a new channel
+    /// publishes, and RabbitMQ 3.10 then keeps that channel's idea of the leader: [`Publisher::renew`] replaces it.
+    NackedAtFirst,
+    /// No confirm within the time given: the node of the queue may be frozen or cut off.
+    Unconfirmed,
     /// The broker closed the channel because of this message.
     Refused(Refusal),
 }
@@ -95,7 +111,7 @@ impl Publisher {
         let channel = open_confirming(&connection).await?;
         Ok(Self {
             connection,
-            channel: ArcSwap::from_pointee(channel),
+            channel: ArcSwap::from_pointee(SharedChannel::new(channel, false)),
             opening: Mutex::default(),
             alone: Mutex::default(),
             limit: AtomicUsize::new(usize::MAX),
@@ -106,7 +122,8 @@ impl Publisher {
         &self.connection
     }
 
-    /// Publishes a message and waits for its confirm; again if another message makes the broker close the channel.
+    /// Publishes a message and waits `within` for its confirm; again if another message makes the broker close the
+    /// channel.
     ///
     /// # Errors
     ///
@@ -115,18 +132,23 @@ impl Publisher {
     /// # Cancellation
     ///
     /// The message may have been published.
-    pub(crate) async fn publish(&self, message: Message<'_>) -> lapin::Result<Published> {
+    pub(crate) async fn publish(
+        &self,
+        message: Message<'_>,
+        within: Duration,
+    ) -> lapin::Result<Published> {
         for _ in 0..MAX_ATTEMPTS {
             if let Some(refusal) = self.too_large(message) {
                 return Ok(Published::Refused(refusal));
             }
             // The rare path is boxed: it would enlarge the task of each message.
-            let channel = match self.open_channel() {
-                Some(channel) => channel,
+            let shared = match self.open_channel() {
+                Some(shared) => shared,
                 None => Box::pin(self.reopen()).await?,
             };
-            let error = match send(&channel, message).await {
-                Ok(confirmed) => return Ok(Published::Confirmed(confirmed)),
+            let error = match send(&shared.channel, message, within).await {
+                Ok(Some(confirmed)) => return Ok(shared.published(confirmed)),
+                Ok(None) => return Ok(Published::Unconfirmed),
                 Err(error) => error,
             };
             // An error that closed the whole connection is the caller's to handle.
@@ -139,22 +161,37 @@ impl Publisher {
                 break;
             }
         }
-        Box::pin(self.publish_alone(message)).await
+        Box::pin(self.publish_alone(message, within)).await
+    }
+
+    /// Replaces the channel by a fresh one; `proven` if the queue's leader has just answered. Messages in flight on the
+    /// old one are still confirmed there.
+    pub(crate) async fn renew(&self, proven: bool) -> lapin::Result<()> {
+        let _opening = self.opening.lock().await;
+        let channel = open_confirming(&self.connection).await?;
+        let fresh = SharedChannel::new(channel, proven);
+        self.channel.store(Arc::new(fresh));
+        Ok(())
     }
 
     /// Publishes a message alone on a channel: if the broker closes it, this message is the cause.
-    async fn publish_alone(&self, message: Message<'_>) -> lapin::Result<Published> {
+    async fn publish_alone(
+        &self,
+        message: Message<'_>,
+        within: Duration,
+    ) -> lapin::Result<Published> {
         let mut alone = self.alone.lock().await;
         // Taken out: if this future is dropped, the channel is, too, with its unconfirmed message.
         let channel = match alone.take().filter(|channel| channel.status().connected()) {
             Some(channel) => channel,
             None => open_confirming(&self.connection).await?,
         };
-        match send(&channel, message).await {
-            Ok(confirmed) => {
+        match send(&channel, message, within).await {
+            Ok(Some(confirmed)) => {
                 *alone = Some(channel);
                 Ok(Published::Confirmed(confirmed))
             }
+            Ok(None) => Ok(Published::Unconfirmed),
             Err(error) if soft_error(&error).is_some() => {
                 self.learn_limit(&error);
                 let refusal = self.too_large(message);
@@ -179,34 +216,67 @@ impl Publisher {
     }
 
     /// The shared channel, unless the broker has closed it.
-    fn open_channel(&self) -> Option<Arc<Channel>> {
-        let channel = self.channel.load_full();
-        channel.status().connected().then_some(channel)
+    fn open_channel(&self) -> Option<Arc<SharedChannel>> {
+        let shared = self.channel.load_full();
+        shared.channel.status().connected().then_some(shared)
     }
 
     /// Reopens the shared channel, unless another message has done so.
-    async fn reopen(&self) -> lapin::Result<Arc<Channel>> {
+    async fn reopen(&self) -> lapin::Result<Arc<SharedChannel>> {
         let _opening = self.opening.lock().await;
-        if let Some(channel) = self.open_channel() {
-            return Ok(channel);
+        if let Some(shared) = self.open_channel() {
+            return Ok(shared);
         }
-        let channel = Arc::new(open_confirming(&self.connection).await?);
-        self.channel.store(Arc::clone(&channel));
-        Ok(channel)
+        let channel = open_confirming(&self.connection).await?;
+        let shared = Arc::new(SharedChannel::new(channel, false));
+        self.channel.store(Arc::clone(&shared));
+        Ok(shared)
     }
 }
 
-async fn send(channel: &Channel, message: Message<'_>) -> lapin::Result<Confirmation> {
+impl SharedChannel {
+    fn new(channel: Channel, proven: bool) -> Self {
+        Self {
+            channel,
+            proven: AtomicBool::new(proven),
+        }
+    }
+
+    fn published(&self, confirmed: Confirmation) -> Published {
+        match &confirmed {
+            Confirmation::Ack(None) => self.proven.store(true, Ordering::Relaxed),
+            Confirmation::Nack(_) if !self.proven.load(Ordering::Relaxed) => {
+                return Published::NackedAtFirst;
+            }
+            _ => {}
+        }
+        Published::Confirmed(confirmed)
+    }
+}
+
+/// Publishes and waits `within` for the confirm; `None` if there is none.
+async fn send(
+    channel: &Channel,
+    message: Message<'_>,
+    within: Duration,
+) -> lapin::Result<Option<Confirmation>> {
     let options = BasicPublishOptions {
         mandatory: message.mandatory,
         ..BasicPublishOptions::default()
     };
     let (default_exchange, to) = (ShortString::default(), message.to.clone());
     let properties = message.properties.clone();
-    channel
+    let mut confirm = channel
         .basic_publish(default_exchange, to, options, message.body, properties)
-        .await?
-        .await
+        .await?;
+    match timeout(within, &mut confirm).await {
+        Ok(confirmed) => confirmed.map(Some),
+        Err(_elapsed) => {
+            // lapin keeps a confirm that nobody awaits until the channel is closed.
+            tokio::spawn(confirm);
+            Ok(None)
+        }
+    }
 }
 
 async fn open_confirming(connection: &Connection) -> lapin::Result<Channel> {

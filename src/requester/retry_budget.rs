@@ -11,8 +11,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const PER_REQUEST: u32 = 1;
 const PER_COPY: u32 = 10;
 
-/// The largest balance, and the initial one: a process that makes few calls needs copies, too.
-const MAX_BALANCE: u32 = 10 * PER_COPY;
+/// The initial balance: a process that makes few calls needs copies, too.
+const INITIAL_BALANCE: u32 = 10 * PER_COPY;
+
+/// The largest balance. A node that is lost takes a prefetch window of requests with it, in one moment.
+const MAX_BALANCE: u32 = 100 * PER_COPY;
 
 /// The balance of copies, in tenths.
 #[derive(Debug)]
@@ -20,7 +23,7 @@ pub(super) struct RetryBudget(AtomicU32);
 
 impl RetryBudget {
     pub(super) fn new() -> Self {
-        Self(AtomicU32::new(MAX_BALANCE))
+        Self(AtomicU32::new(INITIAL_BALANCE))
     }
 
     /// Deposits for a request that is published for the first time.
@@ -57,9 +60,9 @@ mod tests {
     }
 
     #[test]
-    fn the_balance_is_at_most_ten_copies() {
+    fn the_balance_is_at_most_a_hundred_copies() {
         let budget = RetryBudget::new();
         (0..10_000).for_each(|_| budget.deposit());
-        assert_eq!((0..100).filter(|_| budget.withdraw()).count(), 10);
+        assert_eq!((0..1000).filter(|_| budget.withdraw()).count(), 100);
     }
 }

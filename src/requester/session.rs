@@ -5,21 +5,23 @@
 //! channel that the broker closes because of one request fails that request alone, see [`RequestChannel`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
-use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Connection, Consumer};
+use lapin::{BasicProperties, Connection, Consumer};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::Span;
 use uuid::Uuid;
 
 use super::pending::{MAX_IN_FLIGHT, Outcome, Pending};
-use crate::broker::{self, Consumers, Message, Published, Publisher, Refusal, Trouble};
+use super::request_channel::{Renewed, RequestChannel, refusal_error};
+use super::successor::Place;
+use crate::broker::{self, Consumers, Published, Trouble};
 use crate::counts::BrokerCounts;
 use crate::error::Error;
 use crate::message::{self, Reply};
@@ -44,6 +46,18 @@ pub(super) struct Publication {
     pub(super) span: Span,
 }
 
+impl Publication {
+    /// The same request, to be published elsewhere, too.
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            id: self.id,
+            body: self.body.clone(),
+            properties: self.properties.clone(),
+            span: Span::none(),
+        }
+    }
+}
+
 /// A caller's access to the current session.
 #[derive(Debug)]
 pub(super) struct SessionHandle {
@@ -51,6 +65,8 @@ pub(super) struct SessionHandle {
     /// To the session's task, which publishes: a caller that is cancelled leaves no half-sent request and no pending
     /// confirm behind. Closed when the session ends.
     publications: mpsc::UnboundedSender<Publication>,
+    /// Whether the queue had consumers and no message waited in it when the session looked last.
+    queue_is_empty: AtomicBool,
 }
 
 impl SessionHandle {
@@ -61,6 +77,7 @@ impl SessionHandle {
         let session = Self {
             reply_to,
             publications: sender,
+            queue_is_empty: AtomicBool::new(false),
         };
         (session, publications)
     }
@@ -69,6 +86,10 @@ impl SessionHandle {
     /// the end of the session completes it.
     pub(super) fn publish(&self, publication: Publication) -> bool {
         self.publications.send(publication).is_ok()
+    }
+
+    pub(super) fn queue_is_empty(&self) -> bool {
+        self.queue_is_empty.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -85,8 +106,11 @@ pub(super) struct Session {
     pub(super) publications: mpsc::UnboundedReceiver<Publication>,
     pub(super) requests: RequestChannel,
     pub(super) replies: Consumer,
-    /// For replies; of a one-shot call also for its request.
+    /// For replies; with direct reply-to also for requests.
     pub(super) connection: Connection,
+    pub(super) place: Place,
+    /// It has ended because its channel had acked nothing, although the queue's leader answered.
+    pub(super) leader_answered: bool,
 }
 
 impl Session {
@@ -102,6 +126,7 @@ impl Session {
         let mut events = Box::pin(requests.events_listener());
         let mut unconfirmed = FuturesUnordered::new();
         let mut checking = FuturesUnordered::new();
+        let mut renewing = FuturesUnordered::new();
         let mut check_timer = interval(CONSUMER_CHECK_PERIOD);
         check_timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut checked = false;
@@ -134,6 +159,7 @@ impl Session {
                     } else if unconfirmed.len() >= MAX_IN_FLIGHT {
                         self.pending.complete(id, overloaded("RabbitMQ does not confirm requests"));
                     } else if self.pending.awaits(id) {
+                        self.place.watch.publishing(&publication);
                         unconfirmed.push(self.requests.publish(&self.queue, publication));
                     }
                     let Ok(next) = self.publications.try_recv() else { break };
@@ -141,9 +167,17 @@ impl Session {
                 },
                 Some(mut confirmed) = unconfirmed.next() => loop {
                     match confirmed {
+                        (id, Ok(Published::NackedAtFirst)) => {
+                            // Not the request's fault: it is published again.
+                            self.pending.complete(id, Outcome::Unroutable);
+                            if renewing.is_empty() {
+                                renewing.push(self.requests.renew(&self.connection, &self.queue));
+                            }
+                        }
                         (id, Ok(published)) => self.settle(id, published, recently(seen)),
                         (_, Err(error)) => return broker::translate(url, &error),
                     }
+                    self.place.watch.confirmed(!unconfirmed.is_empty());
                     // Checked only after a confirm: then a queue without consumers holds the request.
                     if !checked {
                         checked = true;
@@ -152,13 +186,25 @@ impl Session {
                     let Some(Some(next)) = unconfirmed.next().now_or_never() else { break };
                     confirmed = next;
                 },
-                Some(consumers) = checking.next() => match consumers {
-                    Consumers::Some => seen = Some(Instant::now()),
-                    Consumers::None if !recently(seen) => {
-                        self.pending.complete_impatient(&self.no_worker());
+                Some(renewed) = renewing.next() => match renewed {
+                    Renewed::Channel => {}
+                    Renewed::WholeSession { leader_answers } => {
+                        self.leader_answered = leader_answers;
+                        return broker::unreachable(url, "the queue takes no requests");
                     }
-                    Consumers::None | Consumers::Unknown => {}
+                    Renewed::Lost(error) => return broker::translate(url, &error),
                 },
+                Some(consumers) = checking.next() => {
+                    let is_empty = consumers == Consumers::Some { is_empty: true };
+                    self.handle.queue_is_empty.store(is_empty, Ordering::Relaxed);
+                    match consumers {
+                        Consumers::Some { .. } => seen = Some(Instant::now()),
+                        Consumers::None if !recently(seen) => {
+                            self.pending.complete_impatient(&self.no_worker());
+                        }
+                        Consumers::None | Consumers::Unknown => {}
+                    }
+                }
                 _ = check_timer.tick() => {
                     if checked && checking.is_empty() && !self.pending.is_empty() {
                         checking.push(broker::consumers(requests, &self.queue));
@@ -166,6 +212,7 @@ impl Session {
                 }
                 event = broker::trouble(requests, &mut events, counts) => match event {
                     Trouble::Blocked => {
+                        self.place.watch.confirmed(false);
                         self.pending.complete_all(&overloaded(ALARM));
                     }
                     Trouble::Lost(reason) => return broker::unreachable(url, &reason),
@@ -189,6 +236,9 @@ impl Session {
             Published::Refused(refusal) => {
                 let error = refusal_error(&self.url, &refusal);
                 return self.pending.complete(id, Outcome::Failed(error));
+            }
+            Published::NackedAtFirst | Published::Unconfirmed => {
+                return self.pending.complete(id, Outcome::Unroutable);
             }
         };
         if confirmed.is_nack() {
@@ -214,6 +264,15 @@ impl Session {
         })
     }
 
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    /// The connection on which requests are published.
+    pub(super) fn requests_connection(&self) -> &Connection {
+        self.requests.connection(&self.connection)
+    }
+
     pub(super) async fn close(self) {
         let close_requests = async {
             if let RequestChannel::Separate(publisher) = &self.requests {
@@ -221,98 +280,6 @@ impl Session {
             }
         };
         tokio::join!(close_requests, broker::close(&self.connection));
-    }
-}
-
-/// Where a session publishes requests.
-pub(super) enum RequestChannel {
-    /// Of a long-lived client: on a connection of its own, because an alarm blocks it, and on a channel that is
-    /// reopened when the broker closes it.
-    Separate(Publisher),
-    /// Of a one-shot call: on the channel of its reply.
-    WithReplies(Channel),
-}
-
-impl RequestChannel {
-    /// The connection on which requests are published; `replies` is the connection of replies.
-    fn connection<'a>(&'a self, replies: &'a Connection) -> &'a Connection {
-        match self {
-            Self::Separate(publisher) => publisher.connection(),
-            Self::WithReplies(_) => replies,
-        }
-    }
-
-    /// Publishes a request and waits for its confirm. An error means that the session is lost.
-    async fn publish(
-        &self,
-        queue: &ShortString,
-        publication: Publication,
-    ) -> (Uuid, lapin::Result<Published>) {
-        let Publication {
-            id,
-            body,
-            properties,
-            span: _span,
-        } = publication;
-        let published = match self {
-            Self::Separate(publisher) => {
-                let message = Message {
-                    to: queue,
-                    mandatory: true,
-                    body: &body,
-                    properties: &properties,
-                };
-                publisher.publish(message).await
-            }
-            Self::WithReplies(channel) => publish_once(channel, queue, &body, properties).await,
-        };
-        (id, published)
-    }
-}
-
-async fn publish_once(
-    channel: &Channel,
-    queue: &ShortString,
-    body: &[u8],
-    properties: BasicProperties,
-) -> lapin::Result<Published> {
-    let mandatory = BasicPublishOptions {
-        mandatory: true,
-        ..BasicPublishOptions::default()
-    };
-    let confirmed = async {
-        channel
-            .basic_publish(
-                ShortString::default(),
-                queue.clone(),
-                mandatory,
-                body,
-                properties,
-            )
-            .await?
-            .await
-    };
-    match confirmed.await {
-        Ok(confirmed) => Ok(Published::Confirmed(confirmed)),
-        Err(error) => match Refusal::by_size(body.len(), &error) {
-            Some(refusal) => Ok(Published::Refused(refusal)),
-            None => Err(error),
-        },
-    }
-}
-
-/// The error of a call whose request the broker refused.
-fn refusal_error(url: &AmqpUrl, refusal: &Refusal) -> Error {
-    if let Refusal::Other(error) = refusal {
-        let error = broker::translate(url, error);
-        if error.is_lasting() {
-            return error;
-        }
-    }
-    let failure = refusal.failure("request");
-    Error::Failed {
-        code: failure.code,
-        message: failure.message,
     }
 }
 

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use url::Url;
 
+use super::preference::Preference;
 use super::unknown_parameter;
 use super::{UrlError, decode, default_tls, host, parse, scheme, set_once, two_passwords};
 use crate::error::quote;
@@ -26,7 +27,8 @@ const HEARTBEAT_SECONDS: u16 = 5;
 
 /// A RabbitMQ address: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or with TLS `amqps://`.
 ///
-/// Several addresses, separated by commas, name the nodes of one cluster, which are tried in a random order.
+/// Several addresses, separated by commas, name the nodes of one cluster. They are tried in a random order, which is
+/// drawn once for an address and its clones; nodes that did not answer lately are tried last.
 ///
 /// All parts but the host are optional: user and password default to `guest`, the port to 5672 (5671 with TLS),
 /// and the vhost, also for a trailing slash alone, to `/` (written `%2f`). Parameters: `?heartbeat=SECONDS`, 5 by
@@ -40,6 +42,7 @@ const HEARTBEAT_SECONDS: u16 = 5;
 pub struct AmqpUrl {
     /// At least one.
     nodes: Vec<AMQPUri>,
+    preference: Preference,
     shown: String,
     has_password: bool,
     /// `None`: plain text.
@@ -57,11 +60,64 @@ struct Node {
 impl AmqpUrl {
     const EXAMPLE: &str = "amqp://user:password@host:5672/vhost";
 
-    /// The nodes in a new random order, in which to try them.
+    /// The nodes in the order in which to try them.
     pub(crate) fn nodes(&self) -> Vec<AMQPUri> {
-        let mut nodes = self.nodes.clone();
-        fastrand::shuffle(&mut nodes);
-        nodes
+        let order = self.preference.order().into_iter();
+        order.map(|node| self.nodes[node].clone()).collect()
+    }
+
+    /// Whether this node is the one to be connected to while all can be reached.
+    pub(crate) fn prefers(&self, node: &Endpoint) -> bool {
+        let first = self.preference.first();
+        first.is_none_or(|first| endpoint(&self.nodes[first]) == *node)
+    }
+
+    /// This address with its preferred node alone.
+    pub(crate) fn preferred(&self) -> Self {
+        let first = self.preference.first();
+        self.only(|number, _| Some(number) == first)
+    }
+
+    /// This address with one of its nodes alone.
+    pub(crate) fn at(&self, node: &Endpoint) -> Self {
+        self.only(|_, uri| endpoint(uri) == *node)
+    }
+
+    /// This address without one of its nodes; there may be none left.
+    pub(crate) fn without(&self, node: &Endpoint) -> Self {
+        self.only(|_, uri| endpoint(uri) != *node)
+    }
+
+    /// This address with some of its nodes alone.
+    fn only(&self, keep: impl Fn(usize, &AMQPUri) -> bool) -> Self {
+        let nodes = self.nodes.iter().enumerate();
+        let nodes: Vec<_> = nodes
+            .filter(|(number, uri)| keep(*number, uri))
+            .map(|(_, uri)| uri.clone())
+            .collect();
+        Self {
+            preference: Preference::draw(nodes.len()),
+            nodes,
+            ..self.clone()
+        }
+    }
+
+    /// Notes that a node does not answer: it is tried last for a while.
+    pub(crate) fn mark_silent(&self, node: &Endpoint) {
+        self.mark(node, true);
+    }
+
+    /// Notes that a node answers again.
+    pub(crate) fn mark_answering(&self, node: &Endpoint) {
+        self.mark(node, false);
+    }
+
+    fn mark(&self, node: &Endpoint, is_silent: bool) {
+        for (number, uri) in self.nodes.iter().enumerate() {
+            if endpoint(uri) == *node {
+                self.preference.mark(number, is_silent);
+            }
+        }
     }
 
     /// The endpoints of all nodes, in the order of the address.
@@ -204,6 +260,7 @@ impl AmqpUrl {
         Ok(Self {
             shown: shown.join(","),
             has_password: nodes.iter().any(|node| node.has_password),
+            preference: Preference::draw(nodes.len()),
             nodes: nodes.into_iter().map(|node| node.uri).collect(),
             tls,
             warning: PlainTextWarning::default(),

@@ -60,6 +60,12 @@ impl PrefetchWindow {
         let _ = self.0.subscribe().wait_for(half_waits).await;
     }
 
+    /// Waits until no delivery is held.
+    pub(super) async fn all_settled(&self) {
+        // Cannot fail: the sender is ours.
+        let _ = self.0.subscribe().wait_for(|held| held.total == 0).await;
+    }
+
     pub(super) fn start_next(&self) {
         self.0.send_modify(|held| {
             held.window += 1;
@@ -96,8 +102,8 @@ impl Drop for Permit {
             if waited && self.window == held.window {
                 held.waiting -= 1;
             }
-            // There may be room for another window now.
-            held.waiting > 0
+            // There may be room for another window now, or none held at all.
+            held.waiting > 0 || held.total == 0
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Publishes replies and settles deliveries.
 //!
-//! A delivery is acked once its reply is confirmed, or when its caller's queue is gone. A reply that may not
+//! A delivery is acked once its reply is confirmed, or when its caller's queue is gone or on a node that is silent. A reply that may not
 //! have arrived ends the session: its delivery is not settled, and the broker redelivers it. A reply that the
 //! broker refuses, such as one above its size limit, is replaced by a failure. The types prevent that a delivery
 //! is acked twice or too early: both acking and replying consume its [`Unsettled`].
@@ -13,7 +13,7 @@ use lapin::options::BasicAckOptions;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Connection};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -24,6 +24,14 @@ use crate::error::quote;
 use crate::log_throttle::LogThrottle;
 use crate::message::{CorrelationId, Failure, Reply, is_direct_reply_to};
 use crate::server_url::AmqpUrl;
+
+/// A confirm that takes longer makes its reply wait: it does not count against the prefetch window any more.
+const LATE: Duration = Duration::from_millis(500);
+
+/// The longest wait for a confirm. The node of the caller's queue is frozen or cut off by then: it delivers the reply
+/// when it is back, and a node that does not come back takes the caller's connection with it, so that the caller
+/// publishes its request again.
+const MAX_CONFIRM_WAIT: Duration = Duration::from_secs(10);
 
 /// The pause before a reply that a queue has nacked is published again.
 const NACK_PAUSE: Duration = Duration::from_millis(100);
@@ -111,7 +119,14 @@ impl ReplyPublisher {
             return sent.ok_or_else(|| "the session is lost".to_owned());
         }
         let _permit = self.unconfirmed.acquire(message.body.len()).await;
-        let sent = send(&self.to_queues, message).await;
+        let mut sent = std::pin::pin!(send(&self.to_queues, message));
+        let sent = match timeout(LATE, &mut sent).await {
+            Ok(sent) => sent,
+            Err(_elapsed) => {
+                on_wait();
+                sent.await
+            }
+        };
         sent.map_err(|error| broker::describe(&error))
     }
 
@@ -221,7 +236,7 @@ impl Replier {
 
 /// What became of a published reply.
 pub(super) enum Sent {
-    /// It has arrived, or its caller's queue is gone.
+    /// It has arrived, or its caller's queue is gone or on a node that is silent.
     Settled,
     /// The broker refuses it.
     Refused(Refusal),
@@ -230,11 +245,15 @@ pub(super) enum Sent {
 /// Publishes a reply, a second time if the caller's queue nacks it.
 pub(super) async fn send(publisher: &Publisher, message: Message<'_>) -> lapin::Result<Sent> {
     for pause in [Some(NACK_PAUSE), None] {
-        match publisher.publish(message).await? {
+        match publisher.publish(message, MAX_CONFIRM_WAIT).await? {
             // A returned message may have come with another reply's confirm; either way the queue of some caller
             // is gone, and that reply has nowhere to go.
             Published::Confirmed(confirmed) if confirmed.is_ack() => return Ok(Sent::Settled),
-            Published::Confirmed(_) => {}
+            Published::Confirmed(_) | Published::NackedAtFirst => {}
+            Published::Unconfirmed => {
+                debug!(to = %message.to, "a reply is not confirmed: the node of the caller's queue is silent");
+                return Ok(Sent::Settled);
+            }
             Published::Refused(refusal) => return Ok(Sent::Refused(refusal)),
         }
         if let Some(pause) = pause {

@@ -5,7 +5,7 @@
 //! delivery is settled any more, and the broker redelivers those that are not. Dead letters and replies by
 //! direct reply-to have connections of their own, because what a peer sends there can close them.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use futures_util::stream::SelectAll;
@@ -24,9 +24,12 @@ use super::replier::Replier;
 use crate::broker::{self, Trouble};
 use crate::procedure::Procedure;
 use crate::server_url::AmqpUrl;
+use crate::transport::Endpoint;
 
 pub(super) struct Session {
     pub(super) url: AmqpUrl,
+    /// Of both connections.
+    pub(super) node: Endpoint,
     pub(super) consuming: Connection,
     pub(super) publishing: Arc<Connection>,
     pub(super) consumer: RequestConsumer,
@@ -50,6 +53,8 @@ impl Session {
     ) -> String {
         let mut events = Box::pin(self.publishing.events_listener());
         let counts = &*service.counters.broker;
+        let (channel, prefetch) = (self.consumer.channel.clone(), self.consumer.prefetch);
+        let mut silence = pin!(broker::silence(&self.consuming, &channel, prefetch));
         loop {
             tokio::select! {
                 taken = self.consumer.next() => match taken {
@@ -69,6 +74,10 @@ impl Session {
                     if let Trouble::Lost(reason) = trouble {
                         return reason;
                     }
+                }
+                () = &mut silence => {
+                    self.url.mark_silent(&self.node);
+                    return format!("{} does not answer", self.node);
                 }
                 () = self.replier.lost.cancelled() => return self.replier.reason(),
             }
@@ -179,6 +188,11 @@ impl RequestConsumer {
             }
             return Ok(deliveries);
         }
+    }
+
+    /// The windows of all deliveries that are held.
+    pub(super) fn windows(&self) -> PrefetchWindow {
+        self.windows.clone()
     }
 
     /// Starts a new consumer, and cancels the one of the newest window so far.

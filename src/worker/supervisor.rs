@@ -10,19 +10,22 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::dead_letters;
 use super::replier::{Replier, ReplyPublisher};
 use super::session::{RequestConsumer, Session, log_panic};
 use super::{Service, Stopped, WorkerOptions};
 use crate::FOR_EVER;
-use crate::broker::{self, Backoff, Declare};
+use crate::broker::{self, Backoff, Declare, Pair};
 use crate::counts::ConnectionState;
 use crate::error::Error;
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
 use crate::server_url::AmqpUrl;
+
+/// The longest time that a worker finishes requests at a node that it leaves for its preferred one.
+const MAX_LEAVING: Duration = Duration::from_secs(10);
 
 /// How a session ended.
 enum Ended {
@@ -30,6 +33,8 @@ enum Ended {
     Stopped(Stopped),
     /// The broker or a connection to it is gone; with the reason.
     Lost(String),
+    /// The preferred node is back.
+    Moving,
 }
 
 impl Stopped {
@@ -84,6 +89,7 @@ impl<P: Procedure> Service<P> {
                             warn!("lost RabbitMQ at {}: {reason}; reconnecting", options.amqp);
                             broker.lost(broker::unreachable(&options.amqp, &reason));
                         }
+                        Ended::Moving => continue,
                     }
                     backoff.session_ended(opened);
                 }
@@ -127,10 +133,11 @@ impl Session {
         prefetch: u16,
     ) -> Result<Self, Error> {
         let (dead_letters, queue) = (queue.dead_letters(), queue.as_short());
-        let (consuming, publishing) = tokio::try_join!(
-            broker::connect(url, "worker requests"),
-            broker::connect(url, "worker replies"),
-        )?;
+        let Pair {
+            consuming,
+            publishing,
+            node,
+        } = Pair::connect(url, "worker requests", "worker replies").await?;
         let declared_otherwise = broker::ensure_queue(url, &consuming, &queue, declare).await?;
         let publishing = Arc::new(publishing);
         let open = async {
@@ -146,6 +153,7 @@ impl Session {
         let lost = CancellationToken::new();
         Ok(Self {
             url: url.clone(),
+            node,
             has_dead_letters,
             consuming,
             publishing,
@@ -174,8 +182,14 @@ impl Session {
             let served = dead_letters::serve(service, url, replier, stopping.clone());
             AbortOnDropHandle::new(tokio::spawn(served))
         });
+        let (url, node) = (self.url.clone(), self.node.clone());
         let ended = tokio::select! {
             reason = self.serve_until_lost(service, tasks) => Ended::Lost(reason),
+            () = broker::preferred_is_back(&url, &node) => {
+                info!("RabbitMQ: the preferred node is back; going there");
+                self.leave(service, tasks).await;
+                Ended::Moving
+            }
             () = stop => {
                 info!("stopping: taking no more requests, finishing those held");
                 stopping.cancel();
@@ -191,12 +205,37 @@ impl Session {
         // Requests that wait end now; computations go on, at most one per slot. The connections are closed so
         // that the broker redelivers at once.
         self.replier.lost.cancel();
-        tokio::join!(
-            broker::close(&self.publishing),
-            broker::close(&self.consuming),
-            self.replier.replies().close_direct(),
-        );
+        let closed = async move {
+            tokio::join!(
+                broker::close(&self.publishing),
+                broker::close(&self.consuming),
+                self.replier.replies().close_direct(),
+            );
+        };
+        match &ended {
+            Ended::Stopped(_) => closed.await,
+            // A silent node takes its time.
+            Ended::Lost(_) | Ended::Moving => drop(tokio::spawn(closed)),
+        }
         ended
+    }
+
+    /// Stops consuming, and waits until the requests that are held are settled, for a bounded time: the broker gives the
+    /// others to other workers.
+    async fn leave<P: Procedure>(&mut self, service: &Arc<Service<P>>, tasks: &mut JoinSet<()>) {
+        let deadline = Instant::now() + MAX_LEAVING;
+        let windows = self.consumer.windows();
+        let left = async {
+            self.consumer.cancel().await?;
+            while let Some((delivery, permit)) = self.consumer.drain().await {
+                self.take(service, tasks, delivery, permit);
+            }
+            windows.all_settled().await;
+            Ok::<_, lapin::Error>(())
+        };
+        if !matches!(timeout_at(deadline, left).await, Ok(Ok(()))) {
+            debug!("left a node with unanswered requests; the broker gives them to other workers");
+        }
     }
 
     /// Stops consuming, and finishes the requests that are held, until `deadline`.

@@ -3,6 +3,7 @@
 //! Three nodes, a worker connected to each, two clients connected to the node that is struck. Every process reaches
 //! the nodes by links of its own: at first only the one to its node is open, later all are.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::process::{Child as Server, Command as ServerCommand, Stdio};
@@ -30,8 +31,9 @@ const WORKERS: usize = 3;
 const CLIENTS: usize = 2;
 const TTL_MS: u64 = 10_000;
 
-/// Before the fault, while it lasts, and after it.
-const BEFORE: Duration = Duration::from_secs(5);
+/// Until every process has connected to its node; with all links open, before the fault; while it lasts; after it.
+const CONNECTING: Duration = Duration::from_secs(3);
+const BEFORE: Duration = Duration::from_secs(8);
 const LASTS: Duration = Duration::from_secs(20);
 const AFTER: Duration = Duration::from_secs(25);
 /// A client ends once its last call has.
@@ -64,7 +66,9 @@ pub(crate) struct Row {
     fault: ClusterFault,
     calls: usize,
     /// By code.
-    failed: std::collections::BTreeMap<String, usize>,
+    failed: BTreeMap<String, usize>,
+    /// By the second after the fault in which the call began.
+    failed_at: BTreeMap<i64, usize>,
     example: String,
     /// Between two computed answers.
     longest_pause: Duration,
@@ -156,8 +160,9 @@ pub(crate) async fn run(args: &Args, fault: ClusterFault, seed: u64) -> Result<R
         )?);
     }
     let clock = Clock::new();
-    sleep(BEFORE).await;
+    sleep(CONNECTING).await;
     ways.iter().for_each(Way::open);
+    sleep(BEFORE).await;
     let at = clock.now();
     eprintln!("{fault:?} strikes node {struck}; node {leader} leads");
     block_in_place(|| strike(&mut cluster, fault, struck))?;
@@ -303,7 +308,8 @@ impl Row {
         let mut row = Self {
             fault,
             calls: calls.len(),
-            failed: std::collections::BTreeMap::new(),
+            failed: BTreeMap::new(),
+            failed_at: BTreeMap::new(),
             example: String::new(),
             longest_pause: Duration::ZERO,
             back_after: Duration::ZERO,
@@ -332,6 +338,9 @@ impl Row {
                 }
                 Outcome::Failed(code, message) => {
                     *row.failed.entry(code.clone()).or_default() += 1;
+                    let began = call.start.cast_signed() - at.cast_signed();
+                    let second = began.div_euclid(1_000_000);
+                    *row.failed_at.entry(second).or_default() += 1;
                     if row.example.is_empty() {
                         row.example.clone_from(message);
                     }
@@ -368,7 +377,11 @@ impl fmt::Display for Row {
         )?;
         match self.example.as_str() {
             "" => Ok(()),
-            example => write!(f, "\n  first failure: {example}"),
+            example => write!(
+                f,
+                "\n  began in second after the fault: {:?}\n  first failure: {example}",
+                self.failed_at
+            ),
         }
     }
 }

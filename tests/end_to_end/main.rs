@@ -37,6 +37,7 @@ mod procedures;
 mod prometheus;
 mod protocol;
 mod provision;
+mod rabbit_cluster;
 mod redelivered;
 mod redis_cluster;
 mod redis_hostile;

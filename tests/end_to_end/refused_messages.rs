@@ -3,9 +3,10 @@
 use crate::support::amqp::{Broker, Caller, Reply};
 use crate::support::restricted::Restricted;
 use crate::support::wait::{soon, wait_until};
-use crate::support::{EXPENSIVE, Setup, fibonacci};
-use lapin::options::BasicPublishOptions;
+use crate::support::{EXPENSIVE, ONE_AT_A_TIME, SLOW, Setup, fibonacci};
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
 use lapin::protocol::basic::AMQPProperties;
+use lapin::types::{AMQPValue, FieldTable};
 use std::collections::BTreeSet;
 
 /// Its answer has 208,988 bytes.
@@ -177,4 +178,43 @@ async fn error_of_a_request_above_the_brokers_limit_names_both_sizes() {
     broker.set_max_message_size(2);
     let call = setup.call(&["100"]).await;
     call.refuses(1, "the request has 3 bytes, the broker takes 2 at most");
+}
+
+/// A nack does not say whether the queue is full or its leader is being elected.
+#[tokio::test]
+async fn full_queue_is_reported_soon() {
+    let setup = Setup::new().await;
+    let mut arguments = FieldTable::default();
+    for (name, value) in [
+        ("x-queue-type", AMQPValue::LongString("quorum".into())),
+        ("x-max-length", AMQPValue::LongInt(1)),
+        ("x-overflow", AMQPValue::LongString("reject-publish".into())),
+    ] {
+        arguments.insert(name.into(), value);
+    }
+    let channel = &setup.broker.channel;
+    let durable = QueueDeclareOptions::durable();
+    let declared = channel.queue_declare("rpc_queue".into(), durable, arguments);
+    declared.await.expect("anybody may declare one");
+    let options = [&ONE_AT_A_TIME[..], &["--prefetch", "1"]].concat();
+    let _worker = setup.worker(&options).await;
+    let caller = setup.caller().await;
+    let slow = SLOW.to_string();
+    caller.send(slow.as_bytes(), caller.properties()).await;
+    setup.all_taken().await;
+    // RabbitMQ refuses once the length is above the limit.
+    for n in ["30", "31"] {
+        caller.send(n.as_bytes(), caller.properties()).await;
+    }
+    for arguments in [&["1001"][..], &["1001", "1002"]] {
+        let finished = setup
+            .call(&[arguments, &["--timeout", "20s"]].concat())
+            .await;
+        assert_eq!(finished.code, Some(3), "{finished:#?}");
+        assert!(
+            finished.stderr.contains("refused the request"),
+            "{finished:#?}"
+        );
+        assert!(finished.took.as_secs() < 5, "{finished:#?}");
+    }
 }

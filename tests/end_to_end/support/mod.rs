@@ -6,6 +6,8 @@ pub(crate) mod http;
 pub(crate) mod lifetime;
 pub(crate) mod ports;
 pub(crate) mod process;
+#[expect(dead_code, reason = "shared with the fault campaign")]
+pub(crate) mod rabbit_cluster;
 pub(crate) mod rabbitmq;
 pub(crate) mod redis;
 pub(crate) mod redis_fleet;

@@ -113,12 +113,6 @@ impl RabbitCluster {
         }
     }
 
-    /// The addresses of all nodes.
-    pub(crate) fn url(&self) -> String {
-        let urls: Vec<_> = (0..NODES).map(|n| self.url_of(n)).collect();
-        urls.join(",")
-    }
-
     pub(crate) fn url_of(&self, n: usize) -> String {
         url(self.port(n))
     }
@@ -199,13 +193,6 @@ impl RabbitCluster {
             "integer_to_list(length(rabbit_nodes:all_running())).",
         )?;
         members.parse().map_err(|_| members)
-    }
-
-    /// Connections of clients to a node.
-    pub(crate) fn connections(&self, n: usize) -> Result<usize, String> {
-        let count = "integer_to_list(length(rabbit_networking:connections_local())).";
-        let text = self.evaluate(n, count)?;
-        text.parse().map_err(|_| text)
     }
 
     /// Has a node evaluate an Erlang expression.
