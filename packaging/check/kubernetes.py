@@ -12,6 +12,9 @@ from cloudcoil.models.keda import v1alpha1 as keda
 # The oldest and the newest Kubernetes version that the manifests support.
 VERSIONS = ["1.31", "1.37"]
 
+# What the loss of one takes along at once.
+SPREAD_OVER = {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+
 
 def wrong_by_schema(thing):
     if thing["apiVersion"].startswith("keda.sh/"):
@@ -39,6 +42,16 @@ def wrong_by_reference(things):
         selector = by_name[kind, "rpcache-worker"]["spec"]["selector"]["matchLabels"]
         if not selector.items() <= labels:
             yield f"{kind} selects no worker"
+    spread = pod["spec"]["topologySpreadConstraints"]
+    for constraint in spread:
+        if not constraint["labelSelector"]["matchLabels"].items() <= labels:
+            yield f"the spread over {constraint['topologyKey']} counts no worker"
+    if {constraint["topologyKey"] for constraint in spread} != SPREAD_OVER:
+        yield f"the workers are not spread over {sorted(SPREAD_OVER)}"
+    fewest = by_name["ScaledObject", "rpcache-worker"]["spec"]["minReplicaCount"]
+    evicted = by_name["PodDisruptionBudget", "rpcache-worker"]["spec"]["maxUnavailable"]
+    if not 0 < evicted < fewest:
+        yield f"of {fewest} workers at least, {evicted} may be evicted at once: none, or all"
     for probe in ["livenessProbe", "readinessProbe"]:
         if container[probe]["httpGet"]["port"] not in ports:
             yield f"{probe} asks a port that is not there"
