@@ -5,8 +5,8 @@
 //! an error. Checks that depend on a failed one are skipped. Nothing is declared or changed: the message that
 //! tests the right to publish is unroutable, and the last two checks make ordinary calls.
 //!
-//! Where the checks are: addresses, names, ports, TLS and protocols in `reach`, the others of each server in
-//! `servers`, the two calls in `calls`. What needs lapin or redis-rs stays with the modules that may use it:
+//! Where the checks are: addresses, names, ports, TLS and protocols in `reach`, RabbitMQ's nodes beside each other in
+//! `nodes`, the others of each server in `servers`, the two calls in `calls`. What needs lapin or redis-rs stays with the modules that may use it:
 //!
 //! | question | file |
 //! | --- | --- |
@@ -18,6 +18,7 @@
 mod calls;
 mod check;
 mod finding;
+mod nodes;
 mod reach;
 mod servers;
 
@@ -203,6 +204,7 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
             Check::AmqpProtocol => nodes(self.amqp.speaks_amqp().await),
             Check::AmqpLogin => self.amqp_login().await,
             Check::AmqpVhost => self.amqp_vhost(),
+            Check::AmqpNodes => self.amqp_nodes().await,
             Check::AmqpRights => self.amqp_rights().await,
             Check::Queue => self.request_queue().await,
             Check::Consumers => self.consumers(),

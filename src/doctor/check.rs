@@ -20,6 +20,8 @@ pub enum Check {
     AmqpLogin,
     /// Whether the vhost exists and this user has access.
     AmqpVhost,
+    /// Whether all nodes of the address answer, and see the request queue alike.
+    AmqpNodes,
     /// Whether this user may publish requests.
     AmqpRights,
     /// Whether the request queue exists, and how it is declared.
@@ -54,7 +56,7 @@ pub enum Check {
 
 impl Check {
     /// All of them, in order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::AmqpUrl,
         Self::AmqpName,
         Self::AmqpPort,
@@ -62,6 +64,7 @@ impl Check {
         Self::AmqpProtocol,
         Self::AmqpLogin,
         Self::AmqpVhost,
+        Self::AmqpNodes,
         Self::AmqpRights,
         Self::Queue,
         Self::Consumers,
@@ -90,6 +93,7 @@ impl Check {
             Self::AmqpProtocol => "amqp-protocol",
             Self::AmqpLogin => "amqp-login",
             Self::AmqpVhost => "amqp-vhost",
+            Self::AmqpNodes => "amqp-nodes",
             Self::AmqpRights => "amqp-rights",
             Self::Queue => "queue",
             Self::Consumers => "consumers",
@@ -118,7 +122,9 @@ impl Check {
             Self::AmqpProtocol => &[Self::AmqpPort, Self::AmqpEncryption],
             Self::AmqpLogin => &[Self::AmqpProtocol],
             Self::AmqpVhost => &[Self::AmqpLogin],
-            Self::AmqpRights | Self::Queue | Self::DeadLetters => &[Self::AmqpVhost],
+            Self::AmqpNodes | Self::AmqpRights | Self::Queue | Self::DeadLetters => {
+                &[Self::AmqpVhost]
+            }
             Self::Consumers => &[Self::Queue],
             Self::RedisName => &[Self::RedisUrl],
             Self::RedisPort => &[Self::RedisName],

@@ -88,6 +88,10 @@ impl SessionHandle {
         self.publications.send(publication).is_ok()
     }
 
+    pub(super) fn note_queue(&self, is_empty: bool) {
+        self.queue_is_empty.store(is_empty, Ordering::Relaxed);
+    }
+
     pub(super) fn queue_is_empty(&self) -> bool {
         self.queue_is_empty.load(Ordering::Relaxed)
     }
@@ -196,7 +200,7 @@ impl Session {
                 },
                 Some(consumers) = checking.next() => {
                     let is_empty = consumers == Consumers::Some { is_empty: true };
-                    self.handle.queue_is_empty.store(is_empty, Ordering::Relaxed);
+                    self.handle.note_queue(is_empty);
                     match consumers {
                         Consumers::Some { .. } => seen = Some(Instant::now()),
                         Consumers::None if !recently(seen) => {

@@ -108,6 +108,8 @@ impl Supervisor {
                         }
                         Some(Ended::Succeeded(successor)) => {
                             session.publications.close();
+                            let was_empty = session.handle.queue_is_empty();
+                            successor.handle.note_queue(was_empty);
                             // Requests in flight are published again there.
                             let handle = Arc::clone(&successor.handle);
                             self.state.send_replace(SessionState::Up(handle));

@@ -69,6 +69,7 @@ ok       amqp-encryption   not needed: the server is this machine
 ok       amqp-protocol     RabbitMQ VERSION
 ok       amqp-login        as guest
 ok       amqp-vhost        VHOST
+ok       amqp-nodes        127.0.0.1:AMQP
 ok       amqp-rights       requests can be published
 ok       queue             quorum, durable
 ok       consumers         rpc_queue: 1 consumer, 0 waiting
@@ -84,7 +85,7 @@ ok       redis-rights      all that a client and a worker need
 ok       redis-memory      limited to 104 MB, allkeys-lfu
 ok       call              a worker answered in N ms
 ok       hit               stored by the call, then found in N ms
-22 ok, 0 warnings, 0 failures, 0 skipped
+23 ok, 0 warnings, 0 failures, 0 skipped
 ";
     assert_eq!(text, expected);
     // The first call bypasses the cache, and the second one stores its answer.

@@ -167,3 +167,28 @@ async fn callback_queue_is_not_awaited_while_a_node_is_frozen() {
     setup.cluster().thaw(1);
     client.ends().await;
 }
+
+#[tokio::test]
+async fn doctor_names_a_frozen_node() {
+    let mut setup = Setup::new("rpc_queue.examined").await;
+    let _worker = setup.worker_at(0).await;
+    setup.cluster().freeze(1);
+    let urls: Vec<_> = (0..NODES).map(|n| setup.cluster().url_of(n)).collect();
+    let finished = setup
+        .rpcache(&["doctor", "--json"], &urls.join(","))
+        .run()
+        .await;
+    setup.cluster().thaw(1);
+    // Two checks find it: the node does not greet, and does not log anybody in.
+    let frozen = format!("127.0.0.1:{}: ", setup.cluster().port(1));
+    for check in ["amqp-protocol", "amqp-nodes"] {
+        let mut findings = finished.stdout.lines().filter_map(|line| {
+            let finding: serde_json::Value = serde_json::from_str(line).ok()?;
+            (finding["check"] == check).then_some(finding)
+        });
+        let finding = findings.next().expect("it was checked");
+        assert_eq!(finding["state"], "warning", "{finished:#?}");
+        let message = finding["message"].as_str().unwrap();
+        assert!(message.starts_with(&frozen), "{message}");
+    }
+}

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-/// How long a group that closed a connection is not tried again. Not for ever: its node may only have been cut off.
-const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// How long a group that closed a connection is not tried again: the first time, and at most. It doubles with each time. The
+/// broker resolves no names of a node for a moment when other nodes are lost, and none while the node is cut off.
+const REFUSED_FOR: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// The number of groups remembered. When there are more, all are forgotten and tried again.
 const MAX_GROUPS: usize = 4096;
@@ -73,8 +74,15 @@ pub(super) enum GroupStatus {
 #[derive(Debug)]
 enum Known {
     Proven,
-    OnProbation(Arc<OnceCell<bool>>),
-    Refused { until: Instant },
+    /// `refused_for`: how long it was refused before.
+    OnProbation {
+        outcome: Arc<OnceCell<bool>>,
+        refused_for: Duration,
+    },
+    Refused {
+        until: Instant,
+        refused_for: Duration,
+    },
 }
 
 /// The status of all known groups.
@@ -114,18 +122,23 @@ impl Groups {
     }
 
     fn status(&mut self, group: &Group) -> GroupStatus {
-        match self.known.get(group) {
+        let refused_for = match self.known.get(group) {
             Some(Known::Proven) => return GroupStatus::Proven,
-            Some(Known::OnProbation(outcome)) => {
+            Some(Known::OnProbation { outcome, .. }) => {
                 return GroupStatus::OnProbation(Arc::clone(outcome));
             }
-            Some(Known::Refused { until }) if *until > Instant::now() => {
+            Some(Known::Refused { until, .. }) if *until > Instant::now() => {
                 return GroupStatus::Undeliverable;
             }
-            Some(Known::Refused { .. }) | None => {}
-        }
+            Some(Known::Refused { refused_for, .. }) => *refused_for,
+            None => Duration::ZERO,
+        };
         let outcome = Arc::default();
-        self.insert(group, Known::OnProbation(Arc::clone(&outcome)));
+        let known = Known::OnProbation {
+            outcome: Arc::clone(&outcome),
+            refused_for,
+        };
+        self.insert(group, known);
         GroupStatus::OnProbation(outcome)
     }
 
@@ -136,8 +149,15 @@ impl Groups {
 
     /// Notes that the group has closed a connection.
     pub(super) fn refuse(&mut self, group: &Group) {
-        let until = Instant::now() + REFUSED_FOR;
-        self.insert(group, Known::Refused { until });
+        let before = match self.known.get(group) {
+            Some(Known::OnProbation { refused_for, .. } | Known::Refused { refused_for, .. }) => {
+                *refused_for
+            }
+            Some(Known::Proven) | None => Duration::ZERO,
+        };
+        let refused_for = (before * 2).clamp(REFUSED_FOR.0, REFUSED_FOR.1);
+        let until = Instant::now() + refused_for;
+        self.insert(group, Known::Refused { until, refused_for });
     }
 
     /// Notes that the group was in flight when the connection for proven groups was closed.
@@ -145,7 +165,11 @@ impl Groups {
         // The broker itself gave out this worker's own name.
         let is_proven = matches!(self.known.get(group), None | Some(Known::Proven));
         if is_proven && self.own.as_ref() != Some(group) {
-            self.insert(group, Known::OnProbation(Arc::default()));
+            let known = Known::OnProbation {
+                outcome: Arc::default(),
+                refused_for: Duration::ZERO,
+            };
+            self.insert(group, known);
         }
     }
 

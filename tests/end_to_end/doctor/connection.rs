@@ -8,11 +8,12 @@ use super::{SECRET, healthy};
 use crate::support::ports::{ClosedPort, SilentPeer};
 use crate::support::process::Program;
 
-const AFTER_AMQP_PORT: [&str; 10] = [
+const AFTER_AMQP_PORT: [&str; 11] = [
     "amqp-encryption",
     "amqp-protocol",
     "amqp-login",
     "amqp-vhost",
+    "amqp-nodes",
     "amqp-rights",
     "queue",
     "consumers",
@@ -20,8 +21,9 @@ const AFTER_AMQP_PORT: [&str; 10] = [
     "call",
     "hit",
 ];
-const AFTER_AMQP_LOGIN: [&str; 7] = [
+const AFTER_AMQP_LOGIN: [&str; 8] = [
     "amqp-vhost",
+    "amqp-nodes",
     "amqp-rights",
     "queue",
     "consumers",

@@ -108,7 +108,7 @@ pub(super) fn parse(stdout: &str) -> Report {
             }
         }
     }
-    assert_eq!(checks, 22);
+    assert_eq!(checks, 23);
     Report { problems, skipped }
 }
 

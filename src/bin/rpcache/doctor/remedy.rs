@@ -183,6 +183,11 @@ fn for_server(finding: &Finding) -> String {
              rabbitmqctl add_vhost VHOST\n\
              rabbitmqctl set_permissions -p VHOST USER '.*' '.*' '.*'"
         ),
+        (Check::AmqpNodes, _) => {
+            "look at the nodes with rabbitmqctl cluster_status; restart one that is partitioned. Until a silent \
+             node is given up, it holds up queues: set net_ticktime to 10"
+                .to_owned()
+        }
         (Check::AmqpRights, Found::MayNotPublish { user, vhost, .. }) => format!(
             "rabbitmqctl set_permissions -p {vhost} {user} \\\n \
              '^amq\\.gen-.*$' '^amq\\.default$' '^amq\\.gen-.*$'"

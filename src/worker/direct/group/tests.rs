@@ -115,11 +115,25 @@ async fn group_is_tried_once_and_refused_for_a_while() {
         groups.look_up(&other, false).1,
         GroupStatus::Undeliverable
     ));
-    tokio::time::advance(REFUSED_FOR).await;
+    tokio::time::advance(REFUSED_FOR.0).await;
     assert!(matches!(
         groups.look_up(&other, false).1,
         GroupStatus::OnProbation(_)
     ));
+    // Longer with each time, up to a limit.
+    for _ in 0..10 {
+        groups.refuse(&group);
+        tokio::time::advance(REFUSED_FOR.0).await;
+        assert!(matches!(
+            groups.look_up(&other, false).1,
+            GroupStatus::Undeliverable
+        ));
+        tokio::time::advance(REFUSED_FOR.1).await;
+        assert!(matches!(
+            groups.look_up(&other, false).1,
+            GroupStatus::OnProbation(_)
+        ));
+    }
     assert!(matches!(
         groups.look_up("x", false).1,
         GroupStatus::Undeliverable
