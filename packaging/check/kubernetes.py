@@ -58,10 +58,13 @@ def wrong_by_reference(things):
     wanted = [
         env["valueFrom"]["secretKeyRef"] for env in container["env"] if "valueFrom" in env
     ]
-    wanted += by_name["TriggerAuthentication", "rpcache-queue"]["spec"]["secretTargetRef"]
+    scaler = by_name["TriggerAuthentication", "rpcache-queue"]["spec"]["secretTargetRef"]
+    wanted += scaler
     for key in wanted:
         if key["name"] != "rpcache-servers" or key["key"] not in servers["stringData"]:
             yield f"the Secret has no {key}"
+        elif key in scaler and "," in servers["stringData"][key["key"]]:
+            yield "KEDA reads one address, not a list"
     scaled = by_name["ScaledObject", "rpcache-worker"]["spec"]
     if scaled["scaleTargetRef"]["name"] != workers["metadata"]["name"]:
         yield "the target of the scaling does not exist"
