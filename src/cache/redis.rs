@@ -93,7 +93,10 @@ impl RedisStore {
     pub(super) async fn ready(&self) {
         match &self.nodes {
             Nodes::One(node) => node.connection.ready().await,
-            Nodes::Cluster(_) => self.settled().await,
+            Nodes::Cluster(cluster) => tokio::select! {
+                () = self.settled() => {}
+                () = cluster.ready() => {}
+            },
         }
     }
 
@@ -132,11 +135,11 @@ impl RedisStore {
     ) -> Result<Vec<GetResult>, StoreError> {
         let found = match &self.nodes {
             Nodes::One(node) => get_many(&node.connection, &Cmd::mget(keys), limit).await?,
-            Nodes::Cluster(_) => {
+            Nodes::Cluster(cluster) => {
                 let get = |commands: &mut Pipeline, at: usize| {
                     commands.get(keys[at]);
                 };
-                let found = self.nodes.run_each(keys, get, limit).await;
+                let found = cluster.send_each(keys, get, true, limit).await;
                 found.into_iter().map(readable).collect()
             }
         };

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use redis::{Pipeline, RedisError, Value};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use self::slots::slot;
@@ -33,6 +33,9 @@ use crate::transport::Endpoint;
 
 /// Redirections to nodes that are not known yet, at most.
 const MAX_WANTED: usize = 16;
+
+/// How long a process that makes one call waits for nodes that do not answer: they may not have its key.
+const STRAGGLERS: Duration = Duration::from_millis(200);
 
 /// A Redis Cluster. Dropping it ends its task and its connections.
 #[derive(Debug)]
@@ -101,6 +104,22 @@ impl Cluster {
         }
     }
 
+    /// Waits for the map, and for its nodes; no longer than `STRAGGLERS` for those that do not answer.
+    pub(super) async fn ready(&self) {
+        loop {
+            // Made before looking, so that no change is missed.
+            let mapped = self.shared.mapped.notified();
+            let owners = self.owners();
+            if !owners.is_empty() {
+                let settled = join_all(owners.iter().map(|node| node.connection.settled()));
+                // Elapsed or not, commands wait for their own node within their limit.
+                let _ = timeout(STRAGGLERS, settled).await;
+                return;
+            }
+            mapped.await;
+        }
+    }
+
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -147,11 +166,7 @@ impl Cluster {
     ) -> Result<Value, CommandError> {
         let node = self.owner(slot).ok_or(CommandError::Unavailable)?;
         let started = Instant::now();
-        let sent = if twice {
-            node.connection.send_twice(request, limit).await
-        } else {
-            node.connection.send(request, limit).await
-        };
+        let sent = send(&node, request, twice, limit).await;
         let deadline = started + limit;
         match request {
             Request::One(command) => match &sent {
@@ -189,6 +204,7 @@ impl Cluster {
         &self,
         keys: &[&[u8]],
         add: impl Fn(&mut Pipeline, usize),
+        twice: bool,
         limit: Duration,
     ) -> Vec<Result<Value, CommandError>> {
         let deadline = Instant::now() + limit;
@@ -215,7 +231,7 @@ impl Cluster {
             let Some(node) = node else {
                 return vec![Err(CommandError::Unavailable); commands.len()];
             };
-            let sent = node.connection.send((&commands).into(), limit).await;
+            let sent = send(node, (&commands).into(), twice, limit).await;
             let replies = each_reply(sent, commands.len());
             self.follow_all(node, &commands, replies, deadline).await
         });
@@ -245,6 +261,20 @@ impl Shared {
     fn take_wanted(&self) -> Vec<Endpoint> {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *wanted)
+    }
+}
+
+/// Sends commands to one node, `twice` if they may be carried out twice.
+async fn send(
+    node: &Node,
+    request: Request<'_>,
+    twice: bool,
+    limit: Duration,
+) -> Result<Value, CommandError> {
+    if twice {
+        node.connection.send_twice(request, limit).await
+    } else {
+        node.connection.send(request, limit).await
     }
 }
 

@@ -22,6 +22,7 @@ use super::resp::Limits;
 use crate::cache::store::{Event, StoreError};
 use crate::error::Error;
 use crate::server_url::RedisUrl;
+use crate::transport::Endpoint;
 
 /// Time to connect and log in, and again to subscribe.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
@@ -100,9 +101,13 @@ impl<F: Fn(Event<'_>) + Send + Sync + 'static> Listener<F> {
             let started = Instant::now();
             let mut pause = REDIAL_PAUSE;
             match self.subscribe().await {
-                Ok((sink, stream)) => {
+                Ok((sink, stream, server)) => {
                     (self.on_event)(Event::Subscribed);
-                    self.hear(sink, stream).await;
+                    tokio::select! {
+                        () = self.hear(sink, stream) => {}
+                        // What is published at the new primary does not reach the old one.
+                        () = self.switched_from(&server) => {}
+                    }
                     debug!("does not hear of removals: the connection was lost");
                 }
                 Err(DialError::Redis(error)) if error.code() == Some("NOPERM") => {
@@ -126,13 +131,25 @@ impl<F: Fn(Event<'_>) + Send + Sync + 'static> Listener<F> {
         }
     }
 
-    async fn subscribe(&self) -> Result<(PubSubSink, impl Stream<Item = Msg> + use<F>), DialError> {
+    async fn subscribe(
+        &self,
+    ) -> Result<(PubSubSink, impl Stream<Item = Msg> + use<F>, Endpoint), DialError> {
         let url = self.url().await.map_err(DialError::Unreached)?;
         let dialled = dial_pubsub(&url, self.limits, CONNECT_DEADLINE).await?;
         let (mut sink, stream) = dialled.split();
         let subscribed = timeout(CONNECT_DEADLINE, sink.subscribe(&self.channel)).await;
         subscribed.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
-        Ok((sink, stream))
+        Ok((sink, stream, url.endpoint().clone()))
+    }
+
+    /// Waits until the Sentinels name another primary; for ever where there are none.
+    async fn switched_from(&self, server: &Endpoint) {
+        match &self.server {
+            Server::Named(sentinels) => {
+                sentinels.switched_from(server).await;
+            }
+            Server::Fixed | Server::OfCluster(_) => std::future::pending().await,
+        }
     }
 
     async fn url(&self) -> Result<RedisUrl, Error> {

@@ -106,7 +106,7 @@ impl Nodes {
                 let sent = node.connection.send((&commands).into(), limit).await;
                 each_reply(sent, commands.len())
             }
-            Self::Cluster(cluster) => cluster.send_each(keys, add, limit).await,
+            Self::Cluster(cluster) => cluster.send_each(keys, add, false, limit).await,
         }
     }
 

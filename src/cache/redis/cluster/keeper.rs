@@ -1,6 +1,7 @@
 //! The task that keeps a cluster's map: asks a node for it when it may be outdated, connects to new nodes, and
 //! reports the state of the whole.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,14 +22,15 @@ use crate::transport::{Endpoint, HeadStart, race};
 /// How often the map is asked for while all is well, plus up to a half of it at random.
 const REFRESH_EVERY: Duration = Duration::from_secs(30);
 
-/// The same while a node is away: its replica may take its place at any moment.
-const REFRESH_SOON: Duration = Duration::from_millis(250);
+/// The same while a node is away, since its replica may take its place at any moment: a 40th of the time that it
+/// has been away for, within these bounds.
+const REFRESH_SOON: RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_secs(5);
 
 /// Least time between two requests for the map, however often calls are redirected.
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time for one node to send the map.
-const DEADLINE: Duration = Duration::from_millis(500);
+/// Time for one node to send the map: one that is frozen delays it by this much.
+const DEADLINE: Duration = Duration::from_millis(200);
 
 /// Head start of a node of the address over the next one.
 const HEAD_START: Duration = Duration::from_millis(100);
@@ -45,6 +47,8 @@ pub(super) struct Keeper {
     seeds: Vec<Arc<Node>>,
     /// When nodes without slots were connected to.
     others_since: Instant,
+    /// When all nodes were there the last time.
+    whole_at: Instant,
     /// Why the map could not be had the last time.
     failed: Option<Error>,
 }
@@ -63,6 +67,7 @@ impl Keeper {
             shared,
             seeds: Vec::new(),
             others_since: Instant::now(),
+            whole_at: Instant::now(),
             failed: None,
         }
     }
@@ -89,9 +94,12 @@ impl Keeper {
     /// Waits until the map is to be asked for, not before `earliest`. Meanwhile reports changes, and connects
     /// to nodes that calls were redirected to.
     async fn wait(&mut self, earliest: Instant) {
-        let pause = match self.counts.redis.state() {
-            ConnectionState::Up => REFRESH_EVERY.mul_f32(1.0 + 0.5 * fastrand::f32()),
-            _ => REFRESH_SOON,
+        let pause = if self.counts.redis.state() == ConnectionState::Up {
+            self.whole_at = Instant::now();
+            REFRESH_EVERY.mul_f32(1.0 + 0.5 * fastrand::f32())
+        } else {
+            let away = self.whole_at.elapsed() / 40;
+            away.clamp(*REFRESH_SOON.start(), *REFRESH_SOON.end())
         };
         let elapsed = sleep(pause);
         tokio::pin!(elapsed);

@@ -1,6 +1,7 @@
 //! The keeper task: fills the slot while Redis is there, replaces a connection that was lost or whose server
 //! cannot serve, and logs one line a change.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +24,10 @@ use crate::transport::Endpoint;
 /// Pause between two attempts to connect, plus up to a half of it at random.
 const REDIAL_PAUSE: Duration = Duration::from_secs(1);
 
-/// The same where Sentinels are asked before each attempt: they may name another server at any moment.
-const SENTINEL_PAUSE: Duration = Duration::from_millis(250);
+/// The same where Sentinels are asked before each attempt, since they may name another server at any moment: a 40th of
+/// the time since the last connection, within these bounds.
+const SENTINEL_PAUSE: RangeInclusive<Duration> =
+    Duration::from_millis(250)..=Duration::from_secs(5);
 
 /// How long a server that does not report its role has to serve, or a node of a cluster has to redirect
 /// nothing, until it counts as the right one.
@@ -48,6 +51,8 @@ pub(super) struct Keeper {
     failures: mpsc::UnboundedReceiver<Error>,
     /// The earliest time of the next attempt to connect.
     next_dial: Instant,
+    /// When there was a connection the last time.
+    up_at: Instant,
     /// Whether the log says that the server cannot serve.
     warned: bool,
     /// Whether the connection replaces one to a server that could not serve, and it is not certain yet
@@ -97,6 +102,7 @@ impl Keeper {
             pool,
             failures,
             next_dial: Instant::now(),
+            up_at: Instant::now(),
             warned: false,
             on_trial: false,
         }
@@ -153,7 +159,9 @@ impl Keeper {
         match &self.of_cluster {
             Some(signals) => {
                 signals.changed.notify_one();
-                signals.outdated.notify_one();
+                if !was_down {
+                    signals.outdated.notify_one();
+                }
             }
             None if was_down => {}
             None => warn!("{reason}; calls go on without the cache"),
@@ -174,6 +182,7 @@ impl Keeper {
                 }
             }
         }
+        self.up_at = Instant::now();
         let how = link.health.count_end(&self.counts);
         if let Some(signals) = &self.of_cluster {
             signals.outdated.notify_one();
@@ -249,7 +258,10 @@ impl Keeper {
     /// returned as broken: bb8 drops it then.
     async fn dial(&mut self) -> Result<Pooled, Error> {
         let pause = match self.sentinels {
-            Some(_) => SENTINEL_PAUSE,
+            Some(_) => {
+                let away = self.up_at.elapsed() / 40;
+                away.clamp(*SENTINEL_PAUSE.start(), *SENTINEL_PAUSE.end())
+            }
             None => REDIAL_PAUSE,
         };
         let pause = pause.mul_f32(1.0 + 0.5 * fastrand::f32());

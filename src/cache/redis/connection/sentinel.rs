@@ -3,7 +3,7 @@
 //! Sentinels learn of a switch one after another, so all are asked, and of those that answer the one with the
 //! newest configuration counts. While the connection is up, one Sentinel is listened to: after a switch, the old
 //! primary goes on for seconds as if it were the only one. When the connection is lost, late, or leads to a
-//! replica, the keeper asks four times a second.
+//! replica, the keeper asks up to four times a second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +93,7 @@ impl Sentinels {
 
     /// Waits until the Sentinels name another primary than this. One of them, another each minute, is listened
     /// to.
-    pub(super) async fn switched_from(&self, primary: &Endpoint) -> Endpoint {
+    pub(in crate::cache::redis) async fn switched_from(&self, primary: &Endpoint) -> Endpoint {
         let (urls, name) = self.url.sentinels().unwrap_or_default();
         let mut pause = PAUSE;
         loop {
