@@ -11,7 +11,10 @@
 )]
 
 mod batch;
+mod capacity;
+mod cpu;
 mod echo;
+mod fleet;
 mod hit;
 mod hit_command;
 mod large;
@@ -35,6 +38,7 @@ mod tasks;
 mod worker;
 
 use options::Options;
+use servers::Servers;
 use table::Table;
 use tokio::runtime::Builder;
 
@@ -59,6 +63,11 @@ fn main() {
             "miss-command" => miss_command::run(&options, &mut table).await,
             "batch" => batch::run(&mut table).await,
             "worker" => worker::run(&mut table).await,
+            "capacity" => capacity::run(&Servers::start(), &mut table).await,
+            "capacity-cluster" => {
+                capacity::run(&Servers::with_clusters().await, &mut table).await;
+            }
+            "fleet" => fleet::run(&mut table).await,
             name => panic!("no such measurement: {name}"),
         }
         table.print();

@@ -41,6 +41,8 @@ async fn play(arguments: &[&str]) -> bool {
                 options.queue = Some(queue.parse().expect("a queue's name"));
                 options.concurrency = 1;
                 options.prefetch = Some(number(prefetch));
+                // Stores on a busy machine, too.
+                options.cache.budget = Duration::from_secs(1);
             })
             .await;
         }

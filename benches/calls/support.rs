@@ -10,10 +10,14 @@ pub(crate) mod lifetime;
 pub(crate) mod ports;
 #[path = "../../tests/end_to_end/support/process.rs"]
 pub(crate) mod process;
+#[path = "../../tests/end_to_end/support/rabbit_cluster.rs"]
+pub(crate) mod rabbit_cluster;
 #[path = "../../tests/end_to_end/support/rabbitmq.rs"]
 pub(crate) mod rabbitmq;
 #[path = "../../tests/end_to_end/support/redis.rs"]
 pub(crate) mod redis;
+#[path = "../../tests/end_to_end/support/redis_fleet.rs"]
+pub(crate) mod redis_fleet;
 #[path = "../../tests/end_to_end/support/wait.rs"]
 pub(crate) mod wait;
 
