@@ -263,3 +263,48 @@ fn text(said: Text) -> Result<Vec<u8>, StoreError> {
         said => said.map_err(refused),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scans so many servers of so many pages each, from a cursor on: the pages in their order.
+    fn scan(mut cursor: u64, pages: &[u64]) -> Vec<(usize, u64)> {
+        let mut visited = Vec::new();
+        loop {
+            let (server, within) = place(cursor, pages.len());
+            visited.push((server, within));
+            let next = if within + 1 < pages[server] {
+                within + 1
+            } else {
+                0
+            };
+            cursor = cursor_of(server, next, pages.len()).unwrap();
+            if cursor == 0 {
+                return visited;
+            }
+        }
+    }
+
+    #[test]
+    fn the_scan_of_several_servers_visits_every_page_once_and_ends() {
+        let expected = [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (2, 2)];
+        assert_eq!(scan(0, &[2, 1, 3]), expected);
+        // From the middle on, it ends at the last page.
+        assert_eq!(scan(1 << CURSOR_BITS, &[2, 1, 3]), expected[2..]);
+    }
+
+    #[test]
+    fn any_cursor_is_a_place_and_a_server_s_own_stays_within_its_bits() {
+        for seed in 0..10_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (cursor, servers) = (rng.u64(..), rng.usize(1..100));
+            let (server, within) = place(cursor, servers);
+            assert!(server < servers && within >> CURSOR_BITS == 0);
+            let next = rng.u64(1..1 << CURSOR_BITS);
+            let cursor = cursor_of(server, next, servers).unwrap();
+            assert_eq!(place(cursor, servers), (server, next));
+        }
+        assert!(cursor_of(0, 1 << CURSOR_BITS, 3).is_err());
+    }
+}

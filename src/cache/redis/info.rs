@@ -141,4 +141,33 @@ mod tests {
         assert_eq!((stats.hits, stats.evicted), (7, 0));
         assert_eq!(stats.eviction_policy, "noeviction");
     }
+
+    #[test]
+    fn figures_of_several_servers_are_summed() {
+        let server = |memory, limit, version: &str, uptime| ServerStats {
+            version: version.to_owned(),
+            memory,
+            memory_limit: limit,
+            hits: 1,
+            uptime,
+            ..ServerStats::default()
+        };
+        let all = [
+            server(1, Some(10), "7.2.0", 30),
+            server(2, Some(20), "7.0.15", 20),
+            server(4, Some(40), "7.2.0", 40),
+        ];
+        let whole = all.into_iter().reduce(|one, other| sum(&one, &other));
+        let expected = ServerStats {
+            hits: 3,
+            ..server(7, Some(70), "7.0.15, 7.2.0", 20)
+        };
+        assert_eq!(whole, Some(expected));
+        // One without a limit has room for everything.
+        let limited = server(1, Some(10), "7.2.0", 1);
+        assert_eq!(
+            sum(&limited, &server(1, None, "7.2.0", 1)).memory_limit,
+            None
+        );
+    }
 }

@@ -127,4 +127,22 @@ mod tests {
         assert_eq!(primaries(&masters), expected);
         assert!(primaries(&Value::Okay).is_empty());
     }
+
+    #[test]
+    fn only_what_can_be_an_address_is_one() {
+        for host in ["10.0.0.5", "::1", "fe80::1%eth0", "redis-1.example", "a_b"] {
+            let endpoint = announced(host.as_bytes(), 7).unwrap();
+            assert_eq!(endpoint.host(), host);
+        }
+        for host in ["", "\u{1b}[2J", "a b", "a/b", "user@host", "\u{e9}"] {
+            assert_eq!(announced(host.as_bytes(), 7), None, "{host:?}");
+        }
+        assert_eq!(announced(b"h", 0), None);
+        assert_eq!(announced(&[b'h'; 256], 7), None);
+        assert_eq!(
+            cluster_size("cluster_state:ok\r\ncluster_size:3\r\n"),
+            Some(3)
+        );
+        assert_eq!(cluster_size("cluster_state:ok"), None);
+    }
 }
