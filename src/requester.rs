@@ -42,7 +42,7 @@ use crate::trace;
 const UNROUTABLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Copies of a request in one session.
-const MAX_COPIES: u32 = 2;
+const MAX_COPIES: u32 = 3;
 
 /// Time for the closing handshakes.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(3);
@@ -139,8 +139,8 @@ impl Requester {
     }
 
     /// Publishes the request in one session and waits for the outcome, until the request expires. Publishes a copy
-    /// after half of that time, and another one after half of the rest, if the retry budget allows it or the queue is
-    /// empty.
+    /// after half of that time, and up to two more, each after half of the rest, if the retry budget allows it or the
+    /// queue is empty.
     async fn attempt(
         &self,
         request: &mut Outgoing<'_>,
@@ -155,7 +155,7 @@ impl Requester {
         if !request.publish(session, queue) {
             return Ok(Outcome::Lost);
         }
-        // The request may be lost unnoticed, and so may its first copy: a node that is cut off holds what the workers
+        // The request may be lost unnoticed, and so may a copy: a node that is cut off holds what the workers
         // there have not acked. If its worker is only slow, a copy finds the answer in the cache.
         for _ in 0..MAX_COPIES {
             let half = request.time_left() / 2;

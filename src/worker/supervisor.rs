@@ -141,7 +141,9 @@ impl Session {
         let declared_otherwise = broker::ensure_queue(url, &consuming, &queue, declare).await?;
         let publishing = Arc::new(publishing);
         let open = async {
-            let replies = ReplyPublisher::open(url, Arc::clone(&publishing));
+            // Direct reply-to as well: over a node that is cut off, replies would be lost.
+            let url = url.at(&node);
+            let replies = ReplyPublisher::open(&url, Arc::clone(&publishing));
             let (replies, (acks, consumer)) =
                 tokio::try_join!(replies, open_consumer(&consuming, queue, prefetch))?;
             Ok((acks, Arc::new(replies), consumer))
@@ -176,7 +178,7 @@ impl Session {
         let dead_letters = self.has_dead_letters.then(|| {
             let (service, url, replier) = (
                 Arc::clone(service),
-                self.url.clone(),
+                self.url.at(&self.node),
                 Arc::clone(&self.replier),
             );
             let served = dead_letters::serve(service, url, replier, stopping.clone());
