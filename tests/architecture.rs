@@ -41,10 +41,6 @@ const LONG_FILES: &[(&str, &str)] = &[
         "all tests start a session by the same functions",
     ),
     (
-        "src/server_url/tests.rs",
-        "the addresses of both servers have the same cases",
-    ),
-    (
         "tests/chaos/cluster.rs",
         "one mode of the campaign's program, from its options to its row of figures",
     ),

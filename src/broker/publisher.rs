@@ -272,7 +272,7 @@ async fn send(
     match timeout(within, &mut confirm).await {
         Ok(confirmed) => confirmed.map(Some),
         Err(_elapsed) => {
-            // lapin keeps a confirm that nobody awaits until the channel is closed.
+            // lapin keeps a confirm until it is awaited, or the channel is closed.
             tokio::spawn(confirm);
             Ok(None)
         }

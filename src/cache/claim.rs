@@ -222,7 +222,7 @@ impl Lease {
         }
     }
 
-    /// Ends it without releasing it: it is another's, or nobody's, or was released already.
+    /// Ends it without releasing it: another worker holds it, or it has expired, or was released already.
     pub(super) fn forget(mut self) {
         self.ended = true;
     }
@@ -277,8 +277,8 @@ impl Lease {
 }
 
 impl Drop for Lease {
-    /// Releases it in the background, for as long as it can last: nobody has to wait until it expires when
-    /// its holder gives up.
+    /// Releases it in the background, for as long as it can last: when its holder gives up, no other worker
+    /// has to wait until it expires.
     fn drop(&mut self) {
         if self.ended {
             return;

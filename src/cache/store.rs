@@ -5,7 +5,7 @@
 //! a folder of its own, stand the stores: connections, their breakers, commands and scripts.
 //!
 //! Every method waits no longer than its `limit` and is cancel safe: a command that was sent may be
-//! carried out all the same, and its reply reaches nobody else.
+//! carried out all the same, and its reply reaches no other caller.
 
 mod optional;
 mod types;

@@ -19,8 +19,8 @@ use crate::single_flight::{Callers, Deadline, Outcome};
 use crate::source::Source;
 use crate::trace;
 
-/// A request that is published again after a wrong answer ends so long before the deadline: the caller is
-/// then told of the wrong answer, not of the deadline.
+/// A request that is published again after a wrong answer ends so long before the deadline: the call then
+/// fails with the wrong answer, not by its deadline.
 const VERDICT_TIME: Duration = Duration::from_millis(50);
 
 impl<P: Procedure> Client<P> {

@@ -22,7 +22,7 @@ impl<P: Procedure> Client<P> {
         Self::sharing(Arc::new(procedure), options)
     }
 
-    /// The same with a procedure that others use as well.
+    /// A client whose procedure its creator goes on using.
     pub(crate) fn sharing(procedure: Arc<P>, options: ClientOptions) -> Self {
         let queue = options.queue.unwrap_or_else(|| procedure.queue());
         let requester = Requester::new(RequesterOptions {

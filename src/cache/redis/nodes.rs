@@ -65,13 +65,7 @@ impl Nodes {
         request: impl Into<Request<'_>>,
         limit: Duration,
     ) -> Result<T, CommandError> {
-        match self {
-            Self::One(node) => node.connection.run(request, limit).await,
-            Self::Cluster(cluster) => {
-                let sent = cluster.send(slot(key.as_ref()), request.into(), false, limit);
-                readable(sent.await)
-            }
-        }
+        readable(self.send(key.as_ref(), request.into(), false, limit).await)
     }
 
     /// Runs commands that may be carried out twice, as [`run`](Self::run) does.
@@ -81,12 +75,20 @@ impl Nodes {
         request: impl Into<Request<'_>>,
         limit: Duration,
     ) -> Result<T, CommandError> {
+        readable(self.send(key.as_ref(), request.into(), true, limit).await)
+    }
+
+    async fn send(
+        &self,
+        key: &[u8],
+        request: Request<'_>,
+        twice: bool,
+        limit: Duration,
+    ) -> Result<Value, CommandError> {
         match self {
-            Self::One(node) => node.connection.run_twice(request, limit).await,
-            Self::Cluster(cluster) => {
-                let sent = cluster.send(slot(key.as_ref()), request.into(), true, limit);
-                readable(sent.await)
-            }
+            Self::One(node) if twice => node.connection.send_twice(request, limit).await,
+            Self::One(node) => node.connection.send(request, limit).await,
+            Self::Cluster(cluster) => cluster.send(slot(key), request, twice, limit).await,
         }
     }
 

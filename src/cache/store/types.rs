@@ -113,7 +113,7 @@ pub(crate) enum Unchanged<'a> {
 /// What a store knows of a key that is being computed.
 #[derive(Debug)]
 pub(crate) struct LeaseFacts {
-    /// What the lease holds, and its time left (`None`: it never expires); `None`: nobody holds it.
+    /// What the lease holds, and its time left (`None`: it never expires); `None`: there is no lease.
     pub(crate) lease: Option<(Vec<u8>, Option<Duration>)>,
     /// How often its computation was attempted, of late, by workers that may have ended over it.
     pub(crate) attempts: u64,

@@ -290,7 +290,9 @@ fn is_root() -> bool {
 
 fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let output = Command::new(program).args(arguments).output();
-    let output = output.map_err(|error| format!("{program}: {error}"))?;
+    let output = output.map_err(|error| {
+        format!("cannot run {program}, which cutting off a node takes: {error}")
+    })?;
     if output.status.success() {
         return Ok(());
     }

@@ -114,7 +114,7 @@ impl Range {
             return None;
         };
         let host = match host {
-            // It is not known, or not to be told: `cluster-preferred-endpoint-type unknown-endpoint`.
+            // The node does not know its host, or does not announce it: `cluster-preferred-endpoint-type unknown-endpoint`.
             Value::Nil => asked.host().as_bytes(),
             Value::BulkString(host) if host.is_empty() || host == b"?" => asked.host().as_bytes(),
             Value::BulkString(host) => host,

@@ -21,7 +21,7 @@ pub(in crate::cache::redis) struct Terms {
     pub(in crate::cache::redis) limits: Limits,
 }
 
-/// What the nodes of a cluster report to whoever keeps its map.
+/// What the nodes of a cluster report to the task that keeps its map.
 #[derive(Debug, Default)]
 pub(in crate::cache::redis) struct Signals {
     /// A connection was made or lost.

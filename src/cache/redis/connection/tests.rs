@@ -46,7 +46,7 @@ impl Connection {
     }
 }
 
-/// A connection to nobody.
+/// A connection whose other end is closed.
 async fn connection() -> (Connection, Arc<Link>) {
     let (ours, _) = tokio::io::duplex(1);
     let connection = Connection::over(ours, PATIENCE).await;
