@@ -148,7 +148,9 @@ impl Cluster {
                 let redirect = Redirect::read(&error, &node).ok_or(CommandError::Unavailable)?;
                 let mut get = redis::pipe();
                 get.get(key);
-                let reply = self.follow(&redirect, &get, started + limit).await.pop();
+                // In a box: it is rare, and the future of a hit stays small.
+                let replies = Box::pin(self.follow(&redirect, &get, started + limit)).await;
+                let reply = replies.into_iter().next();
                 let reply = reply.unwrap_or(Err(CommandError::Unavailable));
                 super::connection::readable(reply)
             }

@@ -88,7 +88,10 @@ impl Nodes {
         match self {
             Self::One(node) if twice => node.connection.send_twice(request, limit).await,
             Self::One(node) => node.connection.send(request, limit).await,
-            Self::Cluster(cluster) => cluster.send(slot(key), request, twice, limit).await,
+            // In a box: the future of a call to one server stays small.
+            Self::Cluster(cluster) => {
+                Box::pin(cluster.send(slot(key), request, twice, limit)).await
+            }
         }
     }
 
