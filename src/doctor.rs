@@ -5,8 +5,9 @@
 //! an error. Checks that depend on a failed one are skipped. Nothing is declared or changed: the message that
 //! tests the right to publish is unroutable, and the last two checks make ordinary calls.
 //!
-//! Where the checks are: addresses, names, ports, TLS and protocols in `reach`, RabbitMQ's nodes beside each other in
-//! `nodes`, the others of each server in `servers`, the two calls in `calls`. What needs lapin or redis-rs stays with the modules that may use it:
+//! Where the checks are: addresses, names, ports, TLS and protocols in `reach`; RabbitMQ's nodes, each asked by AMQP,
+//! in `nodes`; its cluster, as the management API shows it, in `cluster`; the others of each server in `servers`; the
+//! two calls in `calls`. What needs lapin or redis-rs stays with the modules that may use it:
 //!
 //! | question | file |
 //! | --- | --- |
@@ -17,7 +18,12 @@
 
 mod calls;
 mod check;
+#[cfg(feature = "management")]
+mod cluster;
+mod cluster_problem;
 mod finding;
+#[cfg(feature = "management")]
+mod management;
 mod nodes;
 mod reach;
 mod servers;
@@ -27,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::check::Check;
+pub use self::cluster_problem::ClusterProblem;
 pub use self::finding::{Finding, Found, Severity};
 use self::reach::Route;
 use self::servers::{address, encryption, nodes};
@@ -38,6 +45,8 @@ use crate::client::{Client, ClientOptions};
 use crate::error::Error;
 use crate::procedure::Procedure;
 use crate::queue::QueueName;
+#[cfg(feature = "management")]
+pub use crate::server_url::ManagementUrl;
 use crate::server_url::{AmqpUrl, RedisUrl, UrlError};
 
 /// More waiting requests than this are a warning: too few workers serve the queue.
@@ -55,6 +64,10 @@ pub struct DoctorOptions {
     pub amqp: Result<AmqpUrl, UrlError>,
     /// The Redis that clients and workers share. An invalid address becomes a finding.
     pub redis: Result<RedisUrl, UrlError>,
+    /// RabbitMQ's management API, for what AMQP does not show of a cluster; not asked by default. An invalid
+    /// address becomes a finding.
+    #[cfg(feature = "management")]
+    pub management: Option<Result<ManagementUrl, UrlError>>,
     /// The request queue; by default the procedure's, see [`QueueName::of`].
     pub queue: Option<QueueName>,
     /// The namespace of all keys; none by default.
@@ -74,6 +87,8 @@ impl DoctorOptions {
         Self {
             amqp,
             redis,
+            #[cfg(feature = "management")]
+            management: None,
             queue: None,
             namespace: None,
             ttl: Some(Duration::from_secs(24 * 60 * 60)),
@@ -167,7 +182,7 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
     ///
     /// When polled outside of a Tokio runtime.
     pub async fn next(&mut self) -> Option<Finding> {
-        let Some(check) = self.remaining.next() else {
+        let Some(check) = self.next_check() else {
             self.close().await;
             return None;
         };
@@ -192,6 +207,24 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
         })
     }
 
+    fn next_check(&mut self) -> Option<Check> {
+        let check = self.remaining.next()?;
+        if check == Check::AmqpCluster && !self.looks_at_the_cluster() {
+            return self.remaining.next();
+        }
+        Some(check)
+    }
+
+    /// Whether there is a cluster to look at: its API is given, or several nodes are.
+    fn looks_at_the_cluster(&self) -> bool {
+        #[cfg(feature = "management")]
+        if self.options.management.is_some() {
+            return true;
+        }
+        let amqp = self.options.amqp.as_ref();
+        amqp.is_ok_and(|url| url.endpoints().len() > 1)
+    }
+
     async fn run(&mut self, check: Check) -> Judged {
         match check {
             Check::AmqpUrl => address(self.options.amqp.as_ref()),
@@ -205,6 +238,13 @@ impl<P: Procedure<Argument: Clone>> Doctor<P> {
             Check::AmqpLogin => self.amqp_login().await,
             Check::AmqpVhost => self.amqp_vhost(),
             Check::AmqpNodes => self.amqp_nodes().await,
+            #[cfg(feature = "management")]
+            Check::AmqpCluster => self.amqp_cluster().await,
+            #[cfg(not(feature = "management"))]
+            Check::AmqpCluster => Judged::skipped(Found::Unknown(
+                "AMQP does not show it, and this program was built without the feature `management`"
+                    .to_owned(),
+            )),
             Check::AmqpRights => self.amqp_rights().await,
             Check::Queue => self.request_queue().await,
             Check::Consumers => self.consumers(),

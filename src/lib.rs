@@ -96,10 +96,11 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `cli` | yes | the command `rpcache`, with `fibonacci`, `metrics` and `tls`; a library needs `default-features = false` |
+//! | `cli` | yes | the command `rpcache`, with `fibonacci`, `management`, `metrics` and `tls`; a library needs `default-features = false` |
 //! | `fibonacci` | with `cli` | the procedure [`fibonacci::Fibonacci`] |
 //! | `tls` | with `cli` | `amqps://` and `rediss://`, with rustls; without it they are refused |
 //! | `metrics` | with `cli` | `Client::metrics`, `Worker::metrics`, with prometheus-client |
+//! | `management` | with `cli` | the [`doctor`] asks RabbitMQ's management API about the cluster, with hyper |
 //! | `trace-context` | no | traces that continue in workers, through tracing-opentelemetry |
 //! | `otel` | no | the command sends its traces to a collector |
 //!

@@ -8,6 +8,8 @@
 //! An address also carries its TLS settings, and whether the warning about plain text was logged.
 
 mod amqp;
+#[cfg(feature = "management")]
+mod management;
 mod preference;
 mod redis;
 
@@ -16,6 +18,8 @@ use url::{Host, Url};
 
 pub use self::amqp::AmqpUrl;
 pub(crate) use self::amqp::endpoint;
+#[cfg(feature = "management")]
+pub use self::management::ManagementUrl;
 pub use self::redis::RedisUrl;
 
 use crate::tls::Tls;

@@ -22,6 +22,9 @@ pub enum Check {
     AmqpVhost,
     /// Whether all nodes of the address answer, and see the request queue alike.
     AmqpNodes,
+    /// Whether all nodes of the cluster run, and share the work and the copies of the queues. Left out if one
+    /// address is given, and no management API.
+    AmqpCluster,
     /// Whether this user may publish requests.
     AmqpRights,
     /// Whether the request queue exists, and how it is declared.
@@ -56,7 +59,7 @@ pub enum Check {
 
 impl Check {
     /// All of them, in order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::AmqpUrl,
         Self::AmqpName,
         Self::AmqpPort,
@@ -65,6 +68,7 @@ impl Check {
         Self::AmqpLogin,
         Self::AmqpVhost,
         Self::AmqpNodes,
+        Self::AmqpCluster,
         Self::AmqpRights,
         Self::Queue,
         Self::Consumers,
@@ -94,6 +98,7 @@ impl Check {
             Self::AmqpLogin => "amqp-login",
             Self::AmqpVhost => "amqp-vhost",
             Self::AmqpNodes => "amqp-nodes",
+            Self::AmqpCluster => "amqp-cluster",
             Self::AmqpRights => "amqp-rights",
             Self::Queue => "queue",
             Self::Consumers => "consumers",
@@ -116,7 +121,8 @@ impl Check {
     pub(super) fn needs(self) -> &'static [Self] {
         match self {
             Self::AmqpUrl | Self::RedisUrl => &[],
-            Self::AmqpName => &[Self::AmqpUrl],
+            // The management API may answer where the broker does not.
+            Self::AmqpName | Self::AmqpCluster => &[Self::AmqpUrl],
             Self::AmqpPort => &[Self::AmqpName],
             Self::AmqpEncryption => &[Self::AmqpPort],
             Self::AmqpProtocol => &[Self::AmqpPort, Self::AmqpEncryption],

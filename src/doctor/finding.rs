@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Check;
+use super::{Check, ClusterProblem};
 use crate::broker::Declared;
 use crate::cache::MissingRights;
 use crate::error::{Error, human};
@@ -67,6 +67,15 @@ pub enum Found {
         working: Vec<String>,
         /// A text for each node that failed, with the reason.
         failed: Vec<String>,
+    },
+    /// The cluster as RabbitMQ's management API shows it.
+    Cluster {
+        /// The number of its nodes.
+        nodes: usize,
+        /// The node that leads the request queue, if it is known.
+        leader: Option<String>,
+        /// What is wrong.
+        problems: Vec<ClusterProblem>,
     },
     /// The server runs on this machine: nothing is sent over a network.
     ThisMachine,
@@ -163,6 +172,16 @@ impl fmt::Display for Found {
             Self::Nodes { working, failed } => {
                 let all: Vec<_> = failed.iter().chain(working).map(String::as_str).collect();
                 f.write_str(&all.join("; "))
+            }
+            Self::Cluster {
+                nodes,
+                leader,
+                problems,
+            } => {
+                let mut facts: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                facts.push(format!("{nodes} node{}", if *nodes == 1 { "" } else { "s" }));
+                facts.extend(leader.as_ref().map(|node| format!("{node} leads the request queue")));
+                f.write_str(&facts.join("; "))
             }
             Self::ThisMachine => f.write_str("not needed: the server is this machine"),
             Self::PlainText => {

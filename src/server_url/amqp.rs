@@ -160,6 +160,20 @@ impl AmqpUrl {
         user.map_or(String::new(), |user| quote(user.username.as_bytes()))
     }
 
+    /// User and password of the first node.
+    #[cfg(feature = "management")]
+    pub(crate) fn first_login(&self) -> (String, String) {
+        let user = self.nodes.first().map(|node| &node.authority.userinfo);
+        user.map(|user| (user.username.clone(), user.password.clone()))
+            .unwrap_or_default()
+    }
+
+    /// The vhost; nodes of one cluster have the same.
+    #[cfg(feature = "management")]
+    pub(crate) fn vhost(&self) -> &str {
+        self.nodes.first().map_or("/", |node| &node.vhost)
+    }
+
     /// Uses frames of 8 kB, unless the address sets a frame size: for a connection that carries one call. lapin
     /// allocates and zeroes buffers of 64 frames, which with large ones takes longer than the call itself.
     pub(crate) fn with_small_frames(&self) -> Self {

@@ -182,13 +182,62 @@ async fn doctor_names_a_frozen_node() {
     // Two checks find it: the node does not greet, and does not log anybody in.
     let frozen = format!("127.0.0.1:{}: ", setup.cluster().port(1));
     for check in ["amqp-protocol", "amqp-nodes"] {
-        let mut findings = finished.stdout.lines().filter_map(|line| {
-            let finding: serde_json::Value = serde_json::from_str(line).ok()?;
-            (finding["check"] == check).then_some(finding)
-        });
-        let finding = findings.next().expect("it was checked");
-        assert_eq!(finding["state"], "warning", "{finished:#?}");
-        let message = finding["message"].as_str().unwrap();
+        let (state, message, _) = finding(&finished.stdout, check);
+        assert_eq!(state, "warning", "{finished:#?}");
         assert!(message.starts_with(&frozen), "{message}");
     }
+}
+
+#[tokio::test]
+async fn doctor_shows_what_the_management_api_knows() {
+    let mut setup = Setup::new("rpc_queue.shown").await;
+    let _worker = setup.worker_at(0).await;
+    let (amqp, api) = (setup.cluster().url_of(0), setup.cluster().management_url());
+    let doctor = async |api: &str| {
+        let arguments = ["doctor", "--json", "--management-url", api];
+        setup.rpcache(&arguments, &amqp).run().await.stdout
+    };
+    let stdout = doctor(&api).await;
+    let (state, message, remedy) = finding(&stdout, "amqp-cluster");
+    assert_eq!(state, "warning", "{message}");
+    // The cluster has RabbitMQ's default.
+    assert!(message.starts_with("net_ticktime is 60 s"), "{message}");
+    assert!(message.contains("; 3 nodes; t"), "{message}");
+    assert!(
+        message.ends_with("n0@localhost leads the request queue"),
+        "{message}"
+    );
+    assert!(remedy.contains("{net_ticktime, 10}"), "{remedy}");
+    let wrong = api.replace("http://", "http://guest:s3cret@");
+    let stdout = doctor(&wrong).await;
+    assert!(!stdout.contains("s3cret"), "{stdout}");
+    let (state, message, remedy) = finding(&stdout, "amqp-cluster");
+    assert_eq!(state, "warning", "{message}");
+    assert!(
+        message.contains("not_authorised") || message.contains("not_authorized"),
+        "{message}"
+    );
+    assert!(remedy.contains("set_user_tags USER monitoring"), "{remedy}");
+    // AMQP is no HTTP.
+    let (_, port) = amqp.rsplit_once(':').unwrap();
+    let (port, _) = port.split_once('/').unwrap();
+    let stdout = doctor(&format!("http://127.0.0.1:{port}")).await;
+    let (state, message, remedy) = finding(&stdout, "amqp-cluster");
+    assert_eq!(state, "warning", "{message}");
+    assert!(message.contains(port), "{message}");
+    assert!(
+        remedy.contains("rabbitmq-plugins enable"),
+        "{message}: {remedy}"
+    );
+}
+
+/// State, message and remedy of one check.
+fn finding(stdout: &str, check: &str) -> (String, String, String) {
+    let mut findings = stdout.lines().filter_map(|line| {
+        let finding: serde_json::Value = serde_json::from_str(line).ok()?;
+        (finding["check"] == check).then_some(finding)
+    });
+    let finding = findings.next().expect("it was checked");
+    let text = |field: &str| finding[field].as_str().unwrap_or_default().to_owned();
+    (text("state"), text("message"), text("remedy"))
 }

@@ -1,13 +1,14 @@
 //! `rpcache top`: shows queue, workers and keys on a screen that is refreshed, or prints one snapshot.
 //!
-//! `sources` polls the servers, `history` computes rates from two polls, `snapshot` holds the result, and `view` formats
-//! it, for the `screen` and for text.
+//! `sources` polls the servers, `history` computes rates from two polls, `snapshot` holds the result, `standstill` says
+//! why nothing is answered, and `view` formats it all, for the `screen` and for text.
 
 mod history;
 mod keys;
 mod screen;
 mod snapshot;
 mod sources;
+mod standstill;
 mod view;
 
 use std::io::{self, IsTerminal as _, Write as _};

@@ -15,6 +15,8 @@ pub(crate) const NODES: usize = 3;
 pub(crate) struct RabbitCluster {
     nodes: Vec<ClusterNode>,
     epmd: u16,
+    /// The port of the first node's management API.
+    management: u16,
     net_ticktime: u32,
     _epmd_process: Child,
 }
@@ -43,7 +45,7 @@ impl RabbitCluster {
     }
 
     fn try_to_start(net_ticktime: u32) -> Result<Self, String> {
-        let [epmd, ports @ ..] = ports::free::<{ 1 + 2 * NODES }>();
+        let [epmd, management, ports @ ..] = ports::free::<{ 2 + 2 * NODES }>();
         let epmd_process =
             lifetime::start_server(epmd_command(epmd), &lifetime::folder("epmd"), epmd)?;
         let nodes = (0..NODES).map(|n| ClusterNode {
@@ -55,6 +57,7 @@ impl RabbitCluster {
         let mut cluster = Self {
             nodes: nodes.collect(),
             epmd,
+            management,
             net_ticktime,
             _epmd_process: epmd_process,
         };
@@ -83,7 +86,12 @@ impl RabbitCluster {
         let write = |name: &str, content: String| {
             std::fs::write(folder.join(name), content).expect("the run's folder is ours");
         };
-        write("enabled_plugins", "[].".into());
+        let plugin = if n == 0 {
+            "rabbitmq_management"
+        } else {
+            "rabbitmq_management_agent"
+        };
+        write("enabled_plugins", format!("[{plugin}]."));
         write(".erlang.cookie", "rpcache".into());
         let peers = (0..NODES).map(|n| {
             format!(
@@ -97,8 +105,16 @@ impl RabbitCluster {
              cluster_partition_handling = pause_minority\n\
              disk_free_limit.absolute = 1MB\n\
              vm_memory_high_watermark.absolute = 1GB\n\
-             cluster_formation.peer_discovery_backend = classic_config\n{}",
+             cluster_formation.peer_discovery_backend = classic_config\n{}{}",
             self.nodes[n].amqp,
+            if n == 0 {
+                format!(
+                    "management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n",
+                    self.management
+                )
+            } else {
+                String::new()
+            },
             peers.collect::<String>()
         );
         write("rabbitmq.conf", conf);
@@ -115,6 +131,11 @@ impl RabbitCluster {
 
     pub(crate) fn url_of(&self, n: usize) -> String {
         url(self.port(n))
+    }
+
+    /// The address of the management API.
+    pub(crate) fn management_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.management)
     }
 
     pub(crate) fn port(&self, n: usize) -> u16 {

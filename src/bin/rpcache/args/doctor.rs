@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args as Group;
-use rpcache::doctor::DoctorOptions;
+use rpcache::doctor::{DoctorOptions, ManagementUrl};
 use rpcache::errors::UrlError;
 use rpcache::{AmqpUrl, Namespace, QueueName, RedisUrl};
 
@@ -63,6 +63,17 @@ pub(crate) struct Doctor {
     )]
     #[arg(default_value = "amqp://guest:guest@localhost:5672/%2f")]
     amqp_url: Readable<AmqpUrl>,
+
+    /// RabbitMQ's management API, to check what AMQP does not show of a cluster: nodes, net_ticktime, replicas and
+    /// leaders of queues. http://HOST:15672; without a login in it, that of --amqp-url, which needs the tag
+    /// monitoring
+    #[arg(
+        long,
+        env = "RPCACHE_MANAGEMENT_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    management_url: Option<Readable<ManagementUrl>>,
 
     /// The request queue [default: rpc_queue for fib, rpc_queue.NAME for a procedure NAME]
     #[arg(long, env = "RPCACHE_QUEUE", value_name = "NAME")]
@@ -122,6 +133,11 @@ impl Doctor {
                 .map_err(invalid)?),
             unreadable => unreadable,
         };
+        let management = self.management_url.clone();
+        let management = management.map(|url| match &tls {
+            Some(tls) => url.0.map(|url| url.with_tls(tls.clone())),
+            None => url.0,
+        });
         let redis = match self.redis_url.0.clone() {
             Ok(url) => Ok(self
                 .redis_login
@@ -130,6 +146,7 @@ impl Doctor {
             unreadable => unreadable,
         };
         let mut options = DoctorOptions::new(amqp, redis);
+        options.management = management;
         options.queue = Some(self.queue());
         options.namespace.clone_from(&self.namespace);
         options.ttl = self.ttl.0;

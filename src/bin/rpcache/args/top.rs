@@ -28,6 +28,9 @@ lower bounds, and a flood of new keys has no hottest one. The share of hits is t
 all lookups in this Redis, by all its users. The slowest keys are those of the last
 half minute to minute, the failed ones those of the last ten minutes.
 
+While requests wait and nothing is answered, the line \"stopped\" says why, as far as
+the figures show it.
+
 Without a terminal, with --once and with --json, top prints one snapshot, taken within
 one interval. With --json it is one object; unknown values are null:
   queue, namespace, interval_ms
@@ -37,6 +40,7 @@ one interval. With --json it is one object; unknown values are null:
   fleet      state, error; workers, other_workers (of other queues), slots,
              under_way, held, per_second: answered, computed, cache, shared,
              failed, poison; request_ms and compute_ms: p50, p99
+  standstill why nothing is answered though requests wait, else null
   workers    each: id, host, pid, version, uptime_s, silent_s, and as fleet
   computing  key, ms, worker; the longest first
   hottest    key, per_second (at least), at_most

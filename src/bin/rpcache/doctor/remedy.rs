@@ -1,7 +1,7 @@
 //! The remedy for each finding: what to type or to set. One step per line; a line that begins with a space continues
 //! the command before it.
 
-use rpcache::doctor::{Check, Finding, Found, MissingRights, Severity};
+use rpcache::doctor::{Check, ClusterProblem, Finding, Found, MissingRights, Severity};
 use rpcache::{Error, QueueName};
 
 use crate::args;
@@ -9,6 +9,7 @@ use crate::output::{UNIX_SOCKET, is_local, tls_remedy};
 
 const AMQP: &str = "--amqp-url (AMQP_URL)";
 const REDIS: &str = "--redis-url (REDIS_URL)";
+const MANAGEMENT: &str = "--management-url (RPCACHE_MANAGEMENT_URL)";
 const NAMESPACE: &str = "--namespace (RPCACHE_NAMESPACE)";
 
 /// The remedy for faults of any other kind.
@@ -35,10 +36,17 @@ impl Remedies {
             self.vhost.clone_from(vhost);
         }
         match finding.severity {
+            Severity::Skipped
+                if finding.check == Check::AmqpCluster
+                    && matches!(finding.found, Found::Unknown(_)) =>
+            {
+                Some("give --management-url http://HOST:15672 (RPCACHE_MANAGEMENT_URL)".to_owned())
+            }
             Severity::Ok | Severity::Skipped => None,
             Severity::Warning | Severity::Failure => Some(match finding.check {
                 Check::Queue | Check::Consumers | Check::DeadLetters => self.for_queue(finding),
                 Check::Call | Check::Hit => self.for_call(finding),
+                Check::AmqpCluster => for_cluster(finding),
                 _ => for_server(finding),
             }),
         }
@@ -291,6 +299,48 @@ fn for_memory(bounded: bool, for_ever: bool) -> String {
         steps.push("or let answers expire: --ttl 1d (RPCACHE_TTL)");
     }
     steps.join("\n")
+}
+
+fn for_cluster(finding: &Finding) -> String {
+    match &finding.found {
+        Found::Cluster { problems, .. } => {
+            let mut steps: Vec<_> = problems.iter().map(for_cluster_problem).collect();
+            steps.dedup();
+            steps.join("\n")
+        }
+        Found::Failed(Error::Refused { .. }) => format!(
+            "correct the login in {MANAGEMENT}, or on the broker:\n\
+             rabbitmqctl set_user_tags USER monitoring"
+        ),
+        Found::Failed(Error::Tls { fault, .. }) => {
+            tls_remedy(fault, false).unwrap_or_else(|| LOGS.to_owned())
+        }
+        _ => format!(
+            "correct {MANAGEMENT}, or on the broker:\nrabbitmq-plugins enable rabbitmq_management"
+        ),
+    }
+}
+
+fn for_cluster_problem(problem: &ClusterProblem) -> String {
+    match problem {
+        ClusterProblem::Down { node } => format!("start {node}"),
+        ClusterProblem::Partitioned { node, .. } => format!("restart {node}"),
+        ClusterProblem::Alarm { .. } => alarm(),
+        ClusterProblem::LongTickTime { .. } => {
+            "write [{kernel, [{net_ticktime, 10}]}]. into advanced.config, and restart one node after the other"
+                .to_owned()
+        }
+        ClusterProblem::OneCopy { queue, .. } => format!(
+            "if no tutorial program needs a classic queue, stop the workers, delete {queue}, and start them: \
+             they declare a quorum queue"
+        ),
+        ClusterProblem::FewReplicas { .. } => "rabbitmq-queues grow NODE all".to_owned(),
+        ClusterProblem::Offline { nodes, .. } => {
+            format!("see the logs of {nodes}; rabbitmq-queues quorum_status QUEUE")
+        }
+        ClusterProblem::OneLeader { .. } => "rabbitmq-queues rebalance quorum".to_owned(),
+        _ => LOGS.to_owned(),
+    }
 }
 
 fn alarm() -> String {

@@ -16,6 +16,7 @@ use super::snapshot::{
     Fleet, Latency, Rates, Redis, RedisRates, Seen, Silence, Snapshot, Worker, rounded,
 };
 use super::sources::{Polled, RedisPoll, Server};
+use super::standstill;
 
 /// A worker whose last announcement is older has no rates.
 const SILENT: Duration = Duration::from_secs(5);
@@ -161,18 +162,11 @@ impl History {
     }
 
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
-        let announced: Vec<_> = self
-            .tracks
-            .values()
-            .map(|track| track.announced(now))
-            .collect();
-        let mut workers: Vec<_> = self
-            .tracks
-            .values()
-            .map(|track| track.worker(now))
-            .collect();
+        let tracks = || self.tracks.values();
+        let announced: Vec<_> = tracks().map(|track| track.announced(now)).collect();
+        let mut workers: Vec<_> = tracks().map(|track| track.worker(now)).collect();
         workers.sort_by(|one, other| one.id.cmp(&other.id));
-        Snapshot {
+        let snapshot = Snapshot {
             queue: self.queue.clone(),
             namespace: self.namespace.clone(),
             interval_ms: u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX),
@@ -186,6 +180,7 @@ impl History {
                     error: error.clone(),
                 },
             },
+            standstill: None,
             workers,
             computing: keys::computing(&announced),
             hottest: keys::hottest(&announced),
@@ -195,7 +190,8 @@ impl History {
                 broker: now.saturating_duration_since(self.queues_at),
                 redis: now.saturating_duration_since(self.redis_at),
             },
-        }
+        };
+        standstill::explained(snapshot)
     }
 
     fn fleet(&self, workers: &[Worker], now: Instant) -> Fleet {

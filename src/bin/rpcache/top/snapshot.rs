@@ -15,6 +15,8 @@ pub(super) struct Snapshot {
     pub(super) broker: Seen<QueueDepths>,
     pub(super) redis: Seen<Redis>,
     pub(super) fleet: Seen<Fleet>,
+    /// Why nothing is answered, if requests wait.
+    pub(super) standstill: Option<String>,
     pub(super) workers: Vec<Worker>,
     pub(super) computing: Vec<Computing>,
     pub(super) hottest: Vec<Hot>,

@@ -7,7 +7,7 @@ mod numbers;
 mod summary;
 mod tables;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -17,7 +17,7 @@ use ratatui::widgets::{Paragraph, Widget as _};
 
 use super::snapshot::Snapshot;
 
-/// Lines above the workers, with the blank one.
+/// Lines above the workers; the last one is blank while requests are answered.
 const ABOVE: u16 = 7;
 
 /// Rows of keys below the workers, without the header.

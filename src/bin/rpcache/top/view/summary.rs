@@ -1,4 +1,4 @@
-//! Draws the lines above the tables: queue, Redis, all workers together.
+//! Draws the lines above the tables: queue, Redis, all workers together, and why nothing is answered.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -30,6 +30,7 @@ pub(super) fn lines(view: View, snapshot: &Snapshot, columns: usize) -> Vec<Line
         workers(view, snapshot),
         answers(view, snapshot),
         latencies(view, snapshot),
+        standstill(view, snapshot),
     ];
     lines.into_iter().map(|line| cut(line, columns)).collect()
 }
@@ -247,6 +248,17 @@ fn latencies(view: View, snapshot: &Snapshot) -> Line<'static> {
         _ => "-".to_owned(),
     };
     named(view, "latency", vec![Span::raw(text)])
+}
+
+fn standstill(view: View, snapshot: &Snapshot) -> Line<'static> {
+    match &snapshot.standstill {
+        Some(reason) => named(
+            view,
+            "stopped",
+            vec![Span::styled(reason.clone(), view.bad())],
+        ),
+        None => Line::default(),
+    }
 }
 
 fn latency(Latency { p50, p99 }: Latency) -> String {

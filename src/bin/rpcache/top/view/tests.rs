@@ -61,7 +61,7 @@ fn worker(n: usize) -> Worker {
     }
 }
 
-fn snapshot(workers: usize) -> Snapshot {
+pub(in super::super) fn snapshot(workers: usize) -> Snapshot {
     Snapshot {
         queue: "rpc_queue".to_owned(),
         namespace: Some("prod".to_owned()),
@@ -94,6 +94,7 @@ fn snapshot(workers: usize) -> Snapshot {
             },
             compute_ms: Latency::default(),
         }),
+        standstill: None,
         workers: (0..workers).map(worker).collect(),
         computing: Vec::new(),
         hottest: vec![Hot {
@@ -329,4 +330,16 @@ fn a_server_that_is_late_is_marked() {
     };
     let lines = shown(paused, &snapshot, 80, 24);
     assert!(lines[0].contains("PAUSED") && !lines[2].contains("no answer"));
+}
+
+#[test]
+fn standstill_is_shown_above_the_workers() {
+    let mut stopped = snapshot(2);
+    stopped.standstill = Some("every slot is computing, the longest for 3 s".to_owned());
+    let lines = shown(View::default(), &stopped, 80, 24);
+    assert_eq!(
+        lines[6],
+        "stopped   every slot is computing, the longest for 3 s"
+    );
+    assert!(lines[7].starts_with("WORKER"), "{}", lines[7]);
 }
