@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// The number of vhosts that are made together, at some 0.1 s for each. A vhost is used once.
-const BATCH: usize = 16;
+/// The numbers of vhosts that the node starts with, and that are made together later, at some 50 ms for each and half a
+/// second for the Erlang node that asks for them. A vhost is used once.
+const FIRST: usize = 16;
+const BATCH: usize = 64;
 
 /// Users of every vhost: name, and the patterns of what it may configure, write and read.
 const USERS: [(&str, [&str; 3]); 4] = [
@@ -29,7 +31,7 @@ pub(crate) struct Vhost {
 impl Vhost {
     /// The next unused vhost. Starts the broker for the first one.
     pub(crate) fn unused() -> Self {
-        static MADE_AND_USED: Mutex<(usize, usize)> = Mutex::new((BATCH, 0));
+        static MADE_AND_USED: Mutex<(usize, usize)> = Mutex::new((FIRST, 0));
         let node = broker();
         // A test that panicked here has reported the reason.
         let mut numbers = MADE_AND_USED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +111,7 @@ fn vhost(number: usize) -> String {
 pub(crate) fn broker() -> &'static Node {
     // A failure is kept, too: otherwise each test would repeat it slowly.
     static BROKER: OnceLock<Result<Node, String>> = OnceLock::new();
-    match BROKER.get_or_init(|| Node::start(BATCH)) {
+    match BROKER.get_or_init(|| Node::start(FIRST)) {
         Ok(node) => node,
         Err(reason) => panic!("no RabbitMQ for the tests: {reason}"),
     }
