@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::redis::Redis;
-use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
+use crate::support::{ONE_AT_A_TIME, Setup, VERY_SLOW, wait};
 
 async fn json_output(redis: &Redis, arguments: &[&str]) -> Value {
     let finished = redis.rpcache(&[arguments, &["--json"]].concat()).await;
@@ -191,7 +191,7 @@ async fn lease_holder_is_found_among_the_workers() {
         setup.redis.get("rpcache:worker:0").await.is_some()
     })
     .await;
-    let slow = SLOW.to_string();
+    let slow = VERY_SLOW.to_string();
     let call = setup.start_call(&[&slow, "--timeout", "25s"]);
     let mut held = Value::Null;
     wait::wait_until("the worker holds the lease and says so", async || {

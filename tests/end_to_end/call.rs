@@ -1,7 +1,7 @@
 //! `rpcache call`: what it prints where and in which order, and its exit codes.
 
 use crate::support::process::Program;
-use crate::support::{SLOW, Setup, fibonacci, wait};
+use crate::support::{Setup, VERY_SLOW, fibonacci, wait};
 use serde_json::Value;
 use std::io::Write as _;
 
@@ -210,7 +210,9 @@ async fn interrupt_ends_the_command() {
 async fn slow_answer_is_waited_for() {
     let setup = Setup::new().await;
     let _worker = setup.worker(&["--algorithm", "iterative"]).await;
-    let finished = setup.call(&[&SLOW.to_string(), "--timeout", "25s"]).await;
+    let finished = setup
+        .call(&[&VERY_SLOW.to_string(), "--timeout", "25s"])
+        .await;
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     assert_eq!(finished.stdout.trim_end().len(), 156_741);
 }

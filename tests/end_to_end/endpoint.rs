@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::http::{self, METRICS, Page, address_of, get, scraped, series};
 use crate::support::ports::{ClosedPort, SilentPeer};
 use crate::support::redis::Redis;
-use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
+use crate::support::{ONE_AT_A_TIME, Setup, VERY_SLOW, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -104,7 +104,7 @@ async fn stopping_worker_is_not_ready_and_closes_the_endpoint() {
     let (worker, address) = scraped(&setup, &ONE_AT_A_TIME).await;
     let caller = setup.caller().await;
     caller
-        .send(SLOW.to_string().as_bytes(), caller.properties())
+        .send(VERY_SLOW.to_string().as_bytes(), caller.properties())
         .await;
     setup.all_taken().await;
     worker.signal("TERM");

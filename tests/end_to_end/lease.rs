@@ -2,7 +2,7 @@
 //! own duration at most.
 
 use crate::support::amqp::{Caller, Reply};
-use crate::support::{EXPENSIVE, ONE_AT_A_TIME, SLOW, Setup, fibonacci, wait};
+use crate::support::{EXPENSIVE, ONE_AT_A_TIME, SLOW, Setup, VERY_SLOW, fibonacci, wait};
 
 /// Sends a request for `n` and does not wait for the reply.
 async fn send(caller: &Caller, n: u64) {
@@ -129,19 +129,19 @@ async fn lease_of_a_killed_holder_is_taken_over() {
     let setup = Setup::new().await;
     let mut caller = setup.caller().await;
     let holder = setup.worker(&ONE_AT_A_TIME).await;
-    send(&caller, SLOW).await;
+    send(&caller, VERY_SLOW).await;
     wait::wait_until("it is computed", async || {
-        setup.redis.get(&lease(SLOW)).await.is_some()
+        setup.redis.get(&lease(VERY_SLOW)).await.is_some()
     })
     .await;
-    let before = setup.redis.get(&lease(SLOW)).await;
+    let before = setup.redis.get(&lease(VERY_SLOW)).await;
     // The lease does not expire, so that waiting for it would be noticed.
-    setup.redis.run::<()>(&["PERSIST", &lease(SLOW)]).await;
+    setup.redis.run::<()>(&["PERSIST", &lease(VERY_SLOW)]).await;
     let _other = setup.worker(&ONE_AT_A_TIME).await;
     holder.signal("KILL");
     holder.finish().await;
     wait::wait_until("another computes it", async || {
-        let now = setup.redis.get(&lease(SLOW)).await;
+        let now = setup.redis.get(&lease(VERY_SLOW)).await;
         now.is_some() && now != before
     })
     .await;
@@ -155,11 +155,11 @@ async fn lease_is_renewed_until_the_answer_is_stored() {
     let _worker = setup.worker(&ONE_AT_A_TIME).await;
     let mut caller = setup.caller().await;
     // The second request waits for the slot of the first one while it holds its lease.
-    send(&caller, SLOW + 1).await;
-    send(&caller, SLOW).await;
+    send(&caller, VERY_SLOW + 1).await;
+    send(&caller, VERY_SLOW).await;
     let mut before = i64::MAX;
     wait::wait_until("the lease has been renewed", async || {
-        let left = setup.redis.pttl(&lease(SLOW)).await;
+        let left = setup.redis.pttl(&lease(VERY_SLOW)).await;
         let renewed = left > before;
         // Negative before it is taken.
         before = if left > 0 { left } else { i64::MAX };

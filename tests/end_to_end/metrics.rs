@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::http::{get, scraped, series};
-use crate::support::{EXPENSIVE, ONE_AT_A_TIME, SLOW, Setup, wait};
+use crate::support::{EXPENSIVE, ONE_AT_A_TIME, Setup, VERY_SLOW, wait};
 
 #[tokio::test]
 async fn metrics_match_the_calls() {
@@ -118,7 +118,7 @@ async fn shared_computations_are_counted_once() {
     let (_other, second) = scraped(&setup, &options).await;
     let caller = setup.caller().await;
     for _ in 0..8 {
-        let n = SLOW.to_string();
+        let n = VERY_SLOW.to_string();
         caller.send(n.as_bytes(), caller.properties()).await;
     }
     let sum = async |series: &str| {

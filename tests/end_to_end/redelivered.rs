@@ -5,7 +5,7 @@ use crate::support::amqp::{Caller, QUEUE, headers};
 use crate::support::http::{get, scraped, series};
 use crate::support::ports::ClosedPort;
 use crate::support::process::Process;
-use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
+use crate::support::{ONE_AT_A_TIME, SLOW, Setup, VERY_SLOW, wait};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
@@ -49,7 +49,7 @@ async fn request_that_crashes_its_workers_is_poison_and_others_are_served() {
     let setup = Setup::new().await;
     let mut caller = setup.caller().await;
     let worker = setup.worker(&ONE_AT_A_TIME).await;
-    send(&caller, SLOW).await;
+    send(&caller, VERY_SLOW).await;
     setup.all_taken().await;
     crashes(&setup, worker).await;
     for starts in ["1", "2"] {
@@ -68,7 +68,7 @@ async fn attempts_of_a_computed_request_are_forgotten() {
     let setup = Setup::new().await;
     let mut caller = setup.caller().await;
     let worker = setup.worker(&ONE_AT_A_TIME).await;
-    send(&caller, SLOW).await;
+    send(&caller, VERY_SLOW).await;
     setup.all_taken().await;
     crashes(&setup, worker).await;
     let worker = setup.worker(&ONE_AT_A_TIME).await;
@@ -90,7 +90,7 @@ async fn request_that_waits_while_sessions_are_lost_is_not_poison() {
         .rpcache(&[&["worker"], &ONE_AT_A_TIME[..]].concat())
         .env("AMQP_URL", &setup.vhost.url_by(forwarder.port()));
     let worker = setup.serving(program).await;
-    send(&caller, SLOW).await;
+    send(&caller, VERY_SLOW).await;
     setup.all_taken().await;
     for _ in 0..4 {
         forwarder.cut();
@@ -166,7 +166,8 @@ async fn request_that_joins_an_expired_one_does_not_expire_with_it() {
     let bypass = || headers(&[("x-rpcache-cache", "bypass")]);
     let mut busy = setup.caller().await;
     let properties = busy.properties().with_headers(bypass());
-    busy.send(SLOW.to_string().as_bytes(), properties).await;
+    busy.send(VERY_SLOW.to_string().as_bytes(), properties)
+        .await;
     setup.all_taken().await;
     let mut short = setup.caller().await;
     let properties = short.properties().with_expiration("300".into());

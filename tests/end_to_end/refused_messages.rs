@@ -3,7 +3,7 @@
 use crate::support::amqp::{Broker, Caller, Reply};
 use crate::support::restricted::Restricted;
 use crate::support::wait::{soon, wait_until};
-use crate::support::{EXPENSIVE, ONE_AT_A_TIME, SLOW, Setup, fibonacci};
+use crate::support::{EXPENSIVE, ONE_AT_A_TIME, Setup, VERY_SLOW, fibonacci};
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
 use lapin::protocol::basic::AMQPProperties;
 use lapin::types::{AMQPValue, FieldTable};
@@ -199,7 +199,7 @@ async fn full_queue_is_reported_soon() {
     let options = [&ONE_AT_A_TIME[..], &["--prefetch", "1"]].concat();
     let _worker = setup.worker(&options).await;
     let caller = setup.caller().await;
-    let slow = SLOW.to_string();
+    let slow = VERY_SLOW.to_string();
     caller.send(slow.as_bytes(), caller.properties()).await;
     setup.all_taken().await;
     // RabbitMQ refuses once the length is above the limit.

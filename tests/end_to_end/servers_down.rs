@@ -3,7 +3,7 @@
 use crate::support::amqp::{Declared, QUEUE};
 use crate::support::ports::{ClosedPort, SilentPeer};
 use crate::support::process::Finished;
-use crate::support::{ONE_AT_A_TIME, SLOW, Setup, wait};
+use crate::support::{ONE_AT_A_TIME, Setup, VERY_SLOW, wait};
 use std::time::Duration;
 
 const SECRET: &str = "s3cret";
@@ -222,7 +222,7 @@ async fn calls_survive_when_all_connections_are_cut() {
     };
     let options = [&["worker"], &ONE_AT_A_TIME[..]].concat();
     let _worker = setup.serving(by_forwarder(&options)).await;
-    let (first, last) = (SLOW / 2, SLOW / 2 + 3);
+    let (first, last) = (VERY_SLOW / 2, VERY_SLOW / 2 + 3);
     let call = by_forwarder(&["call", &format!("{first}..{last}"), "--timeout", "25s"]).start();
     wait::wait_until("the first is answered", async || !call.stdout().is_empty()).await;
     forwarder.cut();

@@ -125,6 +125,6 @@ async fn request_of_a_killed_worker_goes_to_the_next() {
     let reply = caller.next_reply().await;
     assert_eq!(
         (reply.header("x-rpcache-error"), reply.body.len()),
-        (None, 156_741)
+        (None, 83_595)
     );
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::amqp::QUEUE;
 use crate::support::ports::ClosedPort;
 use crate::support::process::{Process, Program, signal};
-use crate::support::{ONE_AT_A_TIME, SLOW, Setup, lifetime, wait};
+use crate::support::{ONE_AT_A_TIME, Setup, VERY_SLOW, lifetime, wait};
 
 const SECRET: &str = "s3cret";
 
@@ -38,8 +38,8 @@ async fn busy_worker_is_shown_with_its_computations() {
     caller.ask("1000000000000").await.fails_as("too-large");
     caller.ask("no number").await.fails_as("bad-argument");
     // One after another, for longer than the interval of announcements.
-    let _call = setup.start_call(&[&format!("{SLOW}..{}", SLOW + 20)]);
-    let slow = &SLOW.to_string()[..4];
+    let _call = setup.start_call(&[&format!("{VERY_SLOW}..{}", VERY_SLOW + 20)]);
+    let slow = &VERY_SLOW.to_string()[..4];
     let mut seen = Value::Null;
     wait::wait_until("the worker has announced that it computes", async || {
         seen = snapshot(setup.rpcache(&ONCE)).await;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::amqp::{headers, long_strings};
 use crate::support::http::{get, scraped};
 use crate::support::process::{Finished, Program};
-use crate::support::{EXPENSIVE, ONE_AT_A_TIME, SLOW, Setup, wait};
+use crate::support::{EXPENSIVE, ONE_AT_A_TIME, Setup, VERY_SLOW, wait};
 
 /// The header of a reply with the steps, and of a request that asks for them.
 const HEADER: &str = "x-rpcache-trace";
@@ -64,7 +64,7 @@ async fn miss_shows_its_steps_and_the_worker_s() {
 async fn wait_for_a_slot_for_another_call_and_for_another_worker_is_shown() {
     let setup = Setup::new().await;
     let (_worker, address) = scraped(&setup, &ONE_AT_A_TIME).await;
-    let (slow, expensive) = (SLOW.to_string(), EXPENSIVE.to_string());
+    let (slow, expensive) = (VERY_SLOW.to_string(), EXPENSIVE.to_string());
     let _first = setup.start_call(&[&slow, "--timeout", "25s"]);
     let lease = format!("{{fib:{slow}}}:lease");
     wait::wait_until("it is computed", async || {

@@ -8,7 +8,7 @@ use crate::support::wire::{
     CORRELATION_ID, EXPIRATION, HEADERS, Message, REPLY_TO, Wire, fake_broker, long, nested, short,
     table,
 };
-use crate::support::{ONE_AT_A_TIME, SLOW, Setup, fibonacci};
+use crate::support::{ONE_AT_A_TIME, Setup, VERY_SLOW, fibonacci};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
@@ -160,7 +160,7 @@ async fn dead_letter_above_the_frame_size_is_answered() {
     let options = [&ONE_AT_A_TIME[..], &["--prefetch", "1"]].concat();
     let worker = setup.worker(&options).await;
     let slow = setup.caller().await;
-    slow.send(SLOW.to_string().as_bytes(), slow.properties())
+    slow.send(VERY_SLOW.to_string().as_bytes(), slow.properties())
         .await;
     setup.all_taken().await;
     let mut wire = Wire::connect(&setup.vhost);

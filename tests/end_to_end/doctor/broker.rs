@@ -5,7 +5,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use super::report::{examine, parse, scrubbed};
 use super::{DEAD, bound, healthy, prepared, serving};
 use crate::support::amqp::{Caller, Declared, QUEUE};
-use crate::support::{ONE_AT_A_TIME, SLOW, Setup};
+use crate::support::{ONE_AT_A_TIME, Setup, VERY_SLOW};
 
 #[tokio::test]
 async fn missing_right_to_publish_is_a_failure() {
@@ -88,7 +88,7 @@ async fn backlog_is_a_warning() {
     let caller = setup.caller().await;
     let options = [&["worker", "--prefetch", "1"], &ONE_AT_A_TIME[..]].concat();
     let _worker = serving(&setup, setup.rpcache(&options)).await;
-    for n in SLOW - 1010..SLOW {
+    for n in VERY_SLOW - 1010..VERY_SLOW {
         caller
             .send(n.to_string().as_bytes(), caller.properties())
             .await;

@@ -23,9 +23,11 @@ use redis::Redis;
 /// An argument that is computed under a lease, on a thread for computing, rather than inline.
 pub(crate) const EXPENSIVE: u64 = 100_000;
 
-/// Options of a worker that computes one answer at a time, and an argument that takes it some seconds.
+/// Options of a worker that computes one answer at a time; an argument that takes it half a second, for tests that send
+/// a few messages meanwhile; and one that takes it some seconds, for tests that start processes meanwhile.
 pub(crate) const ONE_AT_A_TIME: [&str; 4] = ["--concurrency", "1", "--algorithm", "iterative"];
-pub(crate) const SLOW: u64 = 750_000;
+pub(crate) const SLOW: u64 = 400_000;
+pub(crate) const VERY_SLOW: u64 = 750_000;
 
 /// The servers of one test: a vhost of the shared broker, and a Redis.
 pub(crate) struct Setup {
@@ -146,7 +148,7 @@ pub(crate) fn further_listeners(port: u16) -> String {
 pub(crate) fn fibonacci(n: u64) -> String {
     let (mut this, mut next) = (num_bigint::BigUint::ZERO, num_bigint::BigUint::from(1_u32));
     for _ in 0..n {
-        // Not `+=`: num-bigint inlines it into this crate, which is not optimised, and it takes 20 times as long.
+        // Not `+=`: num-bigint inlines it into this crate, which is not optimised; that takes more than ten times as long.
         let sum = this + &next;
         this = std::mem::replace(&mut next, sum);
     }
