@@ -73,7 +73,7 @@ impl RedisStore {
         let ahead = options.wait_for_connection;
         let endpoint = url.endpoint().clone();
         let connection = Connection::open(url, terms, ahead, Arc::clone(&counts));
-        let node = Node::new(endpoint, connection, options.budget);
+        let node = Node::new(endpoint, connection, Arc::default(), options.budget);
         Self::over(options, Nodes::One(Arc::new(node)), counts)
     }
 
@@ -93,10 +93,7 @@ impl RedisStore {
     pub(super) async fn ready(&self) {
         match &self.nodes {
             Nodes::One(node) => node.connection.ready().await,
-            Nodes::Cluster(cluster) => tokio::select! {
-                () = self.settled() => {}
-                () = cluster.ready() => {}
-            },
+            Nodes::Cluster(cluster) => cluster.ready(self.settled()).await,
         }
     }
 

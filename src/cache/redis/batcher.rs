@@ -2,8 +2,13 @@
 //!
 //! A lookup that comes while none is in flight goes alone, by GET: the shortest way. Others that are ready
 //! at the same moment share an MGET, which Redis and the connection serve in a fraction of the time of as
-//! many GETs. A batch is sent after one yield to the scheduler: no lookup is delayed to fill a batch.
+//! many GETs. A batch is sent when a yield to the scheduler brings no further lookup: those that are ready join it,
+//! and none waits for the network to fill it.
+//!
+//! Under load, the nodes of a cluster have a share of each moment's lookups. There, none goes alone while lookups are
+//! in flight at any node: what each command costs both sides is several times what each key costs.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,8 +17,9 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use super::connection::Connection;
+use super::connection::{Connection, readable};
 use super::errors::CommandError;
+use super::nodes::each_reply;
 use crate::trace;
 
 /// What stands under one key; `None`: nothing.
@@ -28,16 +34,14 @@ const MAX_BATCH: usize = 32;
 pub(super) struct Batcher {
     connection: Arc<Connection>,
     budget: Duration,
-    queue: Arc<Mutex<Queue>>,
+    in_flight: Arc<InFlight>,
+    /// The batch that is sent next. While it has any callers, a [`Flush`] is on its way to send it.
+    next: Arc<Mutex<Batch>>,
 }
 
-#[derive(Debug)]
-struct Queue {
-    /// GETs and MGETs that are not answered yet.
-    in_flight: usize,
-    /// The batch that is sent next. While it has any callers, a [`Flush`] is on its way to send it.
-    next: Batch,
-}
+/// Number of GETs and batches that are not answered yet, at one server or at all nodes of a cluster.
+#[derive(Debug, Default)]
+pub(super) struct InFlight(AtomicUsize);
 
 struct Batch {
     mget: Cmd,
@@ -45,36 +49,51 @@ struct Batch {
 }
 
 /// Counts one command as in flight until dropped.
-struct InFlight<'a>(&'a Mutex<Queue>);
+struct Counted<'a>(&'a InFlight);
 
-impl<'a> InFlight<'a> {
-    fn begin(mutex: &'a Mutex<Queue>, queue: &mut Queue) -> Self {
-        queue.in_flight += 1;
-        Self(mutex)
+impl InFlight {
+    fn begin(&self) -> Counted<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted(self)
+    }
+
+    fn is_none(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        lock(self.0).in_flight -= 1;
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// The obligation to send the next batch. Dropping it ends the batch, and its callers are answered at
 /// once: the runtime on which it was to be sent may be shut down while callers are on another one.
-struct Flush(Option<Arc<Mutex<Queue>>>);
+struct Flush(Option<Arc<Mutex<Batch>>>);
 
 impl Flush {
-    /// Takes the batch after all tasks that are ready had the chance to join it. It is empty if others
-    /// have filled it up and sent it meanwhile.
+    /// Takes the batch after all tasks that are ready had the chance to join it: replies that have arrived
+    /// meanwhile make further ones ready. It is empty if others have filled it up and sent it.
     async fn batch(mut self) -> Batch {
-        yield_now().await;
-        self.take()
+        let mut callers = 1;
+        loop {
+            yield_now().await;
+            let now = self.callers();
+            if now <= callers {
+                return self.take();
+            }
+            callers = now;
+        }
+    }
+
+    fn callers(&self) -> usize {
+        self.0.as_ref().map_or(0, |next| lock(next).callers.len())
     }
 
     fn take(&mut self) -> Batch {
         match self.0.take() {
-            Some(queue) => std::mem::replace(&mut lock(&queue).next, Batch::empty()),
+            Some(next) => std::mem::replace(&mut lock(&next), Batch::empty()),
             None => Batch::empty(),
         }
     }
@@ -105,14 +124,16 @@ impl Batch {
 
 impl Batcher {
     /// `budget` limits a batch, and is what a lookup must have left to join one.
-    pub(super) fn new(connection: Arc<Connection>, budget: Duration) -> Self {
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        in_flight: Arc<InFlight>,
+        budget: Duration,
+    ) -> Self {
         Self {
             connection,
             budget,
-            queue: Arc::new(Mutex::new(Queue {
-                in_flight: 0,
-                next: Batch::empty(),
-            })),
+            in_flight,
+            next: Arc::new(Mutex::new(Batch::empty())),
         }
     }
 
@@ -122,7 +143,7 @@ impl Batcher {
     /// Cancel safe.
     pub(super) async fn get(&self, key: &str, limit: Duration) -> Found {
         match self.route(key, limit >= self.budget) {
-            Route::Alone(_in_flight) => self.connection.run_twice(&Cmd::get(key), limit).await,
+            Route::Alone(_counted) => self.connection.run_twice(&Cmd::get(key), limit).await,
             Route::Batched(reply) => {
                 trace::operation_is("MGET");
                 // The sender is dropped without a reply when the runtime is being shut down.
@@ -133,33 +154,34 @@ impl Batcher {
 
     /// `full_budget`: the lookup has as much time as the batch may take.
     fn route(&self, key: &str, full_budget: bool) -> Route<'_> {
-        let mut queue = lock(&self.queue);
-        if (queue.in_flight == 0 && queue.next.callers.is_empty()) || !full_budget {
-            return Route::Alone(InFlight::begin(&self.queue, &mut queue));
+        let mut next = lock(&self.next);
+        if (next.callers.is_empty() && self.in_flight.is_none()) || !full_budget {
+            return Route::Alone(self.in_flight.begin());
         }
         let (caller, reply) = oneshot::channel();
-        queue.next.mget.arg(key);
-        queue.next.callers.push(caller);
-        let dispatch = match queue.next.callers.len() {
-            1 => Some(Dispatch::Next(Flush(Some(Arc::clone(&self.queue))))),
+        next.mget.arg(key);
+        next.callers.push(caller);
+        let dispatch = match next.callers.len() {
+            1 => Some(Dispatch::Next(Flush(Some(Arc::clone(&self.next))))),
             MAX_BATCH => {
-                let full = std::mem::replace(&mut queue.next, Batch::empty());
+                let full = std::mem::replace(&mut *next, Batch::empty());
                 Some(Dispatch::Full(full))
             }
             _ => None,
         };
-        drop(queue);
+        drop(next);
         if let Some(dispatch) = dispatch {
             // Without the lock: a runtime that is being shut down drops what it is given right here.
-            let (connection, queue) = (Arc::clone(&self.connection), Arc::clone(&self.queue));
-            tokio::spawn(look_up(connection, queue, dispatch, self.budget));
+            let (connection, in_flight) =
+                (Arc::clone(&self.connection), Arc::clone(&self.in_flight));
+            tokio::spawn(look_up(connection, in_flight, dispatch, self.budget));
         }
         Route::Batched(reply)
     }
 }
 
 enum Route<'a> {
-    Alone(InFlight<'a>),
+    Alone(Counted<'a>),
     Batched(oneshot::Receiver<Found>),
 }
 
@@ -171,7 +193,7 @@ enum Dispatch {
 /// Sends a batch, and hands out the replies.
 async fn look_up(
     connection: Arc<Connection>,
-    queue: Arc<Mutex<Queue>>,
+    in_flight: Arc<InFlight>,
     dispatch: Dispatch,
     budget: Duration,
 ) {
@@ -182,9 +204,9 @@ async fn look_up(
     if batch.callers.is_empty() {
         return;
     }
-    let in_flight = InFlight::begin(&queue, &mut lock(&queue));
+    let counted = in_flight.begin();
     let found = get_many(&connection, &batch.mget, budget).await;
-    drop(in_flight);
+    drop(counted);
     match found {
         Ok(found) => {
             for (caller, found) in batch.callers.into_iter().zip(found) {
@@ -223,11 +245,9 @@ pub(super) async fn get_many(
     let mut gets = one_by_one("GET", mget);
     gets.ignore_errors();
     let left = limit.saturating_sub(started.elapsed());
-    let found: Vec<Result<_, RedisError>> = connection.run_twice(&gets, left).await?;
-    let found = found
-        .into_iter()
-        .map(|found| found.map_err(CommandError::Refused));
-    Ok(found.collect())
+    let replies = connection.send_twice((&gets).into(), left).await?;
+    let replies = each_reply(Ok(replies), gets.len());
+    Ok(replies.into_iter().map(readable).collect())
 }
 
 pub(super) fn is_cross_slot(error: &RedisError) -> bool {
@@ -236,18 +256,20 @@ pub(super) fn is_cross_slot(error: &RedisError) -> bool {
 
 /// One command for each key of `many`, whose arguments are all keys.
 pub(super) fn one_by_one(name: &str, many: &Cmd) -> Pipeline {
-    let mut commands = redis::pipe();
+    let mut commands = Pipeline::with_capacity(MAX_BATCH);
     for arg in many.args_iter().skip(1) {
         if let Arg::Simple(key) = arg {
-            commands.cmd(name).arg(key);
+            let mut command = Cmd::with_capacity(2, name.len() + key.len());
+            command.arg(name).arg(key);
+            commands.add_command(command);
         }
     }
     commands
 }
 
-fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+fn lock(next: &Mutex<Batch>) -> MutexGuard<'_, Batch> {
     // Nothing panics while it is held.
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
+    next.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use redis::{Pipeline, RedisError, Value};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,6 +24,7 @@ pub(super) use self::slots::slot;
 
 use self::keeper::Keeper;
 use self::redirect::Redirect;
+use super::batcher::InFlight;
 use super::connection::{Request, Signals, Terms};
 use super::errors::CommandError;
 use super::nodes::{Node, each_reply};
@@ -41,6 +42,8 @@ const STRAGGLERS: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Cluster {
     shared: Arc<Shared>,
+    /// Set when calls need not wait for the first connections any more: later ones pay one load.
+    ready: OnceCell<()>,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -51,6 +54,8 @@ pub(super) struct Shared {
     /// Notified when there is another map.
     mapped: Notify,
     signals: Arc<Signals>,
+    /// Lookups in flight at all nodes.
+    in_flight: Arc<InFlight>,
     /// Nodes that a redirection named, and that the map does not have.
     wanted: Mutex<Vec<Endpoint>>,
 }
@@ -95,17 +100,30 @@ impl Cluster {
             }),
             mapped: Notify::new(),
             signals: Arc::default(),
+            in_flight: Arc::default(),
             wanted: Mutex::default(),
         });
         let keeper = Keeper::new(url, terms, counts, Arc::clone(&shared));
         Self {
             shared,
+            ready: OnceCell::new(),
             _keeper: AbortOnDropHandle::new(tokio::spawn(keeper.keep())),
         }
     }
 
-    /// Waits for the map, and for its nodes; no longer than `STRAGGLERS` for those that do not answer.
-    pub(super) async fn ready(&self) {
+    /// Waits, once, for `settled` or for the map and its nodes; no longer than `STRAGGLERS` for those that do not
+    /// answer.
+    pub(super) async fn ready(&self, settled: impl Future<Output = ()>) {
+        let first_attempt = async || {
+            tokio::select! {
+                () = settled => {}
+                () = self.mapped() => {}
+            }
+        };
+        self.ready.get_or_init(first_attempt).await;
+    }
+
+    async fn mapped(&self) {
         loop {
             // Made before looking, so that no change is missed.
             let mapped = self.shared.mapped.notified();

@@ -52,7 +52,7 @@ impl FakeRedis {
         let counts = Arc::<CacheCounts>::default();
         counts.redis.up();
         let endpoint = options.url.endpoint().clone();
-        let node = Node::new(endpoint, connection, options.budget);
+        let node = Node::new(endpoint, connection, Arc::default(), options.budget);
         let nodes = Nodes::One(Arc::new(node));
         let store = RedisStore::over(&options, nodes, Arc::clone(&counts));
         (redis, Cache::over(options, Store::Redis(store), counts))

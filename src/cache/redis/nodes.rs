@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::{Cmd, FromRedisValue, Pipeline, Value};
 
-use super::batcher::Batcher;
+use super::batcher::{Batcher, InFlight};
 use super::cluster::{Cluster, slot};
 use super::connection::{Connection, Request, readable};
 use super::errors::CommandError;
@@ -28,11 +28,17 @@ pub(super) enum Nodes {
 }
 
 impl Node {
-    pub(super) fn new(endpoint: Endpoint, connection: Connection, budget: Duration) -> Self {
+    /// `in_flight`: shared by the nodes of a cluster.
+    pub(super) fn new(
+        endpoint: Endpoint,
+        connection: Connection,
+        in_flight: Arc<InFlight>,
+        budget: Duration,
+    ) -> Self {
         let connection = Arc::new(connection);
         Self {
             endpoint,
-            batcher: Batcher::new(Arc::clone(&connection), budget),
+            batcher: Batcher::new(Arc::clone(&connection), in_flight, budget),
             connection,
         }
     }

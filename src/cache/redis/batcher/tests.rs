@@ -51,12 +51,16 @@ fn answer(key: &str) -> String {
     format!("the answer to {key}")
 }
 
+fn over(connection: Connection) -> Arc<Batcher> {
+    Arc::new(Batcher::new(Arc::new(connection), Arc::default(), BUDGET))
+}
+
 async fn batcher(rng: fastrand::Rng) -> (Arc<Batcher>, Arc<Seen>) {
     let (ours, theirs) = tokio::io::duplex(1024);
     let seen = Arc::new(Seen::default());
     tokio::spawn(redis(theirs, rng, Arc::clone(&seen)));
     let connection = Connection::over(ours, BUDGET).await;
-    (Arc::new(Batcher::new(Arc::new(connection), BUDGET)), seen)
+    (over(connection), seen)
 }
 
 #[test]
@@ -102,8 +106,8 @@ fn each_caller_gets_its_own_answer_while_others_give_up() {
         }
         // Lookups that were given up end as well.
         sleep(BUDGET * 2).await;
-        let queue = lock(&batcher.queue);
-        assert_eq!((queue.in_flight, queue.next.callers.len()), (0, 0));
+        let waiting = lock(&batcher.next).callers.len();
+        assert!(batcher.in_flight.is_none() && waiting == 0, "{batcher:?}");
         commands.fetch_add(seen.commands.load(Ordering::Relaxed), Ordering::Relaxed);
         keys.fetch_add(seen.keys.load(Ordering::Relaxed), Ordering::Relaxed);
     });
@@ -143,7 +147,7 @@ fn lookups_of_one_moment_share_one_command_up_to_its_size() {
 #[test]
 fn without_a_connection_lookups_fail_at_once() {
     of_each_seed(1, async |_| {
-        let batcher = Batcher::new(Arc::new(Connection::to_nobody()), BUDGET);
+        let batcher = over(Connection::to_nobody());
         let all = (0..100).map(|n| {
             let batcher = &batcher;
             async move { batcher.get(&n.to_string(), BUDGET).await }
@@ -169,7 +173,7 @@ fn lookups_fail_when_the_batch_s_runtime_is_gone() {
     let batcher = theirs.block_on(async {
         let batcher = batcher(fastrand::Rng::with_seed(0)).await.0;
         // As if another one were in flight.
-        lock(&batcher.queue).in_flight = 1;
+        std::mem::forget(batcher.in_flight.begin());
         batcher
     });
     // It is to be sent on a runtime that does not come to it any more.
@@ -183,5 +187,5 @@ fn lookups_fail_when_the_batch_s_runtime_is_gone() {
     };
     let found = ours.block_on(async { timeout(Duration::from_secs(5), found).await });
     assert!(found.expect("a lookup waits for ever").is_err());
-    assert!(lock(&batcher.queue).next.callers.is_empty());
+    assert!(lock(&batcher.next).callers.is_empty());
 }

@@ -186,7 +186,13 @@ impl Keeper {
         let signals = Arc::clone(&self.shared.signals);
         let counts = Arc::clone(&self.counts);
         let connection = Connection::open_node(url, self.terms, counts, signals);
-        Arc::new(Node::new(endpoint, connection, self.terms.patience))
+        let in_flight = Arc::clone(&self.shared.in_flight);
+        Arc::new(Node::new(
+            endpoint,
+            connection,
+            in_flight,
+            self.terms.patience,
+        ))
     }
 
     /// The node at this endpoint: one that is connected to already, or a new one.
