@@ -5,6 +5,7 @@
 //! names instead of scanning all keys. Anybody may have put anything there: a slot is read up to the size of
 //! an announcement, and foreign contents cost that slot alone.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,8 +22,11 @@ const TTL: Duration = Duration::from_secs(10);
 /// Slots that are read together. No worker has a slot behind a row that is empty.
 const ROW: u32 = 64;
 
+/// Number of rows.
+const ROWS: u32 = 64;
+
 /// Number of slots.
-const MAX_SLOTS: u32 = 64 * ROW;
+const MAX_SLOTS: u32 = ROWS * ROW;
 
 /// Limit of one round trip: not part of any call.
 const DEADLINE: Duration = Duration::from_millis(500);
@@ -36,6 +40,64 @@ enum Slot {
     Worker(Box<WorkerStatus>),
     /// Something that no worker wrote: a description.
     Foreign(String),
+}
+
+/// The search for a free slot in the first row that has one. Pure.
+///
+/// Rows are filled from the first on: it skips ever more of them while they are full, and bisects then. Of a row it
+/// takes the first free slot, and any once another worker was faster: workers that start together would race for the
+/// same ones again and again.
+#[derive(Debug, Default)]
+struct SlotSearch {
+    /// Rows that are full, or behind which there are full ones.
+    full: u32,
+    /// The first row that is known to have a free slot.
+    free: Option<u32>,
+    /// Rows that are skipped next.
+    skip: u32,
+    /// Whether none is skipped: the last row is full, but workers that have ended may have left gaps.
+    thorough: bool,
+    /// Slots that were chosen already: taken by others meanwhile, or holding what does not look like it.
+    chosen: HashSet<u32>,
+}
+
+impl SlotSearch {
+    /// The row to read next; `None`: all are full.
+    fn row(&self) -> Option<u32> {
+        match self.free {
+            Some(free) => Some(self.full.midpoint(free)),
+            None if self.full == ROWS => None,
+            None => Some((self.full + self.skip).min(ROWS - 1)),
+        }
+    }
+
+    /// The slot to try, now that these slots of the row are free; `None`: another row is to be read first.
+    fn choose(&mut self, row: u32, mut free: Vec<u32>) -> Option<u32> {
+        free.retain(|slot| !self.chosen.contains(slot));
+        let slot = if self.chosen.is_empty() {
+            free.first().copied()
+        } else {
+            fastrand::choice(free)
+        };
+        let Some(slot) = slot else {
+            // Behind a row that was found by bisection, the next one follows.
+            let bisected = self.free.is_some();
+            self.full = row + 1;
+            self.free = self.free.filter(|free| *free > row);
+            if self.full == ROWS && !self.thorough {
+                (self.full, self.thorough) = (0, true);
+            }
+            self.skip = if bisected || self.thorough {
+                0
+            } else {
+                self.skip * 2 + 1
+            };
+            return None;
+        };
+        self.free = Some(row);
+        let is_first = row == self.full;
+        (is_first && self.chosen.insert(slot)).then_some(slot)
+    }
 }
 
 impl Cache {
@@ -53,34 +115,51 @@ impl Cache {
                 Slot::Worker(_) | Slot::Foreign(_) => {}
             }
         }
-        for row in (0..MAX_SLOTS).step_by(ROW as usize) {
-            for slot in self.free_slots(row).await {
-                let name = self.slot(slot);
-                if self.store.add(&name, &text, TTL, DEADLINE).await.ok()? {
-                    return Some(slot);
-                }
+        let mut search = SlotSearch::default();
+        while let Some(row) = search.row() {
+            let Some(free) = self.free_slots(row).await else {
+                return self.add_anywhere(&text).await;
+            };
+            if let Some(slot) = search.choose(row, free)
+                && self.add(slot, &text).await?
+            {
+                return Some(slot);
             }
         }
         None
     }
 
-    /// Slots of a row that may be free: all, once reading them has failed. Something huge may stand there,
-    /// which is not to be asked for again.
-    async fn free_slots(&self, row: u32) -> Vec<u32> {
-        let all = row..row + ROW;
-        if !self.slots_unreadable.load(Ordering::Relaxed) {
-            let names = self.row(row);
-            match self.store.get_many(&bytes(&names), DEADLINE).await {
-                Ok(found) => {
-                    let free = all
-                        .zip(found)
-                        .filter(|(_, found)| matches!(found, Ok(None)));
-                    return free.map(|(slot, _)| slot).collect();
-                }
-                Err(_) => self.slots_unreadable.store(true, Ordering::Relaxed),
+    /// Puts an announcement into the first slot that takes it, without reading any.
+    async fn add_anywhere(&self, text: &str) -> Option<u32> {
+        for slot in 0..MAX_SLOTS {
+            if self.add(slot, text).await? {
+                return Some(slot);
             }
         }
-        all.collect()
+        None
+    }
+
+    /// Puts an announcement into a slot: whether it was free. `None`: the store does not say.
+    async fn add(&self, slot: u32, text: &str) -> Option<bool> {
+        let name = self.slot(slot);
+        self.store.add(&name, text, TTL, DEADLINE).await.ok()
+    }
+
+    /// Slots of a row that may be free; `None`, from then on, once reading them has failed: something huge may stand
+    /// there, which is not to be asked for again.
+    async fn free_slots(&self, row: u32) -> Option<Vec<u32>> {
+        if self.slots_unreadable.load(Ordering::Relaxed) {
+            return None;
+        }
+        let first = row * ROW;
+        let names = self.row(first);
+        let Ok(found) = self.store.get_many(&bytes(&names), DEADLINE).await else {
+            self.slots_unreadable.store(true, Ordering::Relaxed);
+            return None;
+        };
+        let slots = (first..).zip(found);
+        let free = slots.filter(|(_, found)| matches!(found, Ok(None)));
+        Some(free.map(|(slot, _)| slot).collect())
     }
 
     /// Empties the slot of a worker that ends.
@@ -169,5 +248,93 @@ fn read(found: &[u8]) -> Slot {
     match WorkerStatus::read(text) {
         Some(status) => Slot::Worker(Box::new(status)),
         None => Slot::Foreign(format!("\"{shown}\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The slots of a store, and how often they were read or tried.
+    #[derive(Default)]
+    struct Slots {
+        taken: HashSet<u32>,
+        /// Hold something that is read as nothing.
+        odd: HashSet<u32>,
+        reads: usize,
+        tries: usize,
+    }
+
+    impl Slots {
+        fn free(&mut self, row: u32) -> Vec<u32> {
+            self.reads += 1;
+            let mut slots: Vec<_> = (row * ROW..(row + 1) * ROW).collect();
+            slots.retain(|slot| !self.taken.contains(slot));
+            slots
+        }
+
+        fn add(&mut self, slot: u32) -> bool {
+            self.tries += 1;
+            !self.odd.contains(&slot) && self.taken.insert(slot)
+        }
+
+        fn announce(&mut self) -> Option<u32> {
+            let mut search = SlotSearch::default();
+            while let Some(row) = search.row() {
+                let free = self.free(row);
+                if let Some(slot) = search.choose(row, free)
+                    && self.add(slot)
+                {
+                    return Some(slot);
+                }
+            }
+            None
+        }
+    }
+
+    #[test]
+    fn workers_that_start_one_after_another_fill_the_rows_with_few_reads() {
+        let mut slots = Slots::default();
+        for before in 0..MAX_SLOTS {
+            assert_eq!(slots.announce(), Some(before));
+        }
+        assert_eq!(slots.tries, MAX_SLOTS as usize);
+        let most = 13 * MAX_SLOTS as usize;
+        assert!(slots.reads < most, "{} reads", slots.reads);
+        assert_eq!(slots.announce(), None);
+        slots.taken.remove(&700);
+        assert_eq!(slots.announce(), Some(700));
+    }
+
+    #[test]
+    fn a_thousand_workers_that_start_together_all_get_a_slot_soon() {
+        let mut slots = Slots::default();
+        let mut searching: Vec<_> = (0..1000).map(|_| SlotSearch::default()).collect();
+        while !searching.is_empty() {
+            // All read, and then all try.
+            let chosen: Vec<_> = searching
+                .iter_mut()
+                .map(|search| {
+                    let row = search.row().expect("there are free slots");
+                    search.choose(row, slots.free(row))
+                })
+                .collect();
+            let mut chosen = chosen.into_iter();
+            searching.retain(|_| !chosen.next().flatten().is_some_and(|slot| slots.add(slot)));
+        }
+        assert_eq!(slots.taken.len(), 1000);
+        // One slot after another, it would be 500,000 tries.
+        assert!(slots.tries < 20_000, "{} tries", slots.tries);
+        assert!(slots.reads < 50_000, "{} reads", slots.reads);
+    }
+
+    #[test]
+    fn a_slot_that_only_looks_free_is_tried_once() {
+        let mut slots = Slots {
+            odd: (0..ROW).collect(),
+            ..Slots::default()
+        };
+        assert_eq!(slots.announce().map(|slot| slot / ROW), Some(1));
+        assert_eq!(slots.tries, ROW as usize + 1);
     }
 }
