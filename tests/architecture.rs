@@ -41,10 +41,6 @@ const LONG_FILES: &[(&str, &str)] = &[
         "all tests start a session by the same functions",
     ),
     (
-        "tests/chaos/cluster.rs",
-        "one mode of the campaign's program, from its options to its row of figures",
-    ),
-    (
         "tests/end_to_end/support/amqp.rs",
         "caller, worker and broker of the tutorial, as its readers know them",
     ),

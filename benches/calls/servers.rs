@@ -6,7 +6,7 @@ use crate::support::process::{Process, Program};
 use crate::support::rabbit_cluster::{NODES, RabbitCluster};
 use crate::support::rabbitmq::Node;
 use crate::support::redis::Redis;
-use crate::support::redis_fleet::RedisCluster;
+use crate::support::redis_cluster::RedisCluster;
 use crate::support::wait;
 
 /// How long a node of the cluster may be silent, in seconds: RabbitMQ's default.

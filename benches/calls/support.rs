@@ -4,6 +4,8 @@
 
 #[path = "../../tests/end_to_end/support/amqp.rs"]
 pub(crate) mod amqp;
+#[path = "../../tests/end_to_end/support/isolated.rs"]
+pub(crate) mod isolated;
 #[path = "../../tests/end_to_end/support/lifetime.rs"]
 pub(crate) mod lifetime;
 #[path = "../../tests/end_to_end/support/ports.rs"]
@@ -16,8 +18,8 @@ pub(crate) mod rabbit_cluster;
 pub(crate) mod rabbitmq;
 #[path = "../../tests/end_to_end/support/redis.rs"]
 pub(crate) mod redis;
-#[path = "../../tests/end_to_end/support/redis_fleet.rs"]
-pub(crate) mod redis_fleet;
+#[path = "../../tests/end_to_end/support/redis_cluster.rs"]
+pub(crate) mod redis_cluster;
 #[path = "../../tests/end_to_end/support/wait.rs"]
 pub(crate) mod wait;
 

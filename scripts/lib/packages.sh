@@ -9,7 +9,7 @@ readonly service_policy=/usr/sbin/policy-rc.d
 readonly policy_mark='# made by rpcache/scripts while it installs packages'
 # Services of the packages below; epmd belongs to Erlang.
 readonly packaged_services=(
-  redis-server.service rabbitmq-server.service epmd.service epmd.socket prometheus.service
+  redis-server.service rabbitmq-server.service epmd.service epmd.socket prometheus.service haproxy.service
 )
 
 # find_first COMMAND...: the path of the first one that exists.
@@ -53,6 +53,8 @@ find_systemd_analyze() { find_first systemd-analyze; }
 find_mandoc() { find_first mandoc; }
 find_debootstrap() { find_first debootstrap /usr/sbin/debootstrap; }
 find_lintian() { find_first lintian; }
+find_haproxy() { find_first haproxy /usr/sbin/haproxy; }
+find_iptables() { find_first iptables /usr/sbin/iptables; }
 find_shlibdeps() { find_first dpkg-shlibdeps; }
 
 # A Python that can make virtual environments; Debian packages a part of that separately.
@@ -82,7 +84,7 @@ package_of() {
     apt-get:venv) echo python3-venv ;;
     *:venv) echo python3 ;;
     *:shlibdeps) echo dpkg-dev ;;
-    *:shellcheck | *:mandoc | *:debootstrap | *:lintian) echo "$2" ;;
+    *:shellcheck | *:mandoc | *:debootstrap | *:lintian | *:haproxy | *:iptables) echo "$2" ;;
   esac
 }
 

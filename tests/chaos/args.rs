@@ -4,10 +4,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::builder::ArgPredicate;
+use clap::{
+    Args as Group, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum as _,
+};
 
 use crate::cluster::ClusterFault;
-use crate::fault::{FAULTS, Selection};
+use crate::fault::{FAULTS, Fault, Selection, Topology};
 use crate::plan;
 
 /// Inject faults into workers, broker and Redis while clients call, and check every answer
@@ -34,13 +37,22 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FAULT")]
     pub(crate) cluster: Option<ClusterFault>,
 
-    /// With --cluster: when a silent node is taken for dead, in seconds
+    /// With --cluster or --fleet: when a silent node is taken for dead, in seconds
     #[arg(long, value_name = "S", default_value_t = 10)]
     pub(crate) net_ticktime: u32,
+
+    /// With --cluster: how long the fault lasts, in seconds
+    #[arg(long, value_name = "S", default_value_t = 20)]
+    pub(crate) lasts: u64,
 
     /// With --cluster: what each call may take, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     pub(crate) timeout_ms: u64,
+
+    /// Three RabbitMQ nodes and several Redis servers instead of one each: a cluster of three primaries and three
+    /// replicas, or a primary, two replicas and three Sentinels
+    #[arg(long, value_name = "REDIS", num_args = 0..=1, default_missing_value = "cluster", conflicts_with = "cluster")]
+    fleet: Option<Topology>,
 
     /// Faults to inject: names, workers, broker, redis, all or none, separated by commas
     #[arg(long, value_name = "LIST", default_value = "all")]
@@ -78,11 +90,21 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Group)]
 pub(crate) struct Load {
     /// Callers in each client
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 64,
+        default_value_if("fleet", ArgPredicate::IsPresent, "1500")
+    )]
     pub(crate) callers: u32,
 
     /// Maximum calls a second of each client; 0: no limit
-    #[arg(long, value_name = "N", default_value_t = 800)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 800,
+        default_value_if("fleet", ArgPredicate::IsPresent, "100")
+    )]
     pub(crate) rate: u32,
 
     /// Percentage of calls for one of the 500 hot arguments
@@ -156,10 +178,20 @@ impl Args {
         plan::plan(&plan::Run {
             seed,
             length: self.length(),
-            faults: &self.faults.0,
+            topology: self.topology(),
+            faults: &self.selected(),
             workers: self.workers as usize,
             apart: self.apart,
         })
+    }
+
+    pub(crate) fn topology(&self) -> Topology {
+        self.fleet.unwrap_or(Topology::Single)
+    }
+
+    /// The faults of the run.
+    pub(crate) fn selected(&self) -> Vec<Fault> {
+        self.faults.of(self.topology())
     }
 
     /// The command that repeats the run.
@@ -172,7 +204,11 @@ impl Args {
             ttl_ms,
         } = &self.load;
         format!(
-            "scripts/chaos --seed {seed} --seconds {} --faults {}{} --workers {} --clients {} --callers {callers} --rate {rate} --hits {hits} --crashers {crashers} --ttl-ms {ttl_ms}",
+            "scripts/chaos{} --seed {seed} --seconds {} --faults {}{} --workers {} --clients {} --callers {callers} --rate {rate} --hits {hits} --crashers {crashers} --ttl-ms {ttl_ms}",
+            match self.fleet.and_then(|fleet| fleet.to_possible_value()) {
+                Some(fleet) => format!(" --fleet {}", fleet.get_name()),
+                None => String::new(),
+            },
             self.length().as_secs_f64(),
             self.faults,
             if self.apart { " --apart" } else { "" },

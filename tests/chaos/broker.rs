@@ -117,34 +117,35 @@ impl Broker {
         .map(drop)
     }
 
-    /// The name of each queue, and its numbers of ready and unacked messages.
+    /// See [`queues_of`].
     pub(crate) fn queues(&self) -> Result<Vec<(String, u64, u64)>, String> {
-        let text = self.evaluate(&format!(
-            "[io_lib:format(\"~s ~p ~p~n\", [element(4, amqqueue:get_name(Q)) | \
-             [V || {{_, V}} <- rabbit_amqqueue:info(Q, [messages_ready, messages_unacknowledged])]]) \
-             || Q <- rabbit_amqqueue:list(<<\"{VHOST}\">>)]."
-        ))?;
-        let parse = |line: &str| {
-            let mut words = line.split(' ');
-            let name = words.next()?.to_owned();
-            Some((
-                name,
-                words.next()?.parse().ok()?,
-                words.next()?.parse().ok()?,
-            ))
-        };
-        text.lines()
-            .filter(|line| !line.is_empty())
-            .map(|line| parse(line).ok_or_else(|| format!("not a queue: {line}")))
-            .collect()
+        queues_of(VHOST, |expression| self.evaluate(expression))
     }
+}
 
-    /// The number of connections to the broker.
-    pub(crate) fn connections(&self) -> Result<usize, String> {
-        let text =
-            self.evaluate("integer_to_list(length(rabbit_networking:connections_local())).")?;
-        text.trim().parse().map_err(|_| text)
-    }
+/// The name of each queue of a vhost, and its numbers of ready and unacked messages, by a node that evaluates.
+pub(crate) fn queues_of(
+    vhost: &str,
+    evaluate: impl Fn(&str) -> Result<String, String>,
+) -> Result<Vec<(String, u64, u64)>, String> {
+    let text = evaluate(&format!(
+        "[io_lib:format(\"~s ~p ~p~n\", [element(4, amqqueue:get_name(Q)) | \
+         [V || {{_, V}} <- rabbit_amqqueue:info(Q, [messages_ready, messages_unacknowledged])]]) \
+         || Q <- rabbit_amqqueue:list(<<\"{vhost}\">>)]."
+    ))?;
+    let parse = |line: &str| {
+        let mut words = line.split(' ');
+        let name = words.next()?.to_owned();
+        Some((
+            name,
+            words.next()?.parse().ok()?,
+            words.next()?.parse().ok()?,
+        ))
+    };
+    text.lines()
+        .filter(|line| !line.is_empty())
+        .map(|line| parse(line).ok_or_else(|| format!("not a queue: {line}")))
+        .collect()
 }
 
 impl Drop for Broker {

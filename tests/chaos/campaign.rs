@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::Args;
 use crate::call::Clock;
 use crate::clients::Clients;
+use crate::excuse::Excuse;
 use crate::fleet::Fleet;
 use crate::inject::Injector;
 use crate::ledger::Ledger;
@@ -30,12 +31,13 @@ pub(crate) async fn run(args: &Args, seed: u64) -> Result<Report, String> {
     let oracle = Oracle::compute();
     self_test::run(&oracle);
     oracle.write(&answers).map_err(|error| error.to_string())?;
-    let fleet = Arc::new(Fleet::start(args)?);
+    let fleet = Arc::new(Fleet::start(args).await?);
     fleet.serving().await;
 
     let clock = Clock::new();
     let timeline = Arc::new(Timeline::new(clock));
-    let ledger = Ledger::new(clock, Arc::clone(&timeline), args.apart, Ticker::start());
+    let excuse = Excuse::of(args.topology(), args.apart);
+    let ledger = Ledger::new(clock, Arc::clone(&timeline), excuse, Ticker::start());
     let ledger = Arc::new(ledger);
     let began = Instant::now();
     let clients = Clients::start(&fleet, &ledger, args, seed, &answers)?;

@@ -124,8 +124,8 @@ async fn call_on(shared: Arc<Shared>, mut rng: Rng, args: ClientArgs, stop: Canc
     while !stop.is_cancelled() {
         // Fails only without the sender, which `shared` has.
         let _ = paused.wait_for(|paused| !paused).await;
-        if args.rate > 0 {
-            pace.tick().await;
+        if args.rate > 0 && stop.run_until_cancelled(pace.tick()).await.is_none() {
+            return;
         }
         let argument = if rng.f64() * 100.0 < args.crashers {
             Argument::Crasher(crasher::draw(&mut rng))

@@ -5,36 +5,43 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
-use std::process::{Child as Server, Command as ServerCommand, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, ChildStdout, Command};
-use tokio::task::{JoinHandle, block_in_place};
+use tokio::process::ChildStdout;
+use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
-use crate::args::Args;
+use crate::args::{Args, Load};
 use crate::call::{Batch, Call, Clock, Outcome};
+use crate::client_process::ClientProcess;
+use crate::haproxy::Proxy;
+use crate::links::Links;
 use crate::oracle::Oracle;
-use crate::proxy::{Link, Mode};
+use crate::proxy::Mode;
 use crate::redis_server::Redis;
+use crate::support::lifetime;
 use crate::support::rabbit_cluster::{NODES, RabbitCluster, url};
 use crate::support::wait::wait_until;
-use crate::support::{lifetime, ports};
 use crate::worker::Worker;
 
 const QUEUE: &str = "rpc_queue";
 const WORKERS: usize = 3;
 const CLIENTS: usize = 2;
-const TTL_MS: u64 = 10_000;
+/// Of each client; so many callers that calls go on while others wait.
+const LOAD: Load = Load {
+    callers: 1500,
+    rate: 100,
+    hits: 50.0,
+    crashers: 0.0,
+    ttl_ms: 10_000,
+};
 
-/// Until every process has connected to its node; with all links open, before the fault; while it lasts; after it.
+/// Until every process has connected to its node; with all links open, before the fault; after it.
 const CONNECTING: Duration = Duration::from_secs(3);
 const BEFORE: Duration = Duration::from_secs(8);
-const LASTS: Duration = Duration::from_secs(20);
 const AFTER: Duration = Duration::from_secs(25);
 /// A client ends once its last call has.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
@@ -43,22 +50,29 @@ const ENDS_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ClusterFault {
     None,
-    /// SIGKILL of the node that leads the queue; started again after 20 s.
+    /// SIGKILL of the node that leads the queue; started again after `--lasts`.
     LeaderKilled,
     /// The same behind `HAProxy`.
     LeaderKilledHaproxy,
     /// SIGKILL of the leader while the clients are connected to another node.
     LeaderElsewhereKilled,
-    /// SIGSTOP of a node that does not lead the queue, for 20 s.
+    /// SIGSTOP of a node that does not lead the queue.
     FollowerFrozen,
-    /// SIGSTOP of the leader, for 20 s.
+    /// SIGSTOP of the leader.
     LeaderFrozen,
-    /// What a node that does not lead the queue sends to the others is dropped, for 20 s.
+    /// What a node that does not lead the queue sends to the others is dropped.
     FollowerCut,
     /// The same for the leader.
     LeaderCut,
     /// SIGTERM and a start of each node in turn.
     AllRestarted,
+}
+
+impl ClusterFault {
+    /// Whether another node must lead the queue.
+    fn elects(self) -> bool {
+        !matches!(self, Self::None | Self::AllRestarted)
+    }
 }
 
 /// What a fault has cost.
@@ -72,6 +86,8 @@ pub(crate) struct Row {
     example: String,
     /// Between two computed answers.
     longest_pause: Duration,
+    /// When the queue had another leader.
+    elected_after: Option<Duration>,
     /// After the fault: the end of the last pause above a second, or of the last failure.
     back_after: Duration,
     slowest: Duration,
@@ -81,29 +97,11 @@ pub(crate) struct Row {
 
 type Calls = Arc<Mutex<Vec<Call>>>;
 
-/// By which one process reaches the nodes.
-struct Way(Vec<Link>);
-
-impl Way {
-    /// Open to one node only.
-    fn to(cluster: &RabbitCluster, only: usize) -> Self {
-        let links = (0..NODES).map(|n| {
-            let link = Link::to(cluster.port(n), None);
-            if n != only {
-                link.set(Mode::Refuse);
-            }
-            link
-        });
-        Self(links.collect())
-    }
-
-    fn open(&self) {
-        self.0.iter().for_each(|link| link.set(Mode::Pass));
-    }
-
-    fn url(&self) -> String {
-        let urls: Vec<_> = self.0.iter().map(|link| url(link.port)).collect();
-        urls.join(",")
+/// Lets one process reach only this node, or all.
+fn lead(links: &Links, only: Option<usize>) {
+    for (n, link) in links.amqp.iter().enumerate() {
+        let is_open = only.is_none_or(|only| n == only);
+        link.set(if is_open { Mode::Pass } else { Mode::Refuse });
     }
 }
 
@@ -121,10 +119,12 @@ pub(crate) async fn run(args: &Args, fault: ClusterFault, seed: u64) -> Result<R
     let mut ways = Vec::new();
     let mut url_at = |node| {
         if let Some(proxy) = &proxy {
-            return url(proxy.port);
+            return url(proxy.port());
         }
-        let way = Way::to(&cluster, node);
-        let url = way.url();
+        let ports = [0, 1, 2].map(|n| cluster.port(n));
+        let way = Links::to((&ports, "%2f"), &[], None);
+        lead(&way, Some(node));
+        let url = way.amqp_url();
         ways.push(way);
         url
     };
@@ -132,7 +132,7 @@ pub(crate) async fn run(args: &Args, fault: ClusterFault, seed: u64) -> Result<R
     for seat in 0..WORKERS {
         let log = log_of(args, &format!("worker-{seat}"));
         let servers = (url_at(seat), redis_url.clone());
-        workers.push(Worker::start(servers, TTL_MS, &log));
+        workers.push(Worker::start(servers, LOAD.ttl_ms, &log));
         // The first one declares the queue; its node leads it.
         let is_serving =
             async || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("serving "));
@@ -149,23 +149,28 @@ pub(crate) async fn run(args: &Args, fault: ClusterFault, seed: u64) -> Result<R
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
         let log = log_of(args, &format!("client-{number}"));
-        let urls = (url_at(place), redis_url.clone());
-        clients.push(start_client(
-            args,
-            urls,
-            seed + number as u64,
-            &answers,
-            &log,
-            &calls,
-        )?);
+        let client = ClientProcess {
+            amqp: url_at(place),
+            redis: redis_url.clone(),
+            oracle: &answers,
+            seed: seed + number as u64,
+            load: &LOAD,
+            timeout_ms: Some(args.timeout_ms),
+        };
+        let started = client.start(&log);
+        let mut client = started.map_err(|error| format!("no client: {error}"))?;
+        let stdout = client.stdout.take().expect("it is piped");
+        clients.push((client, tokio::spawn(read(stdout, Arc::clone(&calls)))));
     }
     let clock = Clock::new();
     sleep(CONNECTING).await;
-    ways.iter().for_each(Way::open);
+    ways.iter().for_each(|way| lead(way, None));
+    let next_leader = cluster.next_leader(QUEUE, follower);
+    let next_leader = (struck == leader && fault.elects()).then(|| spawn_blocking(next_leader));
     sleep(BEFORE).await;
     let at = clock.now();
     eprintln!("{fault:?} strikes node {struck}; node {leader} leads");
-    block_in_place(|| strike(&mut cluster, fault, struck))?;
+    block_in_place(|| strike(&mut cluster, fault, struck, Duration::from_secs(args.lasts)))?;
     sleep(AFTER).await;
     for (mut client, reading) in clients {
         drop(client.stdin.take());
@@ -181,13 +186,23 @@ pub(crate) async fn run(args: &Args, fault: ClusterFault, seed: u64) -> Result<R
             eprintln!("a worker ended with {code:?}");
         }
     }
+    let elected = match next_leader {
+        Some(next) => next.await.map_err(|error| error.to_string())??,
+        None => None,
+    };
+    let elected = elected.map(|elected| Duration::from_micros(elected.saturating_sub(at)));
     let calls = std::mem::take(&mut *calls.lock().expect("nobody panics with it"));
-    Ok(Row::of(fault, at, calls))
+    Ok(Row::of(fault, at, elected, calls))
 }
 
 /// Does what the fault is, waits as long as it lasts, and repairs it.
-fn strike(cluster: &mut RabbitCluster, fault: ClusterFault, struck: usize) -> Result<(), String> {
-    let lasts = || std::thread::sleep(LASTS);
+fn strike(
+    cluster: &mut RabbitCluster,
+    fault: ClusterFault,
+    struck: usize,
+    lasts: Duration,
+) -> Result<(), String> {
+    let lasts = || std::thread::sleep(lasts);
     match fault {
         ClusterFault::None => lasts(),
         ClusterFault::LeaderKilled
@@ -203,9 +218,9 @@ fn strike(cluster: &mut RabbitCluster, fault: ClusterFault, struck: usize) -> Re
             cluster.thaw(struck);
         }
         ClusterFault::FollowerCut | ClusterFault::LeaderCut => {
-            cluster.cut(struck)?;
+            let cut = cluster.cut(struck)?;
             lasts();
-            cluster.heal(struck)?;
+            drop(cut);
         }
         ClusterFault::AllRestarted => {
             for n in 0..NODES {
@@ -227,37 +242,6 @@ fn log_of(args: &Args, name: &str) -> std::path::PathBuf {
     }
 }
 
-fn start_client(
-    args: &Args,
-    (amqp, redis): (String, String),
-    seed: u64,
-    oracle: &Path,
-    log: &Path,
-    calls: &Calls,
-) -> Result<(Child, JoinHandle<()>), String> {
-    let start = || {
-        Command::new(std::env::current_exe()?)
-            .arg("client")
-            .args(["--amqp-url", &amqp, "--redis-url", &redis])
-            .arg("--oracle")
-            .arg(oracle)
-            .args(["--seed", &seed.to_string(), "--callers", "64"])
-            .args(["--rate", "100", "--hits", "50", "--crashers", "0"])
-            .args(["--ttl-ms", &TTL_MS.to_string()])
-            .args(["--timeout-ms", &args.timeout_ms.to_string()])
-            .process_group(lifetime::group())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(log)?)
-            .kill_on_drop(true)
-            .spawn()
-    };
-    let mut client = start().map_err(|error: std::io::Error| format!("no client: {error}"))?;
-    let stdout = client.stdout.take().expect("it is piped");
-    let reading = tokio::spawn(read(stdout, Arc::clone(calls)));
-    Ok((client, reading))
-}
-
 async fn read(stdout: ChildStdout, calls: Calls) {
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
@@ -267,42 +251,13 @@ async fn read(stdout: ChildStdout, calls: Calls) {
     }
 }
 
-/// `HAProxy` in front of the nodes, as many deployments have it.
-struct Proxy {
-    port: u16,
-    server: Server,
-}
-
-impl Proxy {
-    fn start(cluster: &RabbitCluster) -> Result<Self, String> {
-        let folder = lifetime::folder("haproxy");
-        let [port] = ports::free();
-        let servers =
-            (0..NODES).map(|n| format!(" server n{n} 127.0.0.1:{} check\n", cluster.port(n)));
-        let settings = format!(
-            "defaults\n mode tcp\n timeout connect 2s\n timeout client 1h\n timeout server 1h\n\
-             listen amqp\n bind 127.0.0.1:{port}\n balance leastconn\n option redispatch\n retries 2\n \
-             default-server inter 1s fall 2 rise 2 on-marked-down shutdown-sessions\n{}",
-            servers.collect::<String>()
-        );
-        let file = folder.join("haproxy.cfg");
-        std::fs::write(&file, settings).map_err(|error| error.to_string())?;
-        let mut command = ServerCommand::new("haproxy");
-        command.arg("-db").arg("-f").arg(&file);
-        let server = lifetime::start_server(command, &folder, port)?;
-        Ok(Self { port, server })
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
 impl Row {
-    fn of(fault: ClusterFault, at: u64, mut calls: Vec<Call>) -> Self {
+    fn of(
+        fault: ClusterFault,
+        at: u64,
+        elected_after: Option<Duration>,
+        mut calls: Vec<Call>,
+    ) -> Self {
         let micros = Duration::from_micros;
         calls.sort_by_key(|call| call.end);
         let mut row = Self {
@@ -312,6 +267,7 @@ impl Row {
             failed_at: BTreeMap::new(),
             example: String::new(),
             longest_pause: Duration::ZERO,
+            elected_after,
             back_after: Duration::ZERO,
             slowest: Duration::ZERO,
             slowest_hit: Duration::ZERO,
@@ -375,6 +331,9 @@ impl fmt::Display for Row {
             self.slowest.as_secs_f64(),
             self.slowest_hit.as_millis(),
         )?;
+        if let Some(elected) = self.elected_after {
+            write!(f, "; another leader after {:.1} s", elected.as_secs_f64())?;
+        }
         match self.example.as_str() {
             "" => Ok(()),
             example => write!(

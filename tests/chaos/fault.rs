@@ -3,12 +3,30 @@
 use std::fmt;
 use std::str::FromStr;
 
+use clap::ValueEnum;
+
 /// The target of a fault. No server and no worker is under two faults at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     Worker,
+    /// The one broker, and the one Redis.
     Broker,
     Redis,
+    /// The nodes of a RabbitMQ cluster, and the servers of a Redis Cluster or behind Sentinels.
+    BrokerNode,
+    RedisNode,
+}
+
+/// The servers of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Topology {
+    /// One broker and one Redis.
+    #[value(skip)]
+    Single,
+    /// Three RabbitMQ nodes, three Redis primaries with a replica each.
+    Cluster,
+    /// Three RabbitMQ nodes, a Redis primary with two replicas, three Sentinels.
+    Sentinel,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +70,18 @@ pub(crate) enum Fault {
     RedisEvicting,
     RedisReadonlyForGood,
     RedisIdleClose,
+    NodeKill,
+    NodeFreeze,
+    NodeCut,
+    NodeRestarts,
+    PrimaryKill,
+    PrimaryFreeze,
+    PrimaryCut,
+    PrimarySwitch,
+    SlotsMove,
+    ReplicaKill,
+    RedisRestarts,
+    SentinelFreeze,
 }
 
 /// Why a planned fault was not injected.
@@ -85,9 +115,9 @@ pub(crate) struct About {
 
 /// All faults, in the order of [`Fault`].
 #[rustfmt::skip]
-pub(crate) const FAULTS: [About; 39] = {
+pub(crate) const FAULTS: [About; 51] = {
     use Fault as F;
-    use Scope::{Broker, Redis, Worker};
+    use Scope::{Broker, BrokerNode, Redis, RedisNode, Worker};
     const fn about(fault: Fault, name: &'static str, scope: Scope, weight: u64, lasts: (u64, u64), repair: u64, what: &'static str) -> About {
         About { fault, name, scope, weight, lasts, repair, what }
     }
@@ -131,12 +161,38 @@ pub(crate) const FAULTS: [About; 39] = {
         about(F::RedisEvicting, "redis-evicting", Redis, 1, (200, 3000), 0, "maxmemory below the memory in use: answers are evicted"),
         about(F::RedisReadonlyForGood, "redis-readonly-for-good", Redis, 2, (0, 1000), 700, "another server takes over its address; it stays up as a read-only replica"),
         about(F::RedisIdleClose, "redis-idle-close", Redis, 2, (3500, 5000), 500, "Redis closes idle connections while a client pauses"),
+        about(F::NodeKill, "node-kill", BrokerNode, 3, (0, 10_000), 12_000, "SIGKILL of a RabbitMQ node, restart with its data"),
+        about(F::NodeFreeze, "node-freeze", BrokerNode, 3, (500, 20_000), 5000, "SIGSTOP of a RabbitMQ node, SIGCONT"),
+        about(F::NodeCut, "node-cut", BrokerNode, 3, (500, 20_000), 5000, "what a RabbitMQ node sends to the others is dropped"),
+        about(F::NodeRestarts, "node-restarts", BrokerNode, 1, (0, 0), 40_000, "SIGTERM and restart of each RabbitMQ node in turn"),
+        about(F::PrimaryKill, "primary-kill", RedisNode, 3, (0, 6000), 3000, "SIGKILL of a Redis primary, restart without data"),
+        about(F::PrimaryFreeze, "primary-freeze", RedisNode, 3, (50, 8000), 3000, "SIGSTOP of a Redis primary, SIGCONT"),
+        about(F::PrimaryCut, "primary-cut", RedisNode, 2, (50, 8000), 3000, "all that a Redis primary sends is dropped"),
+        about(F::PrimarySwitch, "primary-switch", RedisNode, 3, (0, 0), 3000, "CLUSTER FAILOVER, or SENTINEL FAILOVER"),
+        about(F::SlotsMove, "slots-move", RedisNode, 3, (0, 0), 2000, "200 slots move to another primary of the cluster"),
+        about(F::ReplicaKill, "replica-kill", RedisNode, 1, (0, 3000), 2000, "SIGKILL of a Redis replica, restart"),
+        about(F::RedisRestarts, "redis-restarts", RedisNode, 1, (0, 0), 25_000, "each replica restarts, is promoted, and then the primaries of before restart"),
+        about(F::SentinelFreeze, "sentinel-freeze", RedisNode, 1, (500, 8000), 0, "SIGSTOP of a Sentinel, SIGCONT"),
     ]
 };
 
 impl Fault {
     pub(crate) fn about(self) -> &'static About {
         &FAULTS[self as usize]
+    }
+
+    /// Whether it is injected into these servers, or into workers beside them.
+    pub(crate) fn is_of(self, topology: Topology) -> bool {
+        let is_single = topology == Topology::Single;
+        match (self, self.about().scope) {
+            (Self::SlotsMove, _) => topology == Topology::Cluster,
+            (Self::SentinelFreeze, _) => topology == Topology::Sentinel,
+            // Several servers of Redis announce addresses of their own, so no link is tapped for the other points.
+            (Self::WorkerKill | Self::WorkerStop | Self::WorkerTerm, _) => true,
+            (Self::KillAfterReply | Self::KillBeforeAck, _) => true,
+            (_, Scope::Worker | Scope::Broker | Scope::Redis) => is_single,
+            (_, Scope::BrokerNode | Scope::RedisNode) => !is_single,
+        }
     }
 }
 
@@ -150,23 +206,31 @@ impl fmt::Display for Fault {
 #[derive(Debug, Clone)]
 pub(crate) struct Selection(pub(crate) Vec<Fault>);
 
+impl Selection {
+    /// Those that are injected into these servers.
+    pub(crate) fn of(&self, topology: Topology) -> Vec<Fault> {
+        let faults = self.0.iter().copied();
+        faults.filter(|fault| fault.is_of(topology)).collect()
+    }
+}
+
 impl FromStr for Selection {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let of = |scope| {
-            FAULTS
-                .iter()
-                .filter(move |about| about.scope == scope)
+        let of = |scopes: &'static [Scope]| {
+            let faults = FAULTS.iter();
+            faults
+                .filter(move |about| scopes.contains(&about.scope))
                 .collect()
         };
         let named = |name: &str| -> Result<Vec<&About>, String> {
             Ok(match name {
                 "all" => FAULTS.iter().collect(),
                 "none" => Vec::new(),
-                "workers" => of(Scope::Worker),
-                "broker" => of(Scope::Broker),
-                "redis" => of(Scope::Redis),
+                "workers" => of(&[Scope::Worker]),
+                "broker" => of(&[Scope::Broker, Scope::BrokerNode]),
+                "redis" => of(&[Scope::Redis, Scope::RedisNode]),
                 name => {
                     let found = FAULTS.iter().find(|about| about.name == name);
                     vec![found.ok_or_else(|| format!("there is no fault {name:?}"))?]

@@ -1,26 +1,23 @@
 //! The processes of a run: servers, workers, clients, crashers, and a link from each process to each server.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::Mutex;
 
 use crate::args::{Args, Load};
-use crate::broker::{Broker, VHOST};
+use crate::client_process::ClientProcess;
 use crate::crasher_process::CrasherProcess;
-use crate::fault::Fault;
-use crate::proxy::Link;
-use crate::redis_server::Redis;
+use crate::links::Links;
+use crate::servers::{Servers, Several, Single};
 use crate::support::lifetime;
 use crate::support::wait::wait_until;
-use crate::tap::{Protocol, Tap};
+use crate::tap::Tap;
 use crate::worker::Worker;
 
 pub(crate) struct Fleet {
-    pub(crate) broker: Mutex<Broker>,
-    pub(crate) redis: Mutex<Redis>,
+    pub(crate) servers: Servers,
     pub(crate) workers: Vec<Mutex<Worker>>,
     /// One for each worker.
     pub(crate) taps: Vec<Arc<Tap>>,
@@ -29,43 +26,26 @@ pub(crate) struct Fleet {
     pub(crate) links: Vec<Links>,
     /// The name of each process and its log, in the order of the links.
     logs: Vec<(String, PathBuf)>,
+    /// The address of Redis, where no links lead to it.
+    redis_url: Option<String>,
     load: Load,
-}
-
-/// The links of one process to the servers. The broker has two addresses.
-pub(crate) struct Links {
-    pub(crate) amqp: [Arc<Link>; 2],
-    pub(crate) redis: Arc<Link>,
 }
 
 /// One serves while the other restarts.
 const CRASHERS: u32 = 2;
 
 impl Fleet {
-    pub(crate) fn start(args: &Args) -> Result<Self, String> {
-        let broker = Broker::start()?;
-        if args.faults.0.contains(&Fault::HostilePublisher) {
-            // Before the workers, which look for the dead-letter queue when they connect.
-            broker.declare_dead_letters()?;
-        }
-        let redis = Redis::start()?;
+    pub(crate) async fn start(args: &Args) -> Result<Self, String> {
+        let (servers, ports) = Servers::start(args).await?;
         let taps: Vec<_> = (0..args.workers)
             .map(|_| Arc::new(Tap::default()))
             .collect();
-        let mut links = Vec::new();
-        for number in 0..(args.workers + args.clients + CRASHERS) as usize {
-            let link = |server, protocol| {
-                let tap = taps.get(number).map(|tap| (Arc::clone(tap), protocol));
-                Arc::new(Link::to(server, tap))
-            };
-            links.push(Links {
-                amqp: [
-                    link(broker.port(), Protocol::Amqp),
-                    link(broker.port(), Protocol::Amqp),
-                ],
-                redis: link(redis.port(), Protocol::Redis),
-            });
-        }
+        let links: Vec<_> = (0..(args.workers + args.clients + CRASHERS) as usize)
+            .map(|process| {
+                let amqp = (&ports.amqp[..], ports.vhost);
+                Links::to(amqp, &ports.redis, taps.get(process))
+            })
+            .collect();
         let log = |role: &str, number| {
             (
                 format!("{role}-{number}"),
@@ -77,30 +57,39 @@ impl Fleet {
             .chain((0..args.clients).map(|number| log("client", number)))
             .chain((0..CRASHERS).map(|number| log("crasher", number)))
             .collect();
-        let workers = (0..args.workers as usize).map(|process| {
-            let (amqp, redis) = links[process].urls();
-            Mutex::new(Worker::start(
-                (amqp, redis),
-                args.load.ttl_ms,
-                &logs[process].1,
-            ))
-        });
+        let mut fleet = Self {
+            servers,
+            workers: Vec::new(),
+            taps,
+            crashers: Mutex::default(),
+            links,
+            logs,
+            redis_url: ports.redis_url,
+            load: args.load.clone(),
+        };
+        for process in 0..args.workers as usize {
+            let (urls, ttl_ms) = (fleet.urls(process), fleet.load.ttl_ms);
+            let worker = Worker::start(urls, ttl_ms, &fleet.logs[process].1);
+            fleet.workers.push(Mutex::new(worker));
+        }
         let first_crasher = (args.workers + args.clients) as usize;
         let crasher = |process: usize| {
-            let (amqp, redis) = links[process].urls();
-            CrasherProcess::start(&amqp, &redis, args.load.ttl_ms, &logs[process].1)
+            let (amqp, redis) = fleet.urls(process);
+            CrasherProcess::start(&amqp, &redis, fleet.load.ttl_ms, &fleet.logs[process].1)
         };
-        let crashers: std::io::Result<_> = (first_crasher..links.len()).map(crasher).collect();
-        Ok(Self {
-            workers: workers.collect(),
-            broker: Mutex::new(broker),
-            redis: Mutex::new(redis),
-            crashers: Mutex::new(crashers.map_err(|error| format!("no crasher: {error}"))?),
-            links,
-            taps,
-            logs,
-            load: args.load.clone(),
-        })
+        let crashers: std::io::Result<Vec<_>> =
+            (first_crasher..fleet.links.len()).map(crasher).collect();
+        let crashers = crashers.map_err(|error| format!("no crasher: {error}"))?;
+        fleet.crashers = Mutex::new(crashers);
+        Ok(fleet)
+    }
+
+    /// The addresses of the broker and of Redis for this process.
+    fn urls(&self, process: usize) -> (String, String) {
+        let links = &self.links[process];
+        let redis = links.redis_url().or_else(|| self.redis_url.clone());
+        let redis = redis.expect("there are links, or an address");
+        (links.amqp_url(), redis)
     }
 
     /// Starts the client with this number; it reports calls on its stdout.
@@ -111,39 +100,32 @@ impl Fleet {
         oracle: &Path,
     ) -> std::io::Result<Child> {
         let process = self.workers.len() + number;
-        let Load {
-            callers,
-            rate,
-            hits,
-            crashers,
-            ttl_ms,
-        } = &self.load;
-        let (amqp, redis) = self.links[process].urls();
-        Command::new(std::env::current_exe()?)
-            .arg("client")
-            .args(["--amqp-url", &amqp, "--redis-url", &redis])
-            .arg("--oracle")
-            .arg(oracle)
-            .args(["--seed", &(seed ^ (number as u64) << 40).to_string()])
-            .args([
-                "--callers",
-                &callers.to_string(),
-                "--rate",
-                &rate.to_string(),
-            ])
-            .args([
-                "--hits",
-                &hits.to_string(),
-                "--crashers",
-                &crashers.to_string(),
-            ])
-            .args(["--ttl-ms", &ttl_ms.to_string()])
-            .process_group(lifetime::group())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(&self.logs[process].1)?)
-            .kill_on_drop(true)
-            .spawn()
+        let (amqp, redis) = self.urls(process);
+        let client = ClientProcess {
+            amqp,
+            redis,
+            oracle,
+            seed: seed ^ (number as u64) << 40,
+            load: &self.load,
+            timeout_ms: None,
+        };
+        client.start(&self.logs[process].1)
+    }
+
+    /// The one broker and the one Redis, which faults of theirs are planned for only.
+    pub(crate) fn single(&self) -> &Single {
+        match &self.servers {
+            Servers::Single(single) => single,
+            Servers::Several(_) => panic!("a fault of single servers, of which there are several"),
+        }
+    }
+
+    /// The several servers, which faults of theirs are planned for only.
+    pub(crate) fn several(&self) -> &Several {
+        match &self.servers {
+            Servers::Several(several) => several,
+            Servers::Single(_) => panic!("a fault of several servers, of which there is one"),
+        }
     }
 
     /// Waits until every worker and crasher consumes requests.
@@ -177,26 +159,7 @@ impl Fleet {
 
     /// The number of open connections on all links.
     pub(crate) fn open_links(&self) -> usize {
-        let links = self.links.iter();
-        links
-            .flat_map(
-                |Links {
-                     amqp: [a, b],
-                     redis,
-                 }| [a, b, redis],
-            )
-            .map(|link| link.open())
-            .sum()
-    }
-}
-
-impl Links {
-    /// The URLs of the broker and of Redis.
-    fn urls(&self) -> (String, String) {
-        // Without a heartbeat of its own: rpcache's default applies.
-        let node = |link: &Link| format!("amqp://guest:guest@127.0.0.1:{}/{VHOST}", link.port);
-        let [a, b] = &self.amqp;
-        let amqp = format!("{},{}", node(a), node(b));
-        (amqp, format!("redis://127.0.0.1:{}/", self.redis.port))
+        let links = self.links.iter().flat_map(Links::all);
+        links.map(|link| link.open()).sum()
     }
 }

@@ -4,10 +4,10 @@ mod broker;
 mod link;
 mod log_pipe;
 mod moved;
+mod nodes;
 mod redis;
 mod worker;
 
-use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl Injector {
     async fn inject(&self, event: &Event) -> Result<(), Skipped> {
         let links = || self.fleet.links.iter();
         let amqp: Vec<_> = links().map(|links| &links.amqp[..]).collect();
-        let redis: Vec<_> = links().map(|links| slice::from_ref(&links.redis)).collect();
+        let redis: Vec<_> = links().map(|links| &links.redis[..]).collect();
         let (amqp, redis) = (&amqp[..], &redis[..]);
         match event.fault {
             Fault::AmqpStall => self.links(amqp, event, Mode::Stall).await,
@@ -75,6 +75,7 @@ impl Injector {
                 Scope::Worker => return self.worker(event).await,
                 Scope::Broker => return self.broker(event).await,
                 Scope::Redis => return self.redis(event).await,
+                Scope::BrokerNode | Scope::RedisNode => return self.nodes(event),
             },
         }
         Ok(())

@@ -10,8 +10,10 @@ use crate::call::{Argument, Batch, Call, Clock, Outcome, micros};
 use crate::client::PATIENT;
 use crate::computed::Computed;
 use crate::crasher;
+use crate::excuse::Excuse;
 use crate::fault::{Fault, Scope};
 use crate::oracle;
+use crate::pauses::{Pauses, Stream};
 use crate::stall::Ticker;
 use crate::timeline::Timeline;
 
@@ -28,8 +30,7 @@ pub(crate) struct Ledger {
     clock: Clock,
     began: u64,
     timeline: Arc<Timeline>,
-    /// Whether one fault is injected at a time.
-    apart: bool,
+    excuse: Excuse,
     /// Stalls of this process, which forwards the traffic of every call.
     ticker: Ticker,
     tally: Mutex<Tally>,
@@ -57,6 +58,7 @@ pub(crate) struct Tally {
     pub(crate) beside_hostile: BTreeMap<(&'static str, bool), Histogram<u64>>,
     pub(crate) stored: Stored,
     pub(crate) computed: Computed,
+    pub(crate) pauses: Pauses,
     /// The longest stall of each client process, in microseconds.
     pub(crate) stalls: BTreeMap<usize, u64>,
     /// When a killed broker accepted connections again, and the first computed answer after that.
@@ -87,7 +89,12 @@ pub(crate) struct Errors {
 }
 
 impl Ledger {
-    pub(crate) fn new(clock: Clock, timeline: Arc<Timeline>, apart: bool, ticker: Ticker) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        timeline: Arc<Timeline>,
+        excuse: Excuse,
+        ticker: Ticker,
+    ) -> Self {
         let tally = Tally {
             ended: 0,
             begun: BTreeMap::new(),
@@ -103,6 +110,7 @@ impl Ledger {
             beside_hostile: BTreeMap::new(),
             stored: Stored::default(),
             computed: Computed::default(),
+            pauses: Pauses::new(clock.now()),
             stalls: BTreeMap::new(),
             recoveries: Vec::new(),
             worker_exits: BTreeMap::new(),
@@ -112,7 +120,7 @@ impl Ledger {
         Self {
             clock,
             timeline,
-            apart,
+            excuse,
             began: clock.now(),
             ticker,
             tally: Mutex::new(tally),
@@ -160,15 +168,19 @@ impl Ledger {
                 if servers().count() == usize::from(hostile) && call.start > self.began + WARM_UP {
                     record(&mut tally.beside_hostile, (kind, hostile), took);
                 }
+                if let ("cache", Argument::Fib(n)) = (source.as_str(), call.argument) {
+                    tally.pauses.note(Stream::hits_of(n), call.end);
+                }
                 if source == "computed" {
+                    tally.pauses.note(Stream::Computed, call.end);
                     for (accepts, first) in &mut tally.recoveries {
                         if first.is_none() && call.end > *accepts {
                             *first = Some(call.end);
                         }
                     }
-                    let undisturbed = faults
-                        .iter()
-                        .all(|fault| fault.about().scope != Scope::Redis);
+                    let undisturbed = faults.iter().all(|fault| {
+                        !matches!(fault.about().scope, Scope::Redis | Scope::RedisNode)
+                    });
                     if let Argument::Fib(n) = call.argument {
                         tally.computed.note(call, n, undisturbed);
                     }
@@ -190,7 +202,7 @@ impl Ledger {
                 if is_impossible(call, code) {
                     tally.wrong += 1;
                     failure = Some("wrong");
-                } else if call.timeout_ms == PATIENT && !self.excuses(&faults, code) {
+                } else if call.timeout_ms == PATIENT && !self.excuse.covers(&faults, code) {
                     tally.broken += 1;
                     failure = Some("broken");
                 }
@@ -237,17 +249,6 @@ impl Ledger {
         let start = self.clock.instant(call.start);
         let own = self.ticker.within(start, start + oracle::BUDGET);
         micros(own).max(stall) >= micros(oracle::COSTS_A_HIT)
-    }
-
-    /// Whether a patient call may end in this error under these faults. A single fault ends before the call's
-    /// deadline, so no error is excused unless the fault refuses calls at once; several faults together may
-    /// cause any error.
-    fn excuses(&self, faults: &[Fault], code: &str) -> bool {
-        match faults {
-            [] => false,
-            _ if !self.apart => true,
-            faults => code == "overloaded" && faults.contains(&Fault::BrokerAlarm),
-        }
     }
 
     /// Notes that a client has ended; calls that it began and did not report are lost.

@@ -1,7 +1,7 @@
 //! The fault campaign: `scripts/chaos --help`.
 //!
-//! Real worker and client processes between a private RabbitMQ and a private Redis, faults drawn from
-//! a seed, and an oracle that judges every call: it must end in the right answer or a typed error by
+//! Real worker and client processes between a private RabbitMQ and a private Redis, or several of each, faults drawn
+//! from a seed, and an oracle that judges every call: it must end in the right answer or a typed error by
 //! its deadline. The path of a run: `args` → `plan` (which fault when) → `campaign` (the run) →
 //! `fleet` (processes and links) → `inject` (faults and repairs) beside `clients` (processes that call,
 //! `client`) → `ledger` (judges calls by `oracle` and `timeline`) → `shutdown` (finds leaks) → `report`.
@@ -16,24 +16,31 @@ mod broker;
 mod call;
 mod campaign;
 mod client;
+mod client_process;
 mod clients;
 mod cluster;
 mod computed;
 mod crasher;
 mod crasher_process;
+mod excuse;
 mod fault;
 mod fleet;
+mod haproxy;
 mod hostile;
 mod inject;
 mod ledger;
+mod links;
 mod oracle;
+mod pauses;
 mod plan;
 mod progress;
 mod proxy;
 mod redis_server;
+mod redis_set;
 mod report;
 mod role;
 mod self_test;
+mod servers;
 mod shutdown;
 mod stall;
 mod support;
@@ -46,6 +53,7 @@ mod worker;
 use std::process::ExitCode;
 
 use args::{Args, Role};
+use fault::Selection;
 use report::Report;
 
 fn main() -> ExitCode {
@@ -91,7 +99,7 @@ fn main() -> ExitCode {
     eprintln!(
         "seed {seed}: {} s, faults: {}",
         args.length().as_secs_f64(),
-        args.faults
+        Selection(args.selected())
     );
     match runtime.block_on(async { campaign::run(&args, seed).await }) {
         Ok(report) => judge(&args, &report),

@@ -1,6 +1,6 @@
 //! Plans which fault is injected when, into which worker, and for how long: a pure function of the seed.
 //!
-//! Each worker but the first, the broker and Redis has a lane with a generator of its own. The events of
+//! Each worker but the first, the broker and Redis, or the servers of each kind, has a lane with a generator of its own. The events of
 //! a lane never overlap; those of different lanes do. Worker 0 has no lane: it lives through every fault
 //! of the servers, so that its memory and descriptors at the end show leaks.
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::fault::{Fault, Scope};
+use crate::fault::{Fault, Scope, Topology};
 
 /// Time without faults at the start, as a baseline, and at the end, for recovery.
 pub(crate) const LEAD_IN: Duration = Duration::from_secs(5);
@@ -31,6 +31,8 @@ pub(crate) struct Event {
 pub(crate) struct Run<'a> {
     pub(crate) seed: u64,
     pub(crate) length: Duration,
+    pub(crate) topology: Topology,
+    /// Of this topology.
     pub(crate) faults: &'a [Fault],
     pub(crate) workers: usize,
     /// One fault at a time in the whole fleet, with time to recover after each.
@@ -65,18 +67,31 @@ pub(crate) fn plan(run: &Run) -> Vec<Vec<Event>> {
     let lanes: Vec<Lane> = if run.apart {
         vec![lane(0, run.faults.to_vec(), 1..run.workers, 2500..=3500)]
     } else {
+        let (servers, pause) = match run.topology {
+            Topology::Single => (
+                [
+                    lane(1, of(Scope::Broker), 0..0, 1500..=3500),
+                    lane(2, of(Scope::Redis), 0..0, 600..=1800),
+                ],
+                100..=600,
+            ),
+            // Between two faults, the servers elect, and copy what the one that was away has missed.
+            Topology::Cluster | Topology::Sentinel => (
+                [
+                    lane(1, of(Scope::BrokerNode), 0..0, 5000..=10_000),
+                    lane(2, of(Scope::RedisNode), 0..0, 3000..=6000),
+                ],
+                4000..=12_000,
+            ),
+        };
         let workers = (1..run.workers).map(|worker| {
             lane(
                 worker as u64 + 2,
                 of(Scope::Worker),
                 worker..worker + 1,
-                100..=600,
+                pause.clone(),
             )
         });
-        let servers = [
-            lane(1, of(Scope::Broker), 0..0, 1500..=3500),
-            lane(2, of(Scope::Redis), 0..0, 600..=1800),
-        ];
         workers.chain(servers).collect()
     };
     let end = run.length.saturating_sub(LEAD_OUT);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::ledger::{Errors, Ledger};
-use crate::timeline::Timeline;
+use crate::timeline::{Injected, Timeline};
 use crate::usage::Growth;
 
 pub(crate) struct Report {
@@ -34,7 +34,25 @@ impl Report {
         failures
     }
 
+    /// For each fault of several servers: the longest pauses of hits and of computed answers from its beginning to a
+    /// moment after its repair.
+    pub(crate) fn pauses(&self) -> Vec<(Injected, [Duration; 2])> {
+        let tally = self.ledger.tally();
+        let injected = self.timeline.of_nodes().into_iter();
+        let pauses = injected.map(|injected| {
+            let pauses = tally.pauses.between(injected.start, injected.end);
+            (injected, pauses)
+        });
+        pauses.collect()
+    }
+
     pub(crate) fn json(&self, args: &Args) -> Value {
+        let pauses = self.pauses().into_iter();
+        let pauses = pauses.map(|(Injected { fault, start, end }, [hits, computed])| {
+            json!({"fault": fault.to_string(), "lasted_us": end - start,
+                "hits_ms": hits.as_millis(), "computed_ms": computed.as_millis()})
+        });
+        let pauses: Vec<_> = pauses.collect();
         let failures = self.failures();
         let tally = self.ledger.tally();
         let faults = self
@@ -73,6 +91,7 @@ impl Report {
             "seed": self.seed,
             "seconds": self.took.as_secs_f64(),
             "interrupted": self.interrupted,
+            "topology": format!("{:?}", args.topology()).to_lowercase(),
             "selection": args.faults.to_string(),
             "apart": args.apart,
             "workers": args.workers,
@@ -98,6 +117,7 @@ impl Report {
             "stored": {"hits": tally.stored.hits, "misses_in_a_stall": tally.stored.excused},
             "beside_hostile": beside_hostile.collect::<Vec<_>>(),
             "recoveries_us": tally.recoveries.iter().map(|(accepts, first)| first.map(|first| first - accepts)).collect::<Vec<_>>(),
+            "pauses": pauses,
             "worker_exits": exits.collect::<Vec<_>>(),
             "processes": self.growths,
             "worker_log_bytes": tally.log_bytes,

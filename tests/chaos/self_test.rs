@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use crate::call::{Argument, Batch, Call, Clock, Outcome, micros};
 use crate::client::PATIENT;
-use crate::fault::Fault;
+use crate::excuse::Excuse;
+use crate::fault::{Fault, Topology};
 use crate::ledger::{Ledger, Tally};
 use crate::oracle::{self, Oracle};
+use crate::pauses::{Pauses, Stream};
 use crate::stall::Ticker;
 use crate::tap::{Marker, Protocol, Reader, Sender};
 use crate::timeline::Timeline;
@@ -24,6 +26,8 @@ pub(crate) fn run(oracle: &Oracle) {
     calls_are_late_after_the_bound();
     calls_without_an_end_are_lost();
     patient_calls_fail_under_certain_faults_only();
+    patient_calls_outlive_elections();
+    pauses_are_found();
     refused_replies_end_as_too_large();
     stored_answers_are_hits();
     crashers_have_errors_of_their_own(oracle);
@@ -31,19 +35,21 @@ pub(crate) fn run(oracle: &Oracle) {
     redis_markers_are_recognized();
 }
 
+type Calls = Vec<(Argument, u64, Duration, Outcome)>;
+
 /// A ledger with these calls in it, all of which ran under `fault`.
-fn judged(
-    calls: Vec<(Argument, u64, Duration, Outcome)>,
-    fault: Option<Fault>,
-    apart: bool,
-) -> Ledger {
+fn judged(calls: Calls, fault: Option<Fault>, apart: bool) -> Ledger {
+    judged_by(Excuse::of(Topology::Single, apart), calls, fault.as_slice())
+}
+
+fn judged_by(excuse: Excuse, calls: Calls, faults: &[Fault]) -> Ledger {
     let clock = Clock::new();
     let timeline = Arc::new(Timeline::new(clock));
-    if let Some(fault) = fault {
+    for &fault in faults {
         timeline.begin(fault);
     }
     let now = clock.now();
-    let ledger = Ledger::new(clock, timeline, apart, Ticker::default());
+    let ledger = Ledger::new(clock, timeline, excuse, Ticker::default());
     let call = |(argument, timeout_ms, late, outcome)| Call {
         start: now,
         end: now,
@@ -162,6 +168,48 @@ fn patient_calls_fail_under_certain_faults_only() {
     assert!(broken(PATIENT, "overloaded", Some(Fault::RedisFull), true));
 }
 
+/// With several servers, a patient call may fail only if a stopped worker holds it while RabbitMQ elects.
+fn patient_calls_outlive_elections() {
+    let broken = |faults: &[Fault]| {
+        let call = (
+            Argument::Fib(1),
+            PATIENT,
+            Duration::ZERO,
+            failed("deadline"),
+        );
+        let excuse = Excuse::of(Topology::Cluster, false);
+        verdicts(&judged_by(excuse, vec![call], faults)) == [0, 0, 0, 1]
+    };
+    assert!(broken(&[]) && broken(&[Fault::NodeFreeze]) && broken(&[Fault::WorkerStop]));
+    assert!(broken(&[
+        Fault::NodeCut,
+        Fault::PrimaryKill,
+        Fault::WorkerKill
+    ]));
+    assert!(!broken(&[Fault::NodeFreeze, Fault::WorkerStop]));
+}
+
+/// The longest time without an answer that touches a fault, of hits in any third of the slots, and of computed ones.
+fn pauses_are_found() {
+    let mut pauses = Pauses::new(0);
+    let second = 1_000_000;
+    // As CLUSTER KEYSLOT says of `fib:30`, `fib:31` and `fib:32`.
+    let [last, middle, first] = [30, 31, 32].map(Stream::hits_of);
+    assert_eq!([first, middle, last], [0, 1, 2].map(Stream::Hits));
+    for at in 0..20 {
+        pauses.note(first, at * second / 2);
+        if !(4..8).contains(&at) {
+            pauses.note(middle, at * second / 2);
+        }
+        if at % 4 == 0 {
+            pauses.note(Stream::Computed, at * second / 2);
+        }
+    }
+    let millis = |hits, computed| [hits, computed].map(Duration::from_millis);
+    assert_eq!(pauses.between(2 * second, 3 * second), millis(2500, 2000));
+    assert_eq!(pauses.between(6 * second, 7 * second), millis(500, 2000));
+}
+
 /// An answer that is too large for the broker must end as `too-large`, and no other may.
 fn refused_replies_end_as_too_large() {
     let (small, large) = (Argument::Fib(30), Argument::Fib(100_000));
@@ -183,7 +231,12 @@ fn stored_answers_are_hits() {
     let verdict = |source: &str, stored: Option<u64>, stall: u64| {
         let clock = Clock::new();
         let ticker = Ticker::default();
-        let ledger = Ledger::new(clock, Arc::new(Timeline::new(clock)), false, ticker.clone());
+        let ledger = Ledger::new(
+            clock,
+            Arc::new(Timeline::new(clock)),
+            Excuse::AnyFault,
+            ticker.clone(),
+        );
         let start = clock.now();
         ticker.note(Duration::from_millis(stall));
         let call = Call {

@@ -89,8 +89,7 @@ async fn settled(ledger: &Ledger, left: impl AsyncFn() -> Option<String>) {
 
 /// A message that is left in a queue, a callback queue, or, without workers, a connection.
 async fn left_in_queues(fleet: &Fleet, without_workers: bool) -> Option<String> {
-    let broker = fleet.broker.lock().await;
-    let queues = match broker.queues() {
+    let queues = match fleet.servers.queues().await {
         Ok(queues) => queues,
         Err(problem) => return Some(problem),
     };
@@ -104,7 +103,7 @@ async fn left_in_queues(fleet: &Fleet, without_workers: bool) -> Option<String> 
             return Some(format!("the queue {name} is left"));
         }
     }
-    match broker.connections() {
+    match fleet.servers.connections().await {
         Ok(0) => None,
         Ok(_) if !without_workers => None,
         Ok(connections) => Some(format!("the broker still has {connections} connections")),

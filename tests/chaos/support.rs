@@ -3,6 +3,8 @@
 #![expect(dead_code, reason = "shared with the end-to-end tests")]
 #![expect(clippy::unwrap_used, reason = "as tests may")]
 
+#[path = "../end_to_end/support/isolated.rs"]
+pub(crate) mod isolated;
 #[path = "../end_to_end/support/lifetime.rs"]
 pub(crate) mod lifetime;
 #[path = "../end_to_end/support/ports.rs"]
@@ -13,6 +15,12 @@ pub(crate) mod process;
 pub(crate) mod rabbit_cluster;
 #[path = "../end_to_end/support/rabbitmq.rs"]
 pub(crate) mod rabbitmq;
+#[path = "../end_to_end/support/redis.rs"]
+pub(crate) mod redis;
+#[path = "../end_to_end/support/redis_cluster.rs"]
+pub(crate) mod redis_cluster;
+#[path = "../end_to_end/support/sentinel_set.rs"]
+pub(crate) mod sentinel_set;
 #[path = "../end_to_end/support/wait.rs"]
 pub(crate) mod wait;
 #[path = "../end_to_end/support/wire.rs"]

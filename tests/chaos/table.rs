@@ -3,9 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::fault::Fault;
 use crate::ledger::{Errors, Stored, Tally};
 use crate::report::Report;
 use crate::timeline::Count;
@@ -53,6 +55,9 @@ pub(crate) fn of(report: &Report) -> String {
     calls(&mut table, &tally);
     latencies(&mut table, &tally);
     beside_hostile(&mut table, &tally);
+    drop(tally);
+    pauses(&mut table, report);
+    let tally = report.ledger.tally();
     if !tally.recoveries.is_empty() {
         let recoveries: Vec<_> = tally.recoveries.iter().map(recovery).collect();
         table.row("broker back, first", recoveries.join(", "));
@@ -171,6 +176,37 @@ fn beside_hostile(table: &mut Table, tally: &Tally) {
                 without.len()
             ),
         );
+    }
+}
+
+/// For each fault of several servers, the longest pauses between answers: the median and the maximum of all times that it
+/// was injected.
+fn pauses(table: &mut Table, report: &Report) {
+    let mut by_fault: BTreeMap<Fault, [Vec<Duration>; 2]> = BTreeMap::new();
+    for (injected, pauses) in report.pauses() {
+        let of = by_fault.entry(injected.fault).or_default();
+        of.iter_mut()
+            .zip(pauses)
+            .for_each(|(of, pause)| of.push(pause));
+    }
+    if by_fault.is_empty() {
+        return;
+    }
+    table.row(
+        "longest pause, s",
+        "hits: median, max; computed: median, max",
+    );
+    for (fault, pauses) in by_fault {
+        let [hits, computed] = pauses.map(|mut pauses| {
+            pauses.sort();
+            let at = |position: usize| pauses[position].as_secs_f64();
+            format!(
+                "{:>6.2} {:>6.2}",
+                at(pauses.len() / 2),
+                at(pauses.len() - 1)
+            )
+        });
+        table.row(format!("  {fault}"), format!("{hits}; {computed}"));
     }
 }
 

@@ -22,6 +22,16 @@ struct Inner {
     next: u64,
     counts: BTreeMap<Fault, Count>,
     problems: Vec<String>,
+    /// Faults of several servers that were injected: their number is small.
+    of_nodes: Vec<Injected>,
+}
+
+/// A fault that was injected, when it began, and when its repair was complete.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Injected {
+    pub(crate) fault: Fault,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
 }
 
 /// How often a fault was injected, and how often it was planned but not injected.
@@ -81,10 +91,19 @@ impl Timeline {
             return;
         };
         interval.end = Some(now);
-        let fault = interval.fault;
+        let (fault, start) = (interval.fault, interval.start);
         let count = inner.counts.entry(fault).or_default();
         match outcome {
-            Ok(()) => count.injected += 1,
+            Ok(()) => {
+                count.injected += 1;
+                if matches!(fault.about().scope, Scope::BrokerNode | Scope::RedisNode) {
+                    inner.of_nodes.push(Injected {
+                        fault,
+                        start,
+                        end: now,
+                    });
+                }
+            }
             Err(skipped) => {
                 count.skipped += 1;
                 if let Skipped::Failed(reason) = skipped {
@@ -113,6 +132,12 @@ impl Timeline {
         faults.sort();
         faults.dedup();
         faults
+    }
+
+    /// The faults of several servers that were injected, in the order of their ends.
+    pub(crate) fn of_nodes(&self) -> Vec<Injected> {
+        let inner = self.inner.lock().expect("the lock is not poisoned");
+        inner.of_nodes.clone()
     }
 
     pub(crate) fn active_now(&self) -> Vec<Fault> {
@@ -144,7 +169,7 @@ impl Timeline {
 fn aftermath(fault: Fault) -> u64 {
     match fault.about().scope {
         Scope::Worker => 500_000,
-        Scope::Redis => 1_500_000,
-        Scope::Broker => 2_000_000,
+        Scope::Redis | Scope::RedisNode => 1_500_000,
+        Scope::Broker | Scope::BrokerNode => 2_000_000,
     }
 }

@@ -4,6 +4,7 @@
 //! counts as a member for all of a test.
 
 use crate::support::amqp::Caller;
+use crate::support::isolated;
 use crate::support::ports::{ClosedPort, Forwarder};
 use crate::support::process::{Process, Program};
 use crate::support::rabbit_cluster::{NODES, RabbitCluster, url};
@@ -126,6 +127,27 @@ async fn client_leaves_a_frozen_node() {
     client.answers(1002..1030).await;
     let took = began.elapsed();
     setup.cluster().thaw(1);
+    client.ends().await;
+    assert!(took.as_secs() < 10, "{took:?}");
+}
+
+/// What the node sends to the others is dropped; without the rights to do that, what it exchanges with the client.
+#[tokio::test]
+async fn client_leaves_a_node_that_is_cut_off() {
+    let mut setup = Setup::new("rpc_queue.cut").await;
+    let _worker = setup.worker_at(0).await;
+    let (mut client, ways) = setup.client_at(1).await;
+    let cut = if isolated::obstacle().is_none() {
+        Some(setup.cluster().cut(1).expect("it can be cut off"))
+    } else {
+        ways[1].stall();
+        None
+    };
+    let began = std::time::Instant::now();
+    client.answers(1002..1030).await;
+    let took = began.elapsed();
+    drop(cut);
+    ways[1].open();
     client.ends().await;
     assert!(took.as_secs() < 10, "{took:?}");
 }

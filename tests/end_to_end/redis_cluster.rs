@@ -3,7 +3,7 @@
 
 use crate::support::process::{Finished, Process, Program};
 use crate::support::redis::Redis;
-use crate::support::redis_fleet::RedisCluster;
+use crate::support::redis_cluster::RedisCluster;
 use crate::support::wait::wait_until;
 use crate::support::{EXPENSIVE, Setup, fibonacci};
 use serde_json::Value;

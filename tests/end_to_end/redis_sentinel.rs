@@ -2,7 +2,7 @@
 
 use crate::support::Setup;
 use crate::support::process::Program;
-use crate::support::redis_fleet::SentinelSet;
+use crate::support::sentinel_set::SentinelSet;
 use crate::support::wait::wait_until;
 use std::time::{Duration, Instant};
 

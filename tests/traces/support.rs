@@ -4,6 +4,8 @@
 
 #[path = "../end_to_end/support/amqp.rs"]
 pub(crate) mod amqp;
+#[path = "../end_to_end/support/isolated.rs"]
+pub(crate) mod isolated;
 #[path = "../end_to_end/support/lifetime.rs"]
 pub(crate) mod lifetime;
 #[path = "../end_to_end/support/ports.rs"]

@@ -22,7 +22,7 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(6);
 
 impl Injector {
     pub(super) async fn broker(&self, event: &Event) -> Result<(), Skipped> {
-        let mut broker = self.fleet.broker.lock().await;
+        let mut broker = self.fleet.single().broker.lock().await;
         match event.fault {
             Fault::BrokerKill => {
                 broker.kill()?;
@@ -109,7 +109,7 @@ impl Injector {
 }
 
 /// The message of a panic.
-fn message(panic: &(dyn Any + Send)) -> String {
+pub(super) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
         .unwrap_or_default()

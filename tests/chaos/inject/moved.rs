@@ -26,7 +26,7 @@ impl Injector {
     /// Lets the address lead to another server. The old one stays up as its replica: it answers, and refuses
     /// writes.
     pub(super) async fn moved(&self, event: &Event) -> Result<(), Skipped> {
-        let mut server = self.fleet.redis.lock().await;
+        let mut server = self.fleet.single().redis.lock().await;
         let next = block_in_place(Redis::start)?;
         let port = next.port();
         let mut redis = server.connect().await?;
@@ -35,7 +35,7 @@ impl Injector {
             .await?;
         let old = std::mem::replace(&mut *server, next);
         for links in &self.fleet.links {
-            links.redis.lead_to(port);
+            links.redis[0].lead_to(port);
         }
         let mut left = WITHIN;
         while !has_answers(&server).await {
@@ -50,7 +50,7 @@ impl Injector {
         }
         // Worker 0 stores answers all the time, so that it soon gets READONLY.
         let mut left = WITHIN;
-        while self.fleet.links[0].redis.open_to(port) == 0 {
+        while self.fleet.links[0].redis[0].open_to(port) == 0 {
             if !self.poll_again(event, &mut left).await {
                 if left.is_zero() {
                     self.ledger
@@ -66,10 +66,10 @@ impl Injector {
 
     /// A client pauses for longer than Redis keeps idle connections, then calls for stored answers.
     pub(super) async fn idle_close(&self, event: &Event) -> Result<(), Skipped> {
-        let server = self.fleet.redis.lock().await;
+        let server = self.fleet.single().redis.lock().await;
         let workers = self.fleet.workers.len();
         let client = self.fleet.client(event.draw);
-        let link = &self.fleet.links[workers + client].redis;
+        let link = &self.fleet.links[workers + client].redis[0];
         let first = event.draw % 1000;
         let stored: Vec<u64> = (first..first + STORED).collect();
         let mut redis = server.connect().await?;

@@ -21,7 +21,7 @@ const DEAD_MASTER: [&str; 3] = ["REPLICAOF", "127.0.0.1", "1"];
 
 impl Injector {
     pub(super) async fn redis(&self, event: &Event) -> Result<(), Skipped> {
-        let mut server = self.fleet.redis.lock().await;
+        let mut server = self.fleet.single().redis.lock().await;
         match event.fault {
             Fault::RedisKill => {
                 server.kill();

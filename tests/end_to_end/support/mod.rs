@@ -3,15 +3,20 @@
 pub(crate) mod amqp;
 pub(crate) mod certificates;
 pub(crate) mod http;
+pub(crate) mod isolated;
 pub(crate) mod lifetime;
 pub(crate) mod ports;
 pub(crate) mod process;
 #[expect(dead_code, reason = "shared with the fault campaign")]
 pub(crate) mod rabbit_cluster;
 pub(crate) mod rabbitmq;
+#[expect(dead_code, reason = "shared with the fault campaign")]
 pub(crate) mod redis;
-pub(crate) mod redis_fleet;
+#[expect(dead_code, reason = "shared with the fault campaign")]
+pub(crate) mod redis_cluster;
 pub(crate) mod restricted;
+#[expect(dead_code, reason = "shared with the fault campaign")]
+pub(crate) mod sentinel_set;
 pub(crate) mod wait;
 pub(crate) mod wire;
 

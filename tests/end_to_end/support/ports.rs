@@ -84,6 +84,7 @@ impl ClosedPort {
             target,
             cuts: 0,
             closed: false,
+            stalled: false,
         });
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
@@ -107,6 +108,7 @@ struct State {
     target: u16,
     cuts: u32,
     closed: bool,
+    stalled: bool,
 }
 
 impl Forwarder {
@@ -124,6 +126,12 @@ impl Forwarder {
         self.state.send_modify(|state| state.closed = true);
     }
 
+    /// Passes no data any more, and keeps connections open, as if packets were dropped, until it is opened again: then
+    /// the connections end.
+    pub(crate) fn stall(&self) {
+        self.state.send_modify(|state| state.stalled = true);
+    }
+
     /// Forwards new connections to `target`, as when a name leads elsewhere; open connections stay.
     pub(crate) fn lead_to(&self, target: u16) {
         self.state.send_modify(|state| state.target = target);
@@ -131,7 +139,10 @@ impl Forwarder {
 
     /// Forwards again.
     pub(crate) fn open(&self) {
-        self.state.send_modify(|state| state.closed = false);
+        self.state.send_modify(|state| {
+            state.closed = false;
+            state.stalled = false;
+        });
     }
 }
 
@@ -146,8 +157,17 @@ async fn forward(mut near: TcpStream, mut cut: watch::Receiver<State>) {
     let Ok(mut far) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await else {
         return;
     };
+    let mut stalled = cut.clone();
+    let forwarded = async {
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+            _ = stalled.wait_for(|state| state.stalled) => {}
+        }
+        // An error: the forwarder is gone.
+        let _ = stalled.wait_for(|state| !state.stalled).await;
+    };
     tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+        () = forwarded => {}
         _ = cut.wait_for(|state| state.cuts != cuts || state.closed) => {}
     }
 }

@@ -1,13 +1,14 @@
 //! A RabbitMQ cluster on loopback, one process for each node, to be killed, frozen and cut off.
 //!
-//! Any user can run it; cutting a node off takes root and iptables, since the packets of a node are told from
-//! those of others by the user that it runs as.
+//! Any user can run it; cutting a node off takes root and iptables.
 
+use super::isolated::{self, Dropped};
 use super::process::signal;
 use super::rabbitmq::{epmd_command, evaluate, find};
 use super::{lifetime, ports, wait};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Child;
 
 /// The number of nodes.
 pub(crate) const NODES: usize = 3;
@@ -118,15 +119,10 @@ impl RabbitCluster {
             peers.collect::<String>()
         );
         write("rabbitmq.conf", conf);
-        let cookie = folder.join(".erlang.cookie").display().to_string();
-        run("chmod", &["400", &cookie]).expect("the cookie is ours");
-        if is_root() {
-            let user = self.nodes[n].amqp.to_string();
-            let parent = folder.parent().expect("the run's folder");
-            run("chmod", &["711", &parent.display().to_string()]).expect("the folder is ours");
-            let chown = run("chown", &["-R", &user, &folder.display().to_string()]);
-            chown.expect("root may give files away");
-        }
+        let cookie = folder.join(".erlang.cookie");
+        let only_its_owner = std::fs::Permissions::from_mode(0o400);
+        std::fs::set_permissions(cookie, only_its_owner).expect("the cookie is ours");
+        isolated::give(folder, self.nodes[n].amqp);
     }
 
     pub(crate) fn url_of(&self, n: usize) -> String {
@@ -169,29 +165,14 @@ impl RabbitCluster {
         signal("CONT", self.machine(n));
     }
 
-    /// Drops what a node sends to the others, until [`heal`](Self::heal). Clients still reach it.
-    pub(crate) fn cut(&self, n: usize) -> Result<(), String> {
-        self.packets_of(n, "-I")
-    }
-
-    pub(crate) fn heal(&self, n: usize) -> Result<(), String> {
-        self.packets_of(n, "-D")
-    }
-
-    fn packets_of(&self, n: usize, change: &str) -> Result<(), String> {
-        let user = self.nodes[n].amqp.to_string();
-        for node in &self.nodes {
-            let port = node.distribution.to_string();
-            for side in ["--dport", "--sport"] {
-                #[rustfmt::skip]
-                let rule = [
-                    change, "OUTPUT", "-o", "lo", "-p", "tcp", "-m", "owner", "--uid-owner", &user, "-m", "tcp",
-                    side, &port, "-j", "DROP",
-                ];
-                run("iptables", &rule)?;
-            }
-        }
-        Ok(())
+    /// Drops what a node sends to the others, until the result is dropped. Clients still reach it.
+    pub(crate) fn cut(&self, n: usize) -> Result<Dropped, String> {
+        let ports = self.nodes.iter().map(|node| node.distribution.to_string());
+        let ports: Vec<_> = ports.collect();
+        let to_or_from = |port| [["--dport", port], ["--sport", port]];
+        let rules: Vec<_> = ports.iter().flat_map(|port| to_or_from(port)).collect();
+        let rules: Vec<_> = rules.iter().map(|rule| &rule[..]).collect();
+        Dropped::of(self.nodes[n].amqp, &rules)
     }
 
     /// The node that leads a queue of the vhost `/`, as node `asked` has it.
@@ -205,6 +186,48 @@ impl RabbitCluster {
         )?;
         let found = (0..NODES).find(|&n| name(n) == leader);
         found.ok_or_else(|| format!("{queue} is led by {leader:?}"))
+    }
+
+    /// What waits until a node sees another leader of a queue of the vhost `/` than at its beginning; when, in
+    /// microseconds of the system's clock. `None`: not within 50 s.
+    pub(crate) fn next_leader(
+        &self,
+        queue: &str,
+        asked: usize,
+    ) -> impl FnOnce() -> Result<Option<u64>, String> + Send + use<> {
+        let expression = format!(
+            "{{ok, Queue}} = rabbit_amqqueue:lookup({{resource, <<\"/\">>, queue, <<\"{queue}\">>}}), \
+             {{Name, _}} = amqqueue:get_pid(Queue), \
+             First = ra_leaderboard:lookup_leader(Name), \
+             Wait = fun Wait(0) -> \"none\"; \
+                        Wait(Left) -> case ra_leaderboard:lookup_leader(Name) of \
+                            Next when Next =/= First, Next =/= undefined -> \
+                                integer_to_list(erlang:system_time(microsecond)); \
+                            _ -> timer:sleep(20), Wait(Left - 1) end end, \
+             Wait(2500)."
+        );
+        let (epmd, folder) = (self.epmd, self.nodes[asked].folder.clone());
+        move || {
+            let seen = evaluate(&name(asked), epmd, &folder, &expression)?;
+            match seen.as_str() {
+                "none" => Ok(None),
+                at => at.parse().map(Some).map_err(|_| seen),
+            }
+        }
+    }
+
+    /// Whether every node sees all the others, and no partition.
+    pub(crate) fn is_whole(&self) -> bool {
+        (0..NODES).all(|n| self.is_member(n))
+    }
+
+    /// Whether a node sees all the others, and no partition.
+    pub(crate) fn is_member(&self, n: usize) -> bool {
+        let partitions = self.evaluate(
+            n,
+            "integer_to_list(length(rabbit_node_monitor:partitions())).",
+        );
+        self.members(n) == Ok(NODES) && partitions.as_deref() == Ok("0")
     }
 
     /// How many nodes a node sees running.
@@ -246,7 +269,8 @@ impl ClusterNode {
         }
         let _ = std::fs::remove_file(self.folder.join("pid"));
         let server = find("lib/rabbitmq/bin/rabbitmq-server", "sbin/rabbitmq-server")?;
-        let mut node = as_user(&server, self.amqp);
+        // Its packets must be told from those of others.
+        let mut node = isolated::command(&server, self.amqp);
         let folder = &self.folder;
         node.env("ERL_EPMD_PORT", epmd.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
@@ -289,33 +313,4 @@ pub(crate) fn url(port: u16) -> String {
 
 fn name(n: usize) -> String {
     format!("t{}n{n}@localhost", std::process::id())
-}
-
-/// Root starts each node as a user of its own, whose number is the node's port.
-fn as_user(program: &Path, user: u16) -> Command {
-    if !is_root() {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", &user.to_string(), "--clear-groups"])
-        .arg(program);
-    command
-}
-
-fn is_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let user = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    user.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.map_err(|error| {
-        format!("cannot run {program}, which cutting off a node takes: {error}")
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(String::from_utf8_lossy(&output.stderr).into_owned())
 }

@@ -1,15 +1,29 @@
 //! A Redis server for one test: starting, commands, freezing.
 
+use super::isolated::{self, Dropped};
 use super::process::{Finished, Program};
 use super::{lifetime, ports, wait};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
 };
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 pub(crate) struct Redis {
     port: u16,
+    folder: PathBuf,
+    owner: Owner,
+    options: Vec<String>,
     server: Child,
+}
+
+/// As whom a server runs.
+#[derive(Debug, Clone, Copy)]
+enum Owner {
+    /// The user of the tests.
+    Tests,
+    /// A user of its own, whose number is its port.
+    Itself,
 }
 
 impl Redis {
@@ -19,10 +33,19 @@ impl Redis {
 
     /// Starts one with further options, such as `--requirepass secret`.
     pub(crate) fn start_with(options: &[&str]) -> Self {
+        Self::start_as(Owner::Tests, options)
+    }
+
+    /// Starts one that [`Redis::cut`] can cut off.
+    pub(crate) fn start_isolated(options: &[&str]) -> Self {
+        Self::start_as(Owner::Itself, options)
+    }
+
+    fn start_as(owner: Owner, options: &[&str]) -> Self {
         let mut failure = String::new();
         for _ in 0..3 {
             // Another process may have taken the port: try again with another one.
-            match Self::try_to_start(options) {
+            match Self::try_to_start(owner, options) {
                 Ok(redis) => return redis,
                 Err(reason) => failure = reason,
             }
@@ -30,26 +53,31 @@ impl Redis {
         panic!("no Redis for the test: {failure}");
     }
 
-    fn try_to_start(options: &[&str]) -> Result<Self, String> {
+    fn try_to_start(owner: Owner, options: &[&str]) -> Result<Self, String> {
         let folder = lifetime::folder("redis");
         let [port] = ports::free();
-        let mut command = Command::new("redis-server");
-        command
-            .args([
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--port",
-            ])
-            .arg(port.to_string())
-            .arg("--dir")
-            .arg(&folder)
-            .args(options);
+        let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
+        let command = command(owner, port, &folder, &options);
         let server = lifetime::start_server(command, &folder, port)?;
-        Ok(Self { port, server })
+        Ok(Self {
+            port,
+            folder,
+            owner,
+            options,
+            server,
+        })
+    }
+
+    /// Starts it again after [`Redis::kill`], with the files that it had written.
+    pub(crate) fn start_again(&mut self) -> Result<(), String> {
+        let command = command(self.owner, self.port, &self.folder, &self.options);
+        self.server = lifetime::start_server(command, &self.folder, self.port)?;
+        Ok(())
+    }
+
+    /// Drops all that a server of [`Redis::start_isolated`] sends, until the result is dropped.
+    pub(crate) fn cut(&self) -> Result<Dropped, String> {
+        Dropped::of(self.port, &[&[]])
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -156,6 +184,12 @@ impl Redis {
         info.is_ok_and(|info| info.contains("role:master"))
     }
 
+    /// Whether it is a primary, or has a copy of its primary's data.
+    pub(crate) async fn has_its_copy(&self) -> bool {
+        let info: String = self.run(&["INFO", "replication"]).await;
+        info.contains("role:master") || info.contains("master_link_status:up")
+    }
+
     /// The number of lookups that were hits so far.
     pub(crate) async fn found(&self) -> u64 {
         let stats: String = self.run(&["INFO", "stats"]).await;
@@ -188,4 +222,22 @@ impl Drop for Redis {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
+}
+
+fn command(owner: Owner, port: u16, folder: &Path, options: &[String]) -> Command {
+    let program = Path::new("redis-server");
+    let mut command = match owner {
+        Owner::Tests => Command::new(program),
+        Owner::Itself => {
+            isolated::give(folder, port);
+            isolated::command(program, port)
+        }
+    };
+    command
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(["--port", &port.to_string()])
+        .arg("--dir")
+        .arg(folder)
+        .args(options);
+    command
 }
