@@ -36,8 +36,8 @@ pub(crate) use self::frames::properties::{CORRELATION_BYTES, OVERSIZED};
 pub use self::inspect::Declared;
 pub(crate) use self::inspect::{Inspector, QueueStatus};
 pub(crate) use self::node::{
-    Pair, declare_exclusive, is_seen_by_others, leader_answers, move_pause, preferred_is_back,
-    silence,
+    Pair, declare_exclusive, is_partitioned, is_seen_by_others, leader_answers, move_pause,
+    preferred_is_back, silence,
 };
 pub(crate) use self::publisher::{Message, Published, Publisher, Refusal};
 pub use self::queue_watch::{QueueDepth, QueueDepths, QueueWatch};

@@ -3,19 +3,24 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use lapin::options::{BasicQosOptions, QueueDeclareOptions};
+use lapin::protocol::AMQPSoftError;
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Connection};
 use tokio::time::{sleep, timeout};
 
-use super::errors::is_access_refused;
-use super::{bounded_lapin, close, connect_to_one, declare_passively, is_locked, open_channel};
+use super::errors::{is_access_refused, soft_error};
+use super::{bounded_lapin, close, connect_to_one, declare_passively, open_channel};
 use crate::error::Error;
 use crate::server_url::AmqpUrl;
 use crate::transport::Endpoint;
 
 /// Time for the answer to [`leader_answers`].
 const LEADER_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Time for [`is_partitioned`].
+const SEEN_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How often a node is asked for a sign of life, and how long it may take.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
@@ -57,18 +62,58 @@ pub(crate) fn move_pause() -> Duration {
     Duration::from_secs_f32(from + (to - from) * fastrand::f32())
 }
 
-/// Whether the other nodes know an exclusive queue that was just declared at `node`.
+/// Whether another node knows an exclusive queue that was just declared at `node`: `Some(true)` if one does,
+/// `Some(false)` if none does, `None` if not all of them say.
 ///
 /// A node that was frozen for longer than `net_ticktime` may answer as before and yet be partitioned from the others:
-/// what is declared there, they do not see, and their replies do not reach it. It stays so until it is restarted.
-pub(crate) async fn is_seen_by_others(url: &AmqpUrl, node: &Endpoint, queue: &ShortString) -> bool {
-    let Ok((other, _)) = connect_to_one(&url.without(node), "check").await else {
-        return false;
-    };
+/// what is declared there, they do not see, and their replies do not reach it. It stays so until it is restarted. It
+/// also sees nothing of theirs, so that one node's word says nothing against another.
+pub(crate) async fn is_seen_by_others(
+    url: &AmqpUrl,
+    node: &Endpoint,
+    queue: &ShortString,
+) -> Option<bool> {
+    let others = url.without(node).endpoints();
+    let asked = others.iter().map(|other| is_seen_by(url.at(other), queue));
+    let said = join_all(asked).await;
+    if said.contains(&Some(true)) {
+        return Some(true);
+    }
+    let none_sees = !said.is_empty() && said.iter().all(|seen| *seen == Some(false));
+    none_sees.then_some(false)
+}
+
+async fn is_seen_by(other: AmqpUrl, queue: &ShortString) -> Option<bool> {
+    let (other, _) = connect_to_one(&other, "check").await.ok()?;
     let declared = bounded_lapin(declare_passively(&other, queue)).await;
     close(&other).await;
-    // Newer brokers require a right to look at a queue: without it nothing can be learnt.
-    declared.is_err_and(|error| is_locked(&error) || is_access_refused(&error))
+    let error = declared.err()?;
+    match soft_error(&error) {
+        // Newer brokers require a right to look at a queue: without it nothing more can be learnt.
+        Some(AMQPSoftError::RESOURCELOCKED | AMQPSoftError::ACCESSREFUSED) => Some(true),
+        Some(AMQPSoftError::NOTFOUND) => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether a node is known to be partitioned from the others. `false` if that cannot be found out within a moment: the
+/// login may not declare queues, or a node that is silent holds up a declaration.
+pub(crate) async fn is_partitioned(url: &AmqpUrl, node: &Endpoint) -> bool {
+    let at = url.at(node);
+    let seen = timeout(SEEN_DEADLINE, is_seen(url, &at)).await;
+    matches!(seen, Ok(Some(false)))
+}
+
+/// Whether the others see what is declared at a node, the only one of `at`; `None` if that cannot be found out.
+async fn is_seen(url: &AmqpUrl, at: &AmqpUrl) -> Option<bool> {
+    let (connection, node) = connect_to_one(at, "check").await.ok()?;
+    let declared = bounded_lapin(declare_exclusive(&connection)).await;
+    let seen = match declared {
+        Ok((_channel, queue)) => is_seen_by_others(url, &node, &queue).await,
+        Err(_) => None,
+    };
+    close(&connection).await;
+    seen
 }
 
 /// Waits until a session that is elsewhere should return to its preferred node: it can be reached, and is not partitioned
@@ -79,17 +124,12 @@ pub(crate) async fn preferred_is_back(url: &AmqpUrl, present: &Endpoint) {
     }
     loop {
         sleep(move_pause()).await;
-        let Ok((connection, node)) = connect_to_one(&url.preferred(), "check").await else {
-            continue;
-        };
-        let declared = bounded_lapin(declare_exclusive(&connection)).await;
-        let is_back = match declared {
-            Ok((_channel, queue)) => is_seen_by_others(url, &node, &queue).await,
-            Err(_) => false,
-        };
-        close(&connection).await;
-        if is_back {
-            url.mark_answering(&node);
+        let preferred = url.preferred();
+        if is_seen(url, &preferred).await == Some(true) {
+            preferred
+                .endpoints()
+                .iter()
+                .for_each(|node| url.mark_answering(node));
             return;
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::session::{Publication, Session};
 use super::successor::Place;
 use super::supervisor::Supervisor;
-use crate::broker::Published;
+use crate::broker::{self, Published};
 
 /// The age of a session that gets a standby, and the pause after a failed attempt to open one.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -23,15 +23,23 @@ const CONFIRM_DEADLINE: Duration = Duration::from_secs(5);
 impl Supervisor {
     /// Opens a standby for `present`. Never ends if the address has one node, or no request is published. Cancel safe.
     pub(super) async fn standby(&self, present: &Place) -> Session {
-        let others = self.options.url.without(&present.node);
-        if self.options.one_shot || others.endpoints().is_empty() {
+        let others = || self.options.url.without(&present.node);
+        if self.options.one_shot || others().endpoints().is_empty() {
             return std::future::pending().await;
         }
         loop {
             sleep(PAUSE).await;
+            // Each time: silent nodes come last.
+            let others = others();
             let Ok(standby) = self.open_direct(&others).await else {
                 continue;
             };
+            // Requests would be confirmed there, and replies would not come.
+            if broker::is_partitioned(&self.options.url, &standby.place.node).await {
+                self.options.url.mark_silent(&standby.place.node);
+                standby.close().await;
+                continue;
+            }
             let first = present.watch.next_publication().await;
             let published = timeout(CONFIRM_DEADLINE, publish_copy(&standby, first)).await;
             if let Ok(true) = published {

@@ -93,7 +93,7 @@ impl Supervisor {
                 if let Some(standby) = standby.take() {
                     return standby;
                 }
-                if let Some(next) = self.elsewhere(&present.watch).await {
+                if let Some(next) = self.elsewhere(&present).await {
                     return next;
                 }
             } else if !present.is_settled && Instant::now() >= move_at {
@@ -111,7 +111,9 @@ impl Supervisor {
         let url = &self.options.url;
         let next = self.open(&url.preferred()).await.ok()?;
         let (node, reply_to) = (&next.place.node, &next.handle.reply_to);
-        if next.place.is_settled && broker::is_seen_by_others(url, node, reply_to).await {
+        if next.place.is_settled
+            && broker::is_seen_by_others(url, node, reply_to).await == Some(true)
+        {
             url.mark_answering(node);
             return Some(next);
         }
@@ -119,26 +121,42 @@ impl Supervisor {
         None
     }
 
+    /// Waits until the queue's leader answers in a session; `false` once that is lost.
+    async fn leader_answers(&self, session: &Session) -> bool {
+        let connection = session.requests_connection();
+        while connection.status().connected() {
+            if broker::leader_answers(connection, &self.options.queue).await {
+                return true;
+            }
+            sleep(PERIOD).await;
+        }
+        false
+    }
+
     /// A session in which the queue's leader answers; `None` if the present one gets confirms again before.
-    async fn elsewhere(&self, present: &Watch) -> Option<Session> {
+    async fn elsewhere(&self, present: &Place) -> Option<Session> {
+        let url = &self.options.url;
         let open = async {
             let mut backoff = Backoff::default();
             loop {
-                if let Ok(next) = self.open(&self.options.url).await {
-                    let connection = next.requests_connection();
-                    while connection.status().connected() {
-                        if broker::leader_answers(connection, &self.options.queue).await {
-                            return next;
-                        }
-                        sleep(PERIOD).await;
+                // A leader that is cut off answers clients of its own node, and confirms nothing.
+                let others = url.without(&present.node);
+                let opened = match self.open(&others).await {
+                    Err(_) => self.open(url).await,
+                    opened => opened,
+                };
+                if let Ok(next) = opened {
+                    if self.leader_answers(&next).await {
+                        return next;
                     }
+                    next.close().await;
                 }
                 backoff.failed();
                 backoff.pause().await;
             }
         };
         let recovered = async {
-            while present.is_silent() {
+            while present.watch.is_silent() {
                 sleep(PERIOD).await;
             }
         };

@@ -91,13 +91,16 @@ impl AmqpUrl {
     /// This address with some of its nodes alone.
     fn only(&self, keep: impl Fn(usize, &AMQPUri) -> bool) -> Self {
         let nodes = self.nodes.iter().enumerate();
-        let nodes: Vec<_> = nodes
+        let kept: Vec<_> = nodes
             .filter(|(number, uri)| keep(*number, uri))
-            .map(|(_, uri)| uri.clone())
+            .map(|(number, _)| number)
             .collect();
         Self {
-            preference: Preference::draw(nodes.len()),
-            nodes,
+            preference: self.preference.of(&kept),
+            nodes: kept
+                .iter()
+                .map(|&number| self.nodes[number].clone())
+                .collect(),
             ..self.clone()
         }
     }

@@ -25,6 +25,16 @@ impl Preference {
         }
     }
 
+    /// The order of some of the nodes, which are numbered anew, with what is known of them now.
+    pub(super) fn of(&self, kept: &[usize]) -> Self {
+        let new = |node: &usize| kept.iter().position(|kept| kept == node);
+        let silent = self.silent();
+        Self {
+            order: self.order.iter().filter_map(new).collect(),
+            silent: Arc::new(Mutex::new(kept.iter().map(|&node| silent[node]).collect())),
+        }
+    }
+
     /// All nodes, the preferred one first and those that were silent last.
     pub(super) fn order(&self) -> Vec<usize> {
         let silent = self.silent();
@@ -69,6 +79,17 @@ mod tests {
         assert_eq!(preference.first(), Some(drawn[0]));
         preference.mark(drawn[0], false);
         assert_eq!(preference.order()[0], drawn[0]);
+    }
+
+    #[test]
+    fn some_of_the_nodes_keep_their_order_and_what_is_known() {
+        let preference = Preference::draw(5);
+        let drawn = preference.order();
+        preference.mark(drawn[0], true);
+        let kept: Vec<_> = (0..5).filter(|&node| node != drawn[1]).collect();
+        let order = preference.of(&kept).order().into_iter();
+        let order: Vec<_> = order.map(|node| kept[node]).collect();
+        assert_eq!(order, [drawn[2], drawn[3], drawn[4], drawn[0]]);
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod lease;
 mod logs;
 mod metrics;
 mod near_cache;
+mod preferred_node;
 mod procedures;
 mod prometheus;
 mod protocol;

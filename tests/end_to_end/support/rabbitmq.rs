@@ -81,6 +81,12 @@ impl Vhost {
         }
     }
 
+    /// Makes the same vhost at another node.
+    pub(crate) fn is_at(&self, node: &Node) {
+        let number = self.name.trim_start_matches('t').parse().expect("a number");
+        node.make_vhosts(number..number + 1);
+    }
+
     /// A vhost that another program makes.
     pub(crate) fn made(name: &str) -> Self {
         Self {
@@ -239,6 +245,8 @@ pub(crate) fn evaluate(
         {ok, Tokens, _} = erl_scan:string(os:getenv("EXPRESSION")),
         {ok, Expressions} = erl_parse:parse_exprs(Tokens),
         Node = list_to_atom(os:getenv("NODE")),
+        %% Whatever the node's net_ticktime: it must not take this one for dead.
+        spawn(fun Ping() -> net_adm:ping(Node), timer:sleep(1000), Ping() end),
         case rpc:call(Node, erl_eval, exprs, [Expressions, []], 60000) of
             {value, Value, _} ->
                 Text = try unicode:characters_to_binary(Value) catch _:_ -> error end,
