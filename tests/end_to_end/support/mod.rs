@@ -5,6 +5,7 @@ pub(crate) mod certificates;
 pub(crate) mod http;
 pub(crate) mod isolated;
 pub(crate) mod lifetime;
+pub(crate) mod places;
 pub(crate) mod ports;
 pub(crate) mod process;
 #[expect(dead_code, reason = "shared with the fault campaign")]
@@ -44,11 +45,13 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) async fn new() -> Self {
+        places::take();
         Self::over(Vhost::unused()).await
     }
 
     /// With a vhost of another broker.
     pub(crate) async fn over(vhost: Vhost) -> Self {
+        places::take();
         let broker = Broker::connect(&vhost.url()).await;
         Self {
             vhost,
