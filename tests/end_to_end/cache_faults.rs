@@ -171,7 +171,7 @@ async fn hits(setup: &Setup, redis_url: &str, n: &str, answer: &str) {
     let closed = ClosedPort::reserve();
     let amqp = setup.vhost.url_by(closed.port());
     let call = setup
-        .rpcache(&["call", n])
+        .rpcache(&["call", n, "--cache-budget", "10s"])
         .env("AMQP_URL", &amqp)
         .env("REDIS_URL", redis_url);
     call.run().await.answers(&format!("{answer}\n"));

@@ -279,7 +279,9 @@ async fn headers_of_any_type_and_size_are_ignored() {
     use lapin::types::{AMQPValue, FieldTable};
     let setup = Setup::new().await;
     let _worker = setup.worker(&[]).await;
-    let mut caller = setup.caller().await;
+    // All of a message's headers are in one frame.
+    let large = format!("{}?frame_max=131072", setup.vhost.url());
+    let mut caller = Caller::direct(&large).await;
     let values = [
         AMQPValue::Void,
         AMQPValue::Boolean(true),

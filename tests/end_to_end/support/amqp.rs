@@ -35,7 +35,10 @@ impl Broker {
     pub(crate) async fn connect(url: &str) -> Self {
         // lapin fills its buffers byte by byte, which takes long in a debug build: of the size that RabbitMQ offers, 10 ms
         // for each connection.
-        let url = format!("{url}?frame_max=16384");
+        let url = match url.split_once('?') {
+            Some(_) => url.to_owned(),
+            None => format!("{url}?frame_max=16384"),
+        };
         soon("an AMQP connection", async {
             let connection = Connection::connect(&url, ConnectionProperties::default())
                 .await
