@@ -68,6 +68,7 @@
 //! | know where an answer came from | [`Answered::source`], a [`Source`] |
 //! | handle errors | [`Error`], [`ErrorCode`] |
 //! | serve it | [`Worker`] with [`WorkerOptions`] |
+//! | serve a program in any language | `Worker::with_program`, `program::Program` (feature `programs`) |
 //! | answer a health check | [`Worker::health`], [`Readiness`] |
 //! | configure Redis | [`CacheOptions`], [`RedisUrl`], [`Namespace`] |
 //! | configure RabbitMQ and the queue | [`AmqpUrl`], [`QueueName`], [`Declare`] |
@@ -96,11 +97,12 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `cli` | yes | the command `rpcache`, with `fibonacci`, `management`, `metrics` and `tls`; a library needs `default-features = false` |
+//! | `cli` | yes | the command `rpcache`, with `fibonacci`, `management`, `metrics`, `programs` and `tls`; a library needs `default-features = false` |
 //! | `fibonacci` | with `cli` | the procedure [`fibonacci::Fibonacci`] |
 //! | `tls` | with `cli` | `amqps://` and `rediss://`, with rustls; without it they are refused |
 //! | `metrics` | with `cli` | `Client::metrics`, `Worker::metrics`, with prometheus-client |
 //! | `management` | with `cli` | the [`doctor`] asks RabbitMQ's management API about the cluster, with hyper |
+//! | `programs` | with `cli` | `Worker::with_program`: programs in any language as procedures, on Linux, with rustix |
 //! | `trace-context` | no | traces that continue in workers, through tracing-opentelemetry |
 //! | `otel` | no | the command sends its traces to a collector |
 //!
@@ -129,7 +131,7 @@
 //!    ([`transport`], [`tls`]).
 //! 5. A [`worker`] takes the delivery, checks it, and in one round trip tries for the key's lease and
 //!    looks in Redis once more. With the lease it computes, on a blocking thread ([`procedure`],
-//!    [`fibonacci`]); otherwise another worker computes, and it waits for that worker's answer. Requests
+//!    [`fibonacci`]) or by a process of a program ([`program`]); otherwise another worker computes, and it waits for that worker's answer. Requests
 //!    for one key in one worker share a flight as callers do. A cheap argument, such as `fib` up to
 //!    1000, is computed at once, without a lease.
 //! 6. It fills the cache and releases the lease, publishes the reply, waits for the confirm, acks. Because
@@ -181,6 +183,9 @@ mod procedure_name;
 
 #[cfg(feature = "fibonacci")]
 pub mod fibonacci;
+
+#[cfg(feature = "programs")]
+pub mod program;
 
 mod counts;
 mod error;

@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::announcement::announce;
+use self::computer::{Computer, Engine};
 #[cfg(feature = "metrics")]
 pub(crate) use self::counters::Activity;
 pub(crate) use self::counters::Counters;
@@ -90,6 +91,7 @@ pub enum Stopped {
 #[derive(Debug)]
 pub struct Worker<P: Procedure> {
     procedure: P,
+    engine: Engine,
     options: WorkerOptions,
     counters: Counters,
 }
@@ -100,8 +102,37 @@ impl<P: Procedure> Worker<P> {
     pub fn new(procedure: P, options: WorkerOptions) -> Self {
         Self {
             procedure,
+            engine: Engine::default(),
             options,
             counters: Counters::default(),
+        }
+    }
+
+    /// Computes answers by a program instead of [`Procedure::compute`]; it gets the argument's text. With
+    /// [`Text`](crate::Text), any program serves under any name.
+    ///
+    /// A computation ends by the timeout of the program or of its request, whichever is earlier. When the worker stops, what
+    /// its processes have not computed within [`WorkerOptions::grace`] is ended.
+    ///
+    /// ```no_run
+    /// use rpcache::program::{Program, ProgramOptions};
+    /// use rpcache::{ArgumentForm, CacheOptions, Text, Worker, WorkerOptions};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = CacheOptions::new("redis://localhost".parse()?);
+    /// let options = WorkerOptions::new("amqp://localhost".parse()?, cache);
+    /// let program = Program::new(["sha256sum"], ProgramOptions::default())?;
+    /// let worker = Worker::new(Text::new("sha".parse()?, ArgumentForm::Text), options);
+    /// worker.with_program(program).run(std::future::pending()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "programs")]
+    #[must_use]
+    pub fn with_program(self, program: crate::program::Program) -> Self {
+        Self {
+            engine: Engine::Program(Arc::new(program)),
+            ..self
         }
     }
 
@@ -138,12 +169,14 @@ impl<P: Procedure> Worker<P> {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Stopped, Error> {
         let Self {
             procedure,
+            engine,
             options,
             counters,
         } = self;
         let queue = options.queue.clone().unwrap_or_else(|| procedure.queue());
         let cache = Cache::open_counting(options.cache.clone(), Arc::clone(&counters.cache));
-        let service = Arc::new(Service::new(procedure, cache, queue, counters, &options));
+        let computer = Computer::new(procedure, engine);
+        let service = Arc::new(Service::new(computer, cache, queue, counters, &options));
         let _cancels_computations = service.computer.cancel_on_drop();
         let _marks_stopping = StopGuard(Arc::clone(&service.counters.activity));
         let announcing = CancellationToken::new();

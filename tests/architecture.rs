@@ -26,6 +26,7 @@ const USERS: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
+    ("rustix", &["program"]),
     ("rustls", &["tls", "transport"]),
     ("prometheus_client", &["metrics"]),
     ("opentelemetry", &["trace"]),

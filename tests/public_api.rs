@@ -60,6 +60,8 @@ fn types_can_be_shared_between_threads_and_shown() {
     shared::<(Finding, Found, Check, Severity)>();
     #[cfg(feature = "metrics")]
     shared::<(Metrics, MetricsFormat)>();
+    #[cfg(feature = "programs")]
+    shared::<(program::Program, program::ProgramOptions)>();
 }
 
 #[test]
@@ -74,6 +76,8 @@ fn errors_are_errors() {
     error::<ReplyPatternError>();
     error::<KeyPatternError>();
     error::<ParseError>();
+    #[cfg(feature = "programs")]
+    error::<program::ProgramError>();
 }
 
 #[test]

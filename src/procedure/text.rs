@@ -11,7 +11,7 @@ use crate::procedure_name::ProcedureName;
 /// answer can be checked, implement [`Procedure`] for a type of your own.
 ///
 /// It calls, and looks into the cache; it does not compute: a [`Worker`](crate::Worker) that serves it
-/// answers every request as `failed`.
+/// answers every request as `failed`, unless it has a program that computes (`Worker::with_program`).
 ///
 /// ```no_run
 /// use rpcache::{ArgumentForm, CacheOptions, Client, ClientOptions, Procedure as _, Text};

@@ -10,12 +10,13 @@ use tokio::time::{Instant, sleep};
 
 use super::Service;
 use super::redelivered::DeliveryState;
+use crate::FOR_EVER;
 use crate::cache::{Budget, Claim, Key, Lease, Look, Lookup, Token, Vacancy};
 use crate::cache_use::CacheUse;
 use crate::error::ErrorCode;
 use crate::message::{Failure, Reply};
 use crate::procedure::{Answer as _, Procedure};
-use crate::single_flight::Callers;
+use crate::single_flight::{Callers, Deadline};
 use crate::source::Source;
 use crate::trace::{Stopwatch, Work};
 
@@ -50,6 +51,15 @@ pub(super) enum Run<'a> {
 }
 
 impl Run<'_> {
+    /// When the time of the request runs out, or of the last one that shares its flight.
+    fn deadline(&self) -> Deadline {
+        match self {
+            Self::Inline => Deadline::new(Instant::now() + FOR_EVER),
+            Self::Leased { callers, .. } => callers.deadline.clone(),
+            Self::Uncached { expires } => Deadline::new(*expires),
+        }
+    }
+
     /// Starts computing if there is time left. A flight that has started is finished for the cache's sake, even
     /// without callers.
     fn try_start(&self) -> bool {
@@ -225,7 +235,10 @@ impl<P: Procedure> Service<P> {
             Err(poison) => return Some(Err(poison)),
         };
         let computing = self.counters.activity.start_computation(key);
-        let compute = self.computer.compute(slot, &job.argument);
+        let (max_size, deadline) = (self.max_reply_size, run.deadline());
+        let compute = self
+            .computer
+            .compute(slot, &job.argument, max_size, deadline);
         let computed = job.watch.step(Work::Compute, compute).await;
         drop(computing);
         if let (Some(attempt), Some(_)) = (attempt, &computed) {

@@ -135,7 +135,7 @@ impl<P: Procedure> Service<P> {
         };
         let key = self.cache.key(self.name(), &*argument);
         self.counters.activity.recent.requested(key.as_str());
-        let is_cheap = || self.computer.procedure().is_cheap(&argument);
+        let is_cheap = || self.computer.is_cheap(&argument);
         let path = Path::of(request.cache, delivery.is_redelivered(), is_cheap);
         let job = Job {
             argument,

@@ -42,7 +42,7 @@ pub(super) struct Service<P: Procedure> {
 
 impl<P: Procedure> Service<P> {
     pub(super) fn new(
-        procedure: P,
+        computer: Computer<P>,
         cache: Cache,
         queue: QueueName,
         counters: Counters,
@@ -50,7 +50,7 @@ impl<P: Procedure> Service<P> {
     ) -> Self {
         Self {
             id: format!("{:08x}", fastrand::u32(..)),
-            computer: Computer::new(procedure),
+            computer,
             slots: Arc::new(Semaphore::new(options.concurrency.max(1).into())),
             cache,
             flights: SingleFlight::new(|reply| reply.as_ref().is_some_and(Reply::is_expired)),

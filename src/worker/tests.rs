@@ -8,6 +8,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::computer::{Computer, Engine};
 use super::prefetch_window::Permit;
 use super::*;
 use crate::CacheOptions;
@@ -59,7 +60,8 @@ fn service(cache: Cache) -> (Arc<Service<WhenReleased>>, Release) {
     (options.concurrency, options.max_reply_size) = (4, 100);
     let procedure = WhenReleased(Arc::clone(&release.0));
     let queue = procedure.queue();
-    let service = Service::new(procedure, cache, queue, Counters::default(), &options);
+    let computer = Computer::new(procedure, Engine::Procedure);
+    let service = Service::new(computer, cache, queue, Counters::default(), &options);
     (Arc::new(service), release)
 }
 
