@@ -35,6 +35,7 @@ mod metrics;
 mod near_cache;
 mod preferred_node;
 mod procedures;
+mod programs;
 mod prometheus;
 mod protocol;
 mod provision;

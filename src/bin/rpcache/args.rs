@@ -37,6 +37,8 @@ use crate::values::{Pattern, Ttl, duration, size};
 const EXAMPLES: &str = "\
 Examples:
   rpcache worker                  serve Fibonacci numbers; start any number of workers
+  rpcache worker --procedure sha -- sha256sum
+                                  serve any program, in any language
   rpcache call 30                 print 832040
   rpcache call 30 31 100..110     print many answers, in this order
   rpcache call --procedure factors 360

@@ -62,7 +62,9 @@ pub(crate) struct Log {
 impl Log {
     /// Installs the subscriber: log lines go to stderr, spans to `others`.
     pub(crate) fn start(args: &Args, mut others: Vec<Boxed>) -> Self {
-        let is_worker = matches!(args.command, Command::Worker(_));
+        // One that prints a single answer is a command like any other.
+        let is_worker =
+            matches!(&args.command, Command::Worker(worker) if worker.try_argument.is_none());
         let format = Format::chosen(args.log_format, is_worker, io::stderr().is_terminal());
         let (filter, problem) = filter_of(std::env::var_os("RUST_LOG"));
         let lines = format.lines(is_worker);

@@ -11,6 +11,7 @@ mod completions;
 mod core_dump;
 mod doctor;
 mod endpoint;
+mod guard;
 mod health;
 mod input;
 mod interrupt;
@@ -39,6 +40,9 @@ use crate::output::Failure;
 use crate::telemetry::Telemetry;
 
 fn main() -> ExitCode {
+    if guard::is_wanted() {
+        return guard::run();
+    }
     let args = match Args::parse_typed() {
         Ok(args) => args,
         Err(error) => return output::usage(&error),

@@ -141,7 +141,10 @@ fn remedy(error: &Error) -> Option<String> {
         Error::NoWorkers { queue } if queue == "rpc_queue" => "start a worker: rpcache worker",
         Error::NoWorkers { queue } if queue.starts_with("rpc_queue.") => {
             let procedure = queue.trim_start_matches("rpc_queue.");
-            return Some(format!("start a worker that serves {procedure}"));
+            return Some(format!(
+                "start a worker that serves {procedure}; any program can: rpcache worker --procedure {procedure} -- \
+                 COMMAND"
+            ));
         }
         Error::NoWorkers { queue } => {
             return Some(format!("start a worker: rpcache worker --queue {queue}"));
@@ -250,10 +253,11 @@ pub(crate) fn misuse(message: &str) -> Failure {
     // Subcommands of subcommands are defined by building only.
     rpcache.build();
     let mut command = &rpcache;
-    for word in std::env::args()
+    // Words of a program need not be UTF-8.
+    let words = std::env::args_os()
         .skip(1)
-        .filter(|word| !word.starts_with('-'))
-    {
+        .map_while(|word| word.into_string().ok());
+    for word in words.filter(|word| !word.starts_with('-')) {
         let Some(subcommand) = command.find_subcommand(&word) else {
             break;
         };

@@ -34,6 +34,24 @@ impl FromStr for Ttl {
 /// A thousand years: longer durations overflow clocks and Redis.
 const MAX_MILLIS: u64 = 1000 * 365 * 24 * 60 * 60 * 1000;
 
+/// Parses the name of a variable that programs get: none that may hold a password of rpcache's.
+pub(crate) fn variable(name: &str) -> Result<String, String> {
+    const OWN: [&str; 4] = ["AMQP_URL", "AMQP_PASSWORD", "REDIS_URL", "REDIS_PASSWORD"];
+    if OWN.contains(&name) {
+        return Err(
+            "it may hold a password of rpcache's: give the program a variable of another name"
+                .to_owned(),
+        );
+    }
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(
+            "expected the name of a variable; its value is taken from rpcache's own environment"
+                .to_owned(),
+        );
+    }
+    Ok(name.to_owned())
+}
+
 /// Parses a number with a unit; without a unit, it is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     const EXAMPLES: &str = "expected something like 500ms, 3s, 2m, 24h or 7d";
