@@ -147,7 +147,7 @@ impl Leader {
         };
         all.into_iter()
             .filter_map(Stat::of)
-            .any(|stat| stat.group == self.pid && !stat.is_zombie)
+            .any(|stat| stat.group == Some(self.pid) && !stat.is_zombie)
     }
 
     /// Ends what is left of the group by SIGKILL. The kernel does it for all at once, so that none of them can fork
@@ -237,15 +237,14 @@ fn pause(now: &[Stat], before: &HashSet<Pid>) -> HashSet<Pid> {
     now
 }
 
-/// Kills a descendant, with the group that it is in if all of that are descendants, too: in a session of their own, or led
-/// by it.
+/// Kills a descendant, with its group if all of that are descendants, too.
 fn kill(stat: &Stat) {
     if stat.is_zombie {
         return;
     }
-    let own_session = Stat::of(getpid()).map(|own| own.session);
-    if own_session.is_some_and(|own| own != stat.session) || stat.group == stat.pid {
-        let _ = kill_process_group(stat.group, Signal::KILL);
+    let own = Stat::of(getpid());
+    if let Some(group) = own.and_then(|own| stat.own_group(&own)) {
+        let _ = kill_process_group(group, Signal::KILL);
     }
     let _ = kill_process(stat.pid, Signal::KILL);
 }

@@ -44,6 +44,8 @@ impl Served {
             descendants(self.worker.id()).len() == 1
         })
         .await;
+        let log = self.worker.stderr();
+        assert!(!log.contains("panic"), "{log}");
     }
 }
 
