@@ -251,12 +251,14 @@ impl Pipes {
     fn write(&mut self) {
         while let Some(stdin) = &mut self.stdin {
             match stdin.write(&self.input[self.written..]) {
-                Ok(0) => self.stdin = None,
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // It may compute its answer without reading to the end.
                 Err(_) => self.stdin = None,
+            }
+            if self.written == self.input.len() {
+                self.stdin = None;
             }
         }
     }
