@@ -229,7 +229,7 @@ async fn doctor_shows_what_the_management_api_knows() {
         message.ends_with("n0@localhost leads the request queue"),
         "{message}"
     );
-    assert!(remedy.contains("{net_ticktime, 10}"), "{remedy}");
+    assert!(remedy.contains("set net_ticktime = 10"), "{remedy}");
     let wrong = api.replace("http://", "http://guest:s3cret@");
     let stdout = doctor(&wrong).await;
     assert!(!stdout.contains("s3cret"), "{stdout}");

@@ -327,7 +327,7 @@ fn for_cluster_problem(problem: &ClusterProblem) -> String {
         ClusterProblem::Partitioned { node, .. } => format!("restart {node}"),
         ClusterProblem::Alarm { .. } => alarm(),
         ClusterProblem::LongTickTime { .. } => {
-            "write [{kernel, [{net_ticktime, 10}]}]. into advanced.config, and restart one node after the other"
+            "set net_ticktime = 10 in rabbitmq.conf, and restart one node after the other"
                 .to_owned()
         }
         ClusterProblem::OneCopy { queue, .. } => format!(
