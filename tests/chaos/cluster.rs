@@ -164,7 +164,9 @@ pub(crate) async fn run(args: &Args, fault: ClusterFault, seed: u64) -> Result<R
     }
     let clock = Clock::new();
     sleep(CONNECTING).await;
-    ways.iter().for_each(|way| lead(way, None));
+    for way in &ways {
+        lead(way, None);
+    }
     let next_leader = cluster.next_leader(QUEUE, follower);
     let next_leader = (struck == leader && fault.elects()).then(|| spawn_blocking(next_leader));
     sleep(BEFORE).await;

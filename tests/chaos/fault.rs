@@ -188,8 +188,14 @@ impl Fault {
             (Self::SlotsMove, _) => topology == Topology::Cluster,
             (Self::SentinelFreeze, _) => topology == Topology::Sentinel,
             // Several servers of Redis announce addresses of their own, so no link is tapped for the other points.
-            (Self::WorkerKill | Self::WorkerStop | Self::WorkerTerm, _) => true,
-            (Self::KillAfterReply | Self::KillBeforeAck, _) => true,
+            (
+                Self::WorkerKill
+                | Self::WorkerStop
+                | Self::WorkerTerm
+                | Self::KillAfterReply
+                | Self::KillBeforeAck,
+                _,
+            ) => true,
             (_, Scope::Worker | Scope::Broker | Scope::Redis) => is_single,
             (_, Scope::BrokerNode | Scope::RedisNode) => !is_single,
         }
