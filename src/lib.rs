@@ -131,9 +131,9 @@
 //!    ([`transport`], [`tls`]).
 //! 5. A [`worker`] takes the delivery, checks it, and in one round trip tries for the key's lease and
 //!    looks in Redis once more. With the lease it computes, on a blocking thread ([`procedure`],
-//!    [`fibonacci`]) or by a process of a program ([`program`]); otherwise another worker computes, and it waits for that worker's answer. Requests
-//!    for one key in one worker share a flight as callers do. A cheap argument, such as `fib` up to
-//!    1000, is computed at once, without a lease.
+//!    [`fibonacci`]) or by a process of a program ([`program`]); otherwise another worker computes, and
+//!    it waits for that worker's answer. Requests for one key in one worker share a flight as callers
+//!    do. A cheap argument, such as `fib` up to 1000, is computed at once, without a lease.
 //! 6. It fills the cache and releases the lease, publishes the reply, waits for the confirm, acks. Because
 //!    of this order, an answer that was returned is in the cache, an answer whose reply is lost is stored,
 //!    and the broker gives the request of a killed worker to another one.

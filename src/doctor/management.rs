@@ -46,7 +46,7 @@ impl<P: Procedure> Doctor<P> {
 
     async fn cluster(&self, url: &ManagementUrl) -> Result<Cluster, Error> {
         let Ok(amqp) = &self.options.amqp else {
-            return Err(unreachable(url, "RabbitMQ's address is invalid".to_owned()));
+            return Err(cannot_ask(url, "RabbitMQ's address is invalid".to_owned()));
         };
         let login = url.login(amqp);
         let vhost = encoded(amqp.vhost());
@@ -69,7 +69,7 @@ fn encoded(part: &str) -> String {
     utf8_percent_encode(part, NON_ALPHANUMERIC).to_string()
 }
 
-fn unreachable(url: &ManagementUrl, reason: String) -> Error {
+fn cannot_ask(url: &ManagementUrl, reason: String) -> Error {
     Error::Unreachable {
         server: url.to_string(),
         reason,
@@ -87,7 +87,7 @@ async fn get<T: DeserializeOwned>(
         Ok(answer) => answer?,
         Err(_elapsed) => {
             let reason = format!("no answer within {} s", DEADLINE.as_secs());
-            return Err(unreachable(url, reason));
+            return Err(cannot_ask(url, reason));
         }
     };
     match status {
@@ -95,7 +95,7 @@ async fn get<T: DeserializeOwned>(
             Ok(value) => Ok(Some(value)),
             Err(error) => {
                 let reason = format!("not RabbitMQ's management API: {error}");
-                Err(unreachable(url, quote(reason.as_bytes())))
+                Err(cannot_ask(url, quote(reason.as_bytes())))
             }
         },
         StatusCode::NOT_FOUND if is_json(&body) => Ok(None),
@@ -103,7 +103,7 @@ async fn get<T: DeserializeOwned>(
             server: url.to_string(),
             reason: quote(&body),
         }),
-        _ => Err(unreachable(
+        _ => Err(cannot_ask(
             url,
             format!("it answers with the status {status}"),
         )),
@@ -128,25 +128,25 @@ async fn request(
     )
     .await
     .map_err(|fault| fault.into_error(url.to_string(), DEADLINE))?;
-    let http = |error: hyper::Error| unreachable(url, quote(error.to_string().as_bytes()));
+    let http = |error: hyper::Error| cannot_ask(url, quote(error.to_string().as_bytes()));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
     let mut basic = header::HeaderValue::try_from(format!(
         "Basic {}",
         BASE64_STANDARD.encode(format!("{user}:{password}"))
     ))
-    .map_err(|error| unreachable(url, error.to_string()))?;
+    .map_err(|error| cannot_ask(url, error.to_string()))?;
     basic.set_sensitive(true);
     let request = Request::get(format!("{}/api{path}", url.prefix))
         .header(header::HOST, url.endpoint.to_string())
         .header(header::AUTHORIZATION, basic)
         .body(String::new())
-        .map_err(|error| unreachable(url, error.to_string()))?;
+        .map_err(|error| cannot_ask(url, error.to_string()))?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(http)?;
         let status = response.status();
         let body = read(response.into_body()).await.map_err(http)?;
         let body = body.ok_or_else(|| {
-            unreachable(
+            cannot_ask(
                 url,
                 format!("its answer is longer than {} MB", MAX_BODY >> 20),
             )

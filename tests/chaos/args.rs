@@ -120,6 +120,23 @@ pub(crate) struct Load {
     pub(crate) ttl_ms: u64,
 }
 
+impl Load {
+    /// The options that say the same.
+    pub(crate) fn options(&self) -> Vec<String> {
+        let Self {
+            callers,
+            rate,
+            hits,
+            crashers,
+            ttl_ms,
+        } = self;
+        let options = format!(
+            "--callers {callers} --rate {rate} --hits {hits} --crashers {crashers} --ttl-ms {ttl_ms}"
+        );
+        options.split(' ').map(str::to_owned).collect()
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
     #[command(hide = true)]
@@ -196,15 +213,8 @@ impl Args {
 
     /// The command that repeats the run.
     pub(crate) fn again(&self, seed: u64) -> String {
-        let Load {
-            callers,
-            rate,
-            hits,
-            crashers,
-            ttl_ms,
-        } = &self.load;
         format!(
-            "scripts/chaos{} --seed {seed} --seconds {} --faults {}{} --workers {} --clients {} --callers {callers} --rate {rate} --hits {hits} --crashers {crashers} --ttl-ms {ttl_ms}",
+            "scripts/chaos{} --seed {seed} --seconds {} --faults {}{} --workers {} --clients {} {}",
             match self.fleet.and_then(|fleet| fleet.to_possible_value()) {
                 Some(fleet) => format!(" --fleet {}", fleet.get_name()),
                 None => String::new(),
@@ -213,7 +223,8 @@ impl Args {
             self.faults,
             if self.apart { " --apart" } else { "" },
             self.workers,
-            self.clients
+            self.clients,
+            self.load.options().join(" ")
         )
     }
 

@@ -23,31 +23,15 @@ pub(crate) struct ClientProcess<'a> {
 impl ClientProcess<'_> {
     /// Starts it; it reports calls on its stdout, and ends when its stdin is closed.
     pub(crate) fn start(&self, log: &Path) -> std::io::Result<Child> {
-        let Load {
-            callers,
-            rate,
-            hits,
-            crashers,
-            ttl_ms,
-        } = self.load;
         let mut command = Command::new(std::env::current_exe()?);
-        let number = |name: &str, value: &dyn ToString| [name.to_owned(), value.to_string()];
         command
             .arg("client")
             .args(["--amqp-url", &self.amqp, "--redis-url", &self.redis])
             .arg("--oracle")
             .arg(self.oracle)
-            .args(number("--seed", &self.seed))
-            .args(number("--callers", callers))
-            .args(number("--rate", rate))
-            .args(number("--hits", hits))
-            .args(number("--crashers", crashers))
-            .args(number("--ttl-ms", ttl_ms))
-            .args(
-                self.timeout_ms
-                    .iter()
-                    .flat_map(|ms| number("--timeout-ms", ms)),
-            )
+            .args(["--seed".to_owned(), self.seed.to_string()])
+            .args(self.load.options())
+            .args(self.timeout_ms.map(|ms| format!("--timeout-ms={ms}")))
             .process_group(lifetime::group())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -193,7 +193,7 @@ pub(crate) async fn run(args: &Args, fault: ClusterFault, seed: u64) -> Result<R
         None => None,
     };
     let elected = elected.map(|elected| Duration::from_micros(elected.saturating_sub(at)));
-    let calls = std::mem::take(&mut *calls.lock().expect("nobody panics with it"));
+    let calls = std::mem::take(&mut *calls.lock().expect("no holder of the lock panics"));
     Ok(Row::of(fault, at, elected, calls))
 }
 
@@ -248,7 +248,7 @@ async fn read(stdout: ChildStdout, calls: Calls) {
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let batch: Batch = serde_json::from_str(&line).expect("the client's own");
-        let mut calls = calls.lock().expect("nobody panics with it");
+        let mut calls = calls.lock().expect("no holder of the lock panics");
         calls.extend(batch.calls);
     }
 }

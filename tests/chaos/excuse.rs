@@ -10,8 +10,8 @@ pub(crate) enum Excuse {
     /// One fault at a time, which ends before the call's deadline: only what refuses calls at once.
     RefusedAtOnce,
     /// Several servers, of which one at a time is away: a patient call has more time than they need to elect, and so
-    /// must be answered, whatever becomes of Redis at the same time. But while they elect, nobody takes over what
-    /// a worker holds that is stopped.
+    /// must be answered, even if Redis fails at the same time. But the requests that a stopped worker holds are not
+    /// delivered to another worker while they elect.
     StoppedWorker,
 }
 

@@ -72,7 +72,7 @@ fn guard() -> io::Result<ExitStatus> {
         .args(arguments)
         .env(GUARDED, "1")
         .stdin(Stdio::piped())
-        // A shell that kills its job must not kill both at once: nobody would be left to end the programs.
+        // A shell kills a job by its process group. If that killed both processes, the programs would go on.
         .process_group(0)
         .spawn()?;
     // After the start: the worker inherits which signals are ignored, as nohup wants it.

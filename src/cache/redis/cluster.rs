@@ -186,7 +186,7 @@ impl Cluster {
     ) -> Result<Value, CommandError> {
         let node = self.owner(slot).ok_or(CommandError::Unavailable)?;
         let started = Instant::now();
-        let sent = send(&node, request, twice, limit).await;
+        let sent = node.send(request, twice, limit).await;
         let deadline = started + limit;
         match request {
             Request::One(command) => match &sent {
@@ -251,7 +251,7 @@ impl Cluster {
             let Some(node) = node else {
                 return vec![Err(CommandError::Unavailable); commands.len()];
             };
-            let sent = send(node, (&commands).into(), twice, limit).await;
+            let sent = node.send((&commands).into(), twice, limit).await;
             let replies = each_reply(sent, commands.len());
             self.follow_all(node, &commands, replies, deadline).await
         });
@@ -281,20 +281,6 @@ impl Shared {
     fn take_wanted(&self) -> Vec<Endpoint> {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *wanted)
-    }
-}
-
-/// Sends commands to one node, `twice` if they may be carried out twice.
-async fn send(
-    node: &Node,
-    request: Request<'_>,
-    twice: bool,
-    limit: Duration,
-) -> Result<Value, CommandError> {
-    if twice {
-        node.connection.send_twice(request, limit).await
-    } else {
-        node.connection.send(request, limit).await
     }
 }
 

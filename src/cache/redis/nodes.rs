@@ -42,6 +42,20 @@ impl Node {
             connection,
         }
     }
+
+    /// Sends commands, `twice` if they may be carried out twice.
+    pub(super) async fn send(
+        &self,
+        request: Request<'_>,
+        twice: bool,
+        limit: Duration,
+    ) -> Result<Value, CommandError> {
+        if twice {
+            self.connection.send_twice(request, limit).await
+        } else {
+            self.connection.send(request, limit).await
+        }
+    }
 }
 
 impl Nodes {
@@ -92,8 +106,7 @@ impl Nodes {
         limit: Duration,
     ) -> Result<Value, CommandError> {
         match self {
-            Self::One(node) if twice => node.connection.send_twice(request, limit).await,
-            Self::One(node) => node.connection.send(request, limit).await,
+            Self::One(node) => node.send(request, twice, limit).await,
             // In a box: the future of a call to one server stays small.
             Self::Cluster(cluster) => {
                 Box::pin(cluster.send(slot(key), request, twice, limit)).await

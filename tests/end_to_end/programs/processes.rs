@@ -44,7 +44,7 @@ pub(super) fn descendants(of: u32) -> HashSet<u32> {
     }
 }
 
-/// The processes whose command line contains this text, whoever their parent is.
+/// The processes whose command line contains this text, of any parent.
 pub(super) fn running(text: &str) -> usize {
     let own = std::process::id();
     let all = all();

@@ -1,5 +1,5 @@
-//! Servers that run as a user of their own, so that their packets can be told from those of others and be dropped.
-//! Takes root, and iptables for the dropping; without root, servers run as the user of the tests.
+//! Servers that each run as a user of their own, so that rules of iptables can drop their packets alone. Takes root
+//! and iptables; without root, servers run as the user of the tests.
 
 use std::path::Path;
 use std::process::Command;
@@ -44,7 +44,7 @@ pub(crate) fn obstacle() -> Option<String> {
     run("iptables", &["-w", "-L", "OUTPUT", "-n"]).err()
 }
 
-/// A program that root starts as this user, and everybody else as themselves.
+/// A program that runs as this user if the tests run as root, otherwise as the user of the tests.
 pub(crate) fn command(program: &Path, user: u16) -> Command {
     if !is_root() {
         return Command::new(program);

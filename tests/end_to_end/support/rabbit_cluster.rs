@@ -269,7 +269,7 @@ impl ClusterNode {
         }
         let _ = std::fs::remove_file(self.folder.join("pid"));
         let server = find("lib/rabbitmq/bin/rabbitmq-server", "sbin/rabbitmq-server")?;
-        // Its packets must be told from those of others.
+        // As a user of its own, so that a rule of iptables can match its packets.
         let mut node = isolated::command(&server, self.amqp);
         let folder = &self.folder;
         node.env("ERL_EPMD_PORT", epmd.to_string())

@@ -146,7 +146,7 @@ impl SentinelSet {
 impl Drop for SentinelSet {
     fn drop(&mut self) {
         for (_, sentinel) in &mut self.sentinels {
-            // A failure has nobody to interest.
+            // It may have ended already.
             let _ = sentinel.kill();
             let _ = sentinel.wait();
         }

@@ -5,6 +5,7 @@ use rpcache::inspect::QueueDepth;
 use super::snapshot::{Computing, Fleet, Seen, Snapshot, Worker};
 use crate::text::thousands;
 
+/// The snapshot with the reason, if there is one.
 pub(super) fn explained(snapshot: Snapshot) -> Snapshot {
     Snapshot {
         standstill: reason(&snapshot),
