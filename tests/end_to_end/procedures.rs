@@ -11,8 +11,10 @@ async fn serving_factors() -> (Setup, crate::support::process::Process) {
     let setup = Setup::new().await;
     let worker = Program::example("prime_factors", &["serve"]);
     let worker = setup.knowing(worker).start();
-    wait::wait_until("it serves", async || {
+    // A worker serves without Redis, too, and stores nothing then.
+    wait::wait_until("it serves, and is connected to Redis", async || {
         setup.consumers("rpc_queue.factors").await == 1
+            && setup.redis.get("rpcache:worker:0").await.is_some()
     })
     .await;
     (setup, worker)
@@ -61,7 +63,8 @@ async fn integers_have_ranges_for_any_procedure() {
     let warmed: Value = serde_json::from_str(&warmed.stdout).unwrap();
     assert_eq!(
         (&warmed["asked"], &warmed["stored"]),
-        (&json!(20), &json!(20))
+        (&json!(20), &json!(20)),
+        "{warmed}"
     );
     factors(&["call", "007..9"])
         .await
